@@ -1,0 +1,1 @@
+"""What happens alongside the training: measurements, files, pictures, the progress bar."""

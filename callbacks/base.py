@@ -1,0 +1,162 @@
+"""What a callback is, what it may ask of the run, and how a list of them is run.
+
+The hooks bear Keras's names. An *epoch* is the stretch between two measurements (`--update_centers` steps): `on_epoch_end` is
+where measurements are made and read. All hooks of a list share one `logs` dictionary per call, in the order of the list: who measures
+comes first, who reads comes after.
+"""
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger('gitloss')
+
+
+class Handle(object):
+    """The run as callbacks see it; the trainer implements it. This, and nothing else, is what a callback may rely on."""
+
+    run_dir = ''          # folder of the run's files
+    run_name = ''         # its last part, the device number by default
+    options = None        # {flag: value}, plain values
+    steps = 0             # steps of the whole run
+    every = 0             # steps between two measurements
+    batch_size = 0
+    num_classes = 0
+
+    @property
+    def step(self):
+        """Steps done so far."""
+        raise NotImplementedError
+
+    def sweep(self, split, with_losses=False):
+        """Forward pass over a Split in order, weights as they are now, in batches of the training's size.
+
+        Yields (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses), where losses is a dictionary of the
+        batch's scalar losses (`loss`, `softmax_loss`, `center_loss`, `git_loss`) if asked for, else empty. A last short
+        batch is padded with samples from the beginning of the split, which count for its losses and nothing else.
+        """
+        raise NotImplementedError
+
+    def centers(self):
+        """The centers of the center and git losses as they are now: float32 [classes, dim]."""
+        raise NotImplementedError
+
+    def save(self, metrics):
+        """Writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path."""
+        raise NotImplementedError
+
+    def throughput(self):
+        """{'images_per_sec', 'sec_per_step'} of training steps alone, the first one of the process left out."""
+        raise NotImplementedError
+
+    def stop(self, reason):
+        """Ends the training after this step."""
+        raise NotImplementedError
+
+
+class Callback(object):
+    """Does nothing at every hook. `handle` is there from `build` on."""
+
+    handle = None
+
+    def build(self):
+        """Create graph operations here: the graph is finalized afterwards."""
+
+    def fetches(self, step):
+        """{name: tensor} to be fetched by the `session.run` of step `step`; the values arrive in the logs of on_train_batch_end.
+
+        The names must not depend on the step where a new set of fetches means a new compilation (NPU).
+        """
+        return {}
+
+    def on_train_begin(self, logs=None):
+        """Once, before the first step."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Before step `batch` (counted from 1)."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `accuracy` of its batch, fetched extras."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Before the first step after a measurement."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """At each measurement, numbered from 1; logs: `step`, `train_loss`, `train_acc`, ... and what callbacks before added."""
+
+    def on_train_end(self, logs=None):
+        """Once after the last step of a training that was not broken off; logs: the last measurement."""
+
+    def close(self):
+        """Always the last call, also after an error, if `build` was called: release files and threads."""
+
+    def state(self):
+        """What a checkpoint must keep of this callback: plain JSON values, or None."""
+        return None
+
+    def load_state(self, state):
+        """Takes back what `state` returned, before on_train_begin."""
+
+
+class CallbackList(object):
+    """Runs hooks in the order of the list.
+
+    A failing hook ends the training, with two exceptions: in `on_train_end` and `close` every callback gets its turn, and the
+    failures are kept in `failures` for the exit status.
+    """
+
+    def __init__(self, callbacks):
+        self.callbacks = list(callbacks)
+        self.failures = []
+        self._built = []
+
+    def build(self, handle):
+        for callback in self.callbacks:
+            callback.handle = handle
+            self._built.append(callback)
+            callback.build()
+
+    def fetches(self, step):
+        wanted = {}
+        for callback in self.callbacks:
+            extra = callback.fetches(step)
+            twice = sorted(set(wanted) & set(extra))
+            if twice:
+                raise ValueError('fetches: expected names no other callback uses. Received: %s from %s'
+                                 % (', '.join(twice), type(callback).__name__))
+            wanted.update(extra)
+        return wanted
+
+    def run(self, hook, *args):
+        """Calls one hook of all callbacks; the first failure ends it."""
+        for callback in self.callbacks:
+            getattr(callback, hook)(*args)
+
+    def _run_all(self, hook, callbacks, *args):
+        for callback in callbacks:
+            try:
+                getattr(callback, hook)(*args)
+            except Exception as error:  # noqa: BLE001 - every finalizer gets its turn, whatever another one raised
+                failure = '%s.%s: %s' % (type(callback).__name__, hook, error)
+                log.error(failure)
+                self.failures.append(failure)
+
+    def end(self, logs):
+        self._run_all('on_train_end', self.callbacks, logs)
+
+    def close(self):
+        self._run_all('close', self._built)
+        self._built = []
+
+    def _named(self):
+        names = [type(callback).__name__ for callback in self.callbacks]
+        return zip(('%s%s' % (name, names[:i].count(name) or '') for i, name in enumerate(names)), self.callbacks)
+
+    def state(self):
+        """{name: state} of the callbacks that have one."""
+        states = ((name, callback.state()) for name, callback in self._named())
+        return {name: state for name, state in states if state is not None}
+
+    def load_state(self, states):
+        for name, callback in self._named():
+            if name in states:
+                callback.load_state(states[name])

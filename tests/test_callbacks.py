@@ -1,0 +1,177 @@
+"""Callbacks without a model: a list of hooks fed by hand."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+from callbacks.base import Callback, CallbackList, Handle
+from callbacks.centers import CenterMeasurement
+from callbacks.evaluation import Evaluation, evaluate
+from callbacks.history import History
+from callbacks.pictures import Pictures
+from gitloss.data import Split
+
+
+class Recorder(Callback):
+    def __init__(self, calls, name, failing=()):
+        self.calls, self.name, self.failing = calls, name, failing
+
+    def _note(self, hook):
+        self.calls.append((self.name, hook))
+        if hook in self.failing:
+            raise RuntimeError('%s broke' % self.name)
+
+    def build(self):
+        self._note('build')
+
+    def on_train_begin(self, logs=None):
+        self._note('on_train_begin')
+
+    def on_train_end(self, logs=None):
+        self._note('on_train_end')
+
+    def close(self):
+        self._note('close')
+
+
+class FakeHandle(Handle):
+    """Embeddings are the pixels themselves; the prediction is the label, but for the numbers in `wrong`."""
+    num_classes, batch_size, steps, every = 3, 4, 10, 5
+
+    def __init__(self, run_dir='', wrong=()):
+        self.run_dir, self.wrong = str(run_dir), wrong
+
+    def sweep(self, split, with_losses=False):
+        for start in range(0, len(split.labels), 4):
+            labels = split.labels[start:start + 4]
+            predictions = np.array([label if start + i not in self.wrong else -1 for i, label in enumerate(labels)])
+            yield split.images[start:start + 4], predictions, labels, {'loss': float(start)} if with_losses else {}
+
+    def throughput(self):
+        return {'images_per_sec': 100.0, 'sec_per_step': 0.04}
+
+
+def test_order_is_the_order_of_the_list():
+    calls = []
+    callbacks = CallbackList([Recorder(calls, 'a'), Recorder(calls, 'b')])
+    callbacks.build(FakeHandle())
+    callbacks.run('on_train_begin', {})
+    callbacks.end({})
+    callbacks.close()
+    assert calls == [(name, hook) for hook in ('build', 'on_train_begin', 'on_train_end', 'close') for name in 'ab']
+    assert callbacks.failures == []
+
+
+def test_every_finalizer_runs_even_if_others_failed():
+    calls = []
+    callbacks = CallbackList([Recorder(calls, 'a', ('on_train_end', 'close')), Recorder(calls, 'b')])
+    callbacks.build(FakeHandle())
+    callbacks.end({})
+    callbacks.close()
+    assert calls[2:] == [('a', 'on_train_end'), ('b', 'on_train_end'), ('a', 'close'), ('b', 'close')]
+    assert callbacks.failures == ['Recorder.on_train_end: a broke', 'Recorder.close: a broke']
+
+
+def test_only_what_was_built_is_closed():
+    calls = []
+    callbacks = CallbackList([Recorder(calls, 'a'), Recorder(calls, 'b', ('build',)), Recorder(calls, 'c')])
+    with pytest.raises(RuntimeError):
+        callbacks.build(FakeHandle())
+    callbacks.close()
+    assert calls[2:] == [('a', 'close'), ('b', 'close')]
+
+
+def test_two_callbacks_may_not_fetch_under_one_name():
+    class Fetching(Callback):
+        def fetches(self, step):
+            return {'norm': step}
+    assert CallbackList([Fetching()]).fetches(3) == {'norm': 3}
+    with pytest.raises(ValueError, match='norm from Fetching'):
+        CallbackList([Fetching(), Fetching()]).fetches(3)
+
+
+def test_states_of_two_callbacks_of_one_class_stay_apart():
+    one, two = History(), History()
+    one.rows, two.rows = [{'step': 1}], [{'step': 2}]
+    states = json.loads(json.dumps(CallbackList([one, two]).state()))
+    again = CallbackList([History(), History()])
+    again.load_state(states)
+    assert [callback.rows for callback in again.callbacks] == [[{'step': 1}], [{'step': 2}]]
+
+
+def test_center_measurement():
+    """Class 0 at (0,0) and (0,2): mean (0,1), both samples 1 away. Class 1 at (4,1) twice: mean (4,1), 0 away. Class 2 has none.
+    intra = mean(1, 0) = 0.5, inter = |(0,1) - (4,1)| = 4. Second measurement with class 1 at (8,1): inter 8, running (4 + 8) / 2 = 6."""
+    points = np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32)
+    split = Split(points, np.array([0, 0, 1, 1], np.int32))
+    callback = CenterMeasurement(split)
+    callback.handle = FakeHandle()
+    logs = {}
+    callback.on_epoch_end(1, logs)
+    assert (logs['intra_cls_dist'], logs['inter_cls_dist'], logs['inter_cls_dist_running']) == (0.5, 4.0, 4.0)
+    np.testing.assert_array_equal(callback.means, [[0, 1], [4, 1], [np.nan, np.nan]])
+    points[2:, 0] = 8
+    callback.on_epoch_end(2, logs)
+    assert (logs['inter_cls_dist'], logs['inter_cls_dist_running']) == (8.0, 6.0)
+    again = CenterMeasurement(split)
+    again.load_state(json.loads(json.dumps(callback.state())))
+    assert again.state() == [4.0, 8.0]
+
+
+def test_evaluation_counts_every_sample_once():
+    """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10. Batch losses 0, 4, 8: mean 4."""
+    split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
+    result, embeddings = evaluate(FakeHandle(wrong=(1, 9)), split)
+    assert result == {'loss': 4.0, 'acc': 0.8}
+    np.testing.assert_array_equal(embeddings, split.images)
+
+
+def test_evaluation_logs_its_names():
+    split = Split(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
+    callback = Evaluation(split, final_split=split)
+    callback.handle = FakeHandle(wrong=(0,))
+    logs = {}
+    callback.on_epoch_end(1, logs)
+    assert logs == {'valid_loss': 0.0, 'valid_acc': 0.75}
+    callback.on_train_end(logs)
+    assert (logs['test_acc'], logs['test_images']) == (0.75, 4)
+
+
+def test_history_and_results(tmp_path):
+    """The best of 0.5, 0.9, 0.7 is the second measurement; final is the last one with what the end added."""
+    callback = History({'device': 'cpu'}, started=0.0)
+    callback.handle = FakeHandle(tmp_path)
+    callback.on_train_begin({})
+    for epoch, accuracy in enumerate((0.5, 0.9, 0.7), 1):
+        logs = {'extra': 1.0, 'valid_acc': accuracy, 'step': 5 * epoch, 'train_loss': 1.0 / epoch}
+        callback.on_epoch_end(epoch, logs)
+    logs['test_acc'] = 0.6
+    callback.on_train_end(logs)
+    rows = [json.loads(line) for line in (tmp_path / 'history.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [5, 10, 15]
+    assert list(rows[0]) == ['step', 'train_loss', 'valid_acc', 'extra']
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert (results['device'], results['best']['step'], results['final']['test_acc'], results['best_by']) == ('cpu', 10, 0.6, 'valid_acc')
+    assert results['throughput'] == {'images_per_sec': 100.0, 'sec_per_step': 0.04}
+
+
+def test_history_starts_from_the_rows_of_its_state(tmp_path):
+    (tmp_path / 'history.jsonl').write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n')
+    callback = History()
+    callback.handle = FakeHandle(tmp_path)
+    callback.load_state([{'step': 5}, {'step': 10}])
+    callback.on_train_begin({})
+    callback.on_epoch_end(3, {'step': 15})
+    assert [json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()] == [5, 10, 15]
+
+
+def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
+    callback = Pictures(Evaluation(Split(None, None)), CenterMeasurement(None))  # no measurement was made: nothing to draw
+    callback.handle = FakeHandle(tmp_path)
+    logs = {'step': 5, 'valid_acc': 0.5, 'inter_cls_dist': 1.0, 'intra_cls_dist': 1.0}
+    with caplog.at_level('WARNING', logger='gitloss'):
+        callback.on_epoch_end(1, logs)
+        callback.on_epoch_end(2, logs)
+    assert [record.message[:20] for record in caplog.records] == ['no picture at step 5']
+    assert os.listdir(str(tmp_path / 'plots')) == []

@@ -1,0 +1,124 @@
+import json
+import os
+
+import pytest
+
+from gitloss.backend import tf
+from trainers import checkpoints
+
+
+class Session(object):
+    """A variable `w`, its saver and a session."""
+
+    def __enter__(self):
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self.w = tf.get_variable('w', [3], initializer=tf.zeros_initializer(), use_resource=True)
+            self.value = tf.placeholder(tf.float32, [3])
+            self.assign = tf.assign(self.w, self.value)
+            self.saver = tf.train.Saver(max_to_keep=None)
+        self.session = tf.Session(graph=self.graph)
+        return self
+
+    def __exit__(self, *_):
+        self.session.close()
+
+    def save(self, store, step, metric=None):
+        self.session.run(self.assign, {self.value: [step] * 3})
+        return store.save(self.session, self.saver, step, {'metrics': {} if metric is None else {'valid_acc': metric}})
+
+
+@pytest.fixture
+def run():
+    with Session() as session:
+        yield session
+
+
+def test_what_is_saved_comes_back(run, tmp_path):
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+    run.save(store, 7, 0.5)
+    found = store.newest()
+    assert (found.step, found.manifest['metrics']) == (7, {'valid_acc': 0.5})
+    run.session.run(run.assign, {run.value: [0, 0, 0]})
+    checkpoints.restore(run.session, run.saver, found)
+    assert run.session.run(run.w).tolist() == [7, 7, 7]
+
+
+def test_newest_n_and_the_best_are_kept(run, tmp_path):
+    """Accuracies 0.1, 0.9, 0.2, 0.3, 0.4 at steps 1 to 5, two kept: steps 4, 5 and the best, 2."""
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'), keep=2)
+    for step, metric in enumerate((0.1, 0.9, 0.2, 0.3, 0.4), 1):
+        run.save(store, step, metric)
+    assert [os.path.basename(path) for path in store.paths()] == ['step-00000002', 'step-00000004', 'step-00000005']
+    assert os.path.basename(store.best()) == 'step-00000002'
+
+
+def test_without_metrics_there_is_no_best(run, tmp_path):
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+    run.save(store, 1)
+    assert store.best() is None and store.newest().step == 1
+
+
+def _damage(path, how):
+    data = os.path.join(path, 'model.data-00000-of-00001')
+    manifest = os.path.join(path, 'manifest.json')
+    if how == 'truncated':
+        with open(data, 'r+b') as file:
+            file.truncate(3)
+    elif how == 'bit flipped':
+        with open(data, 'r+b') as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+    elif how == 'file missing':
+        os.remove(data)
+    elif how == 'manifest cut':
+        with open(manifest, 'r+b') as file:
+            file.truncate(40)
+    elif how == 'manifest altered':
+        with open(manifest) as file:
+            content = json.load(file)
+        content['step'] += 1
+        with open(manifest, 'w') as file:
+            json.dump(content, file)
+    elif how == 'manifest of another kind':
+        with open(manifest, 'w') as file:
+            json.dump([1, 2], file)
+
+
+@pytest.mark.parametrize('how', ['truncated', 'bit flipped', 'file missing', 'manifest cut', 'manifest altered',
+                                 'manifest of another kind'])
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run, tmp_path, how, caplog):
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+    run.save(store, 1)
+    _damage(run.save(store, 2), how)
+    with caplog.at_level('WARNING', logger='gitloss'):
+        assert store.newest().step == 1
+    assert 'step-00000002' in caplog.text
+    with pytest.raises(checkpoints.DamagedCheckpoint, match='step-00000002'):
+        checkpoints.read(store.paths()[-1])
+
+
+def test_a_half_written_checkpoint_is_none(run, tmp_path):
+    """What a kill during the write leaves behind is a folder of another name; the next save of that step clears it away."""
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+    run.save(store, 1)
+    half = tmp_path / 'ckpt' / 'step-00000002.tmp'
+    half.mkdir()
+    (half / 'model.index').write_text('half')
+    assert store.newest().step == 1
+    run.save(store, 2)
+    assert store.newest().step == 2 and not half.exists()
+
+
+def test_names_in_a_manifest_cannot_leave_the_folder(run, tmp_path):
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+    path = run.save(store, 1)
+    with open(os.path.join(path, 'manifest.json')) as file:
+        manifest = json.load(file)
+    manifest['files'] = {'../../secret': {'bytes': 1, 'sha256': ''}}
+    manifest['manifest_sha256'] = checkpoints._manifest_digest(manifest)
+    with open(os.path.join(path, 'manifest.json'), 'w') as file:
+        json.dump(manifest, file)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match='plain file names'):
+        checkpoints.read(path)

@@ -1,0 +1,207 @@
+"""The commands as a user types them, on a tiny data set."""
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import toys
+from gitloss.backend import tf
+from trainers import options as options_module
+from trainers import run
+
+# Another interpreter with the other TensorFlow, for the checkpoints that must cross over. `make test` sets it on the 3.7 leg.
+PEER = os.environ.get('GITLOSS_PEER_PYTHON')
+
+
+def command(arguments, module='trainers.run', python=sys.executable, cwd=options_module.ROOT):
+    environment = dict(os.environ, PYTHONPATH=options_module.ROOT)
+    return subprocess.run([python, '-m', module] + arguments, cwd=str(cwd), env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=240)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """(options, what was printed) of one finished toy run, in a process of its own."""
+    settings = toys.options(tmp_path_factory.mktemp('finished'), log_every=4)
+    result = command(toys.flags_of(settings))
+    assert result.returncode == 0, result.stderr
+    return settings, result
+
+
+def test_the_output_tree(finished):
+    settings, _ = finished
+    found = {os.path.relpath(os.path.join(folder, name), settings.run_dir)
+             for folder, _, names in os.walk(settings.run_dir) for name in names}
+    events = {name for name in found if name.startswith('events.out.tfevents.')}
+    checkpoints = {os.path.join('ckpt', 'step-%08d' % step, name) for step in (4, 8, 12)
+                   for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')}
+    assert len(events) == 1
+    assert found - events == checkpoints | {'history.jsonl', 'results.json', 'options.json', 'train_0.log'} | {
+        os.path.join('plots', 'scatter-%06d.png' % step) for step in (4, 8, 12)}
+
+
+def test_history_has_the_promised_columns(finished):
+    with open(os.path.join(finished[0].run_dir, 'history.jsonl')) as file:
+        rows = [json.loads(line) for line in file]
+    assert [row['step'] for row in rows] == [4, 8, 12]
+    for row in rows:
+        assert list(row)[:9] == ['step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist',
+                                 'images_per_sec', 'seconds']
+        assert row['seconds'] * row['images_per_sec'] == pytest.approx(4 * 16)
+
+
+def test_results_say_all(finished):
+    settings, _ = finished
+    with open(os.path.join(settings.run_dir, 'results.json')) as file:
+        results = json.load(file)
+    assert results['options'] == settings.as_dict()
+    assert results['versions']['tensorflow'] == tf.__version__
+    assert results['final']['step'] == 12 and results['final']['test_images'] == 40
+    assert results['best']['valid_acc'] == max(results['best']['valid_acc'], results['final']['valid_acc'])
+    speed = results['throughput']
+    assert speed['images_per_sec'] * speed['sec_per_step'] == pytest.approx(16)
+    assert results['seconds']['total'] > 11 * speed['sec_per_step']
+
+
+def test_event_file_holds_the_scalars_of_history(finished):
+    settings, _ = finished
+    found = {}
+    for event in tf.train.summary_iterator(glob.glob(os.path.join(settings.run_dir, 'events.*'))[0]):
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value.simple_value
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        rows = [json.loads(line) for line in file]
+    for column, tag in (('train_loss', 'train/loss'), ('valid_acc', 'valid/acc'), ('intra_cls_dist', 'distance/intra_cls_dist')):
+        assert found[tag] == {row['step']: pytest.approx(row[column], rel=1e-6) for row in rows}
+
+
+def test_console_and_log_say_the_same(finished):
+    settings, result = finished
+    with open(os.path.join(settings.run_dir, 'train_0.log')) as file:
+        logged = [line[20:] for line in file.read().splitlines()]
+    assert logged == result.stderr.splitlines() and result.stdout == ''
+    assert logged[0].startswith('Git loss ') and 'device cpu' in logged[0]
+    assert logged[-1] == 'the run is in %s' % settings.run_dir
+
+
+def test_nothing_of_tensorflow_is_printed(finished):
+    """No warnings, no device chatter: each line is one of ours."""
+    ours = ('Git loss', 'mnist:', 'step ', 'test accuracy', 'the run is in')
+    assert all(line.startswith(ours) for line in finished[1].stderr.splitlines())
+
+
+def test_evaluate_gives_the_accuracy_the_run_wrote_down(finished):
+    settings, _ = finished
+    result = command(['--ckpt_path=' + os.path.join(settings.run_dir, 'ckpt', 'step-00000012'), '--data_path=' + settings.data_path,
+                      '--batch_size=16'], 'trainers.evaluate')
+    with open(os.path.join(settings.run_dir, 'results.json')) as file:
+        final = json.load(file)['final']
+    measured = json.loads(result.stdout)
+    assert measured['step'] == 12
+    assert (measured['valid']['acc'], measured['test']['acc']) == (final['valid_acc'], final['test_acc'])
+    assert measured['valid']['loss'] == pytest.approx(final['valid_loss'], rel=1e-6)
+
+
+@pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON names no second interpreter')
+@pytest.mark.parametrize('writer, reader', [(sys.executable, PEER), (PEER, sys.executable)], ids=['to peer', 'from peer'])
+def test_a_checkpoint_crosses_between_the_tensorflows(tmp_path, writer, reader):
+    """Written by one, evaluated by the other: the same validation accuracy, the losses equal within float32 rounding."""
+    settings = toys.options(tmp_path, steps=60, update_centers=60, embedding_dim=8, learning_rate=0.003)
+    trained = command(toys.flags_of(settings), python=writer)
+    assert trained.returncode == 0, trained.stderr
+    with open(os.path.join(settings.run_dir, 'results.json')) as file:
+        results = json.load(file)
+    result = command(['--ckpt_path=' + settings.run_dir, '--data_path=' + settings.data_path, '--batch_size=16'], 'trainers.evaluate',
+                     reader)
+    measured = json.loads(result.stdout)
+    assert measured['valid']['acc'] == results['final']['valid_acc']
+    assert measured['valid']['loss'] == pytest.approx(results['final']['valid_loss'], rel=1e-4)
+
+
+def test_performance_run_writes_no_pictures_and_measures_nothing(tmp_path, capsys):
+    settings = toys.options(tmp_path, evaluate=False)
+    assert run.main(toys.flags_of(settings)) == 0
+    assert not os.path.exists(os.path.join(settings.run_dir, 'plots'))
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        assert not any('valid' in name or 'dist' in name for line in file for name in json.loads(line))
+
+
+def test_a_second_run_loses_nothing_of_the_first(tmp_path, capsys):
+    settings = toys.options(tmp_path, steps=2, evaluate=False)
+    for _ in range(2):
+        assert run.main(toys.flags_of(settings)) == 0
+    assert os.path.exists(os.path.join(settings.run_dir + '.1', 'results.json'))
+    assert settings.run_dir + '.1' in capsys.readouterr().err
+
+
+def _truncate(folder):
+    path = os.path.join(folder, 'train-images-idx3-ubyte.gz')
+    with open(path, 'r+b') as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+def _corrupt(folder):
+    with open(os.path.join(folder, 'train-labels-idx1-ubyte.gz'), 'wb') as file:
+        file.write(b'no gzip at all')
+
+
+def _other_counts(folder):
+    images, _ = toys.patterns(20)
+    import gzip
+    with gzip.open(os.path.join(folder, 'train-images-idx3-ubyte.gz'), 'wb') as file:
+        file.write(toys.idx_bytes(images))
+
+
+def _remove(folder):
+    for name in os.listdir(folder):
+        os.remove(os.path.join(folder, name))
+
+
+@pytest.mark.parametrize('damage, said', [
+    (_truncate, 'train-images-idx3-ubyte.gz: expected a complete gzip file'),
+    (_corrupt, 'train-labels-idx1-ubyte.gz: expected a complete gzip file'),
+    (_other_counts, 'expected as many labels as images. Received: 20 images, 120 labels'),
+    (_remove, 'data_path: expected one of train-images-idx3-ubyte'),
+])
+def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
+    settings = toys.options(tmp_path)
+    damage(settings.data_path)
+    assert run.main(toys.flags_of(settings)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith('trainers.run: ') and said in lines[0]
+    assert not os.path.exists(settings.run_dir)
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(model='vgg'), "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+    (dict(dataset='cifar'), "dataset: expected one of mnist. Received: 'cifar'"),
+    (dict(exp_save_dir='/dev/null/run'), '--exp_save_dir: expected a folder that can be written. Received: '),
+    (dict(data_path='/no/such/folder'), "data_path: expected a folder of IDX files or an npz file. Received: '/no/such/folder'"),
+])
+def test_bad_options_are_one_line_and_leave_no_run(tmp_path, capsys, change, said):
+    base = toys.options(tmp_path).as_dict()
+    settings = options_module.Options(**dict(base, **change))
+    assert run.main(toys.flags_of(settings)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
+    assert not os.path.exists(base['exp_save_dir'])
+
+
+def test_a_mistake_ends_with_status_2_and_no_traceback():
+    result = command(['--stepz=3'])
+    assert (result.returncode, result.stdout) == (2, '')
+    assert result.stderr == 'trainers.run: --stepz: expected a known flag, --steps perhaps. Received: an unknown one; --help lists all\n'
+
+
+def test_help_reads_without_tensorflow():
+    result = command(['--help'])
+    assert result.returncode == 0 and '--lambda_g=1' in result.stdout and result.stderr == ''
+
+
+def test_evaluate_names_what_is_missing(tmp_path):
+    result = command(['--ckpt_path=%s' % tmp_path], 'trainers.evaluate')
+    assert result.returncode == 2
+    assert result.stderr == "trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n" % tmp_path

@@ -1,0 +1,178 @@
+"""The trainer on a tiny data set, against NumPy where a number is claimed."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+import toys
+from callbacks.base import Callback
+from gitloss import data
+from gitloss.backend import tf
+from trainers import devices
+from trainers.trainer import Trainer, move_aside
+
+ADAM_SLOTS = ['beta1_power', 'beta2_power']
+
+
+def trainer_of(settings, callbacks=()):
+    return Trainer(settings, data.load('mnist', settings.data_folder), list(callbacks), devices.choose(settings))
+
+
+class Watch(Callback):
+    """Keeps the logs of every step and, through fetches, tensors by name."""
+
+    def __init__(self, tensors=None):
+        self.logs, self.tensors = [], tensors
+
+    def fetches(self, step):
+        return self.tensors(self.handle) if self.tensors else {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.logs.append(dict(logs))
+
+
+def test_total_is_the_weighted_sum_of_the_parts(tmp_path):
+    watch = Watch()
+    trainer_of(toys.options(tmp_path, lambda_c=0.5, lambda_g=3.0), [watch]).fit()
+    assert len(watch.logs) == 12
+    for logs in watch.logs:
+        assert logs['loss'] == pytest.approx(logs['softmax_loss'] + 0.5 * logs['center_loss'] + 3.0 * logs['git_loss'], rel=1e-6)
+
+
+def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_it(tmp_path):
+    """Every step's embeddings are fetched; NumPy moves its own centers by Wen et al., eq. 4, and computes each step's center loss
+    from the centers *before* the move: mean((x - c)^2). Four steps, so three of them start from centers that have moved."""
+    settings = toys.options(tmp_path, steps=4)
+    dataset = data.load('mnist', settings.data_folder)
+    stream = data.BatchStream(dataset.train, 16, settings.seed)
+
+    class Centers(Watch):
+        def on_train_end(self, logs=None):
+            self.final = self.handle.centers()
+
+    watch = Centers(lambda handle: {'embeddings': handle._step_embeddings})
+    trainer = Trainer(settings, dataset, [watch], devices.choose(settings))
+    trainer.fit()
+    centers = np.zeros((4, 2))
+    for step, logs in enumerate(watch.logs):
+        labels, x = stream.batch(step)[1], logs['embeddings'].astype(np.float64)
+        assert logs['center_loss'] == pytest.approx(np.mean((x - centers[labels]) ** 2), rel=1e-5)
+        moved = centers.copy()
+        for k in range(4):
+            chosen = x[labels == k]
+            moved[k] -= 0.5 * (centers[k] - chosen).sum(axis=0) / (1 + len(chosen))
+        centers = moved
+    np.testing.assert_allclose(watch.final, centers, rtol=1e-5, atol=1e-7)
+
+
+def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):
+    losses = []
+    for name in ('a', 'b'):
+        watch = Watch()
+        trainer_of(toys.options(tmp_path, exp_save_dir=str(tmp_path / name)), [watch]).fit()
+        losses.append([logs['loss'] for logs in watch.logs])
+    assert losses[0] == losses[1] and len(set(losses[0])) == 12
+
+
+def test_measurements_come_every_n_steps_and_at_the_end(tmp_path):
+    """10 steps, every 4: after steps 4, 8 and 10; train_loss is the mean over the steps since the measurement before."""
+    class Epochs(Watch):
+        seen = ()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen += ((epoch, logs['step'], logs['train_loss'], logs['train_acc']),)
+
+    watch = Epochs()
+    trainer_of(toys.options(tmp_path, steps=10), [watch]).fit()
+    assert [entry[:2] for entry in watch.seen] == [(1, 4), (2, 8), (3, 10)]
+    for (_, _, loss, accuracy), part in zip(watch.seen, (watch.logs[:4], watch.logs[4:8], watch.logs[8:])):
+        assert loss == pytest.approx(np.mean([logs['loss'] for logs in part]))
+        assert accuracy == pytest.approx(np.mean([logs['accuracy'] for logs in part]))
+
+
+def test_it_learns(tmp_path):
+    """Four bright blocks in noise; chance is 0.25."""
+    from callbacks.evaluation import Evaluation
+    settings = toys.options(tmp_path, steps=120, update_centers=120, embedding_dim=8, learning_rate=0.003)
+    dataset = data.load('mnist', settings.data_folder)
+    logs = Trainer(settings, dataset, [Evaluation(dataset.valid, final_split=dataset.test)], devices.choose(settings)).fit()
+    assert logs['valid_acc'] == 1.0 and logs['test_acc'] > 0.95
+
+
+def test_stop_ends_the_training_with_a_measurement(tmp_path):
+    class Stopper(Callback):
+        steps = ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5:
+                self.handle.stop('enough')
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.steps += (logs['step'],)
+
+    stopper = Stopper()
+    assert trainer_of(toys.options(tmp_path), [stopper]).fit()['step'] == 5
+    assert stopper.steps == (4, 5)
+
+
+def test_a_failing_callback_still_closes_the_others(tmp_path):
+    class Failing(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError('broken')
+
+    class Closing(Callback):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    closing = Closing()
+    with pytest.raises(RuntimeError, match='broken'):
+        trainer_of(toys.options(tmp_path), [Failing(), closing]).fit()
+    assert closing.closed
+
+
+def test_the_training_graph_has_static_shapes(tmp_path):
+    """An NPU rule: whatever the train op needs has shapes known before the run (behind the iterator, which is host work)."""
+    trainer = trainer_of(toys.options(tmp_path))
+    trainer.fit()
+    seen, waiting, open_shapes = set(), [trainer._train_op], []
+    while waiting:
+        op = waiting.pop()
+        if op in seen or op.type in ('IteratorGetNext', 'IteratorV2', 'OptimizeDataset', 'PrefetchDataset'):
+            continue
+        seen.add(op)
+        waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+        open_shapes += [tensor.name for tensor in op.outputs if not tensor.shape.is_fully_defined()]
+    assert len(seen) > 200 and open_shapes == []
+    assert not {op.type for op in seen} & {'Unique', 'UniqueWithCounts', 'PyFunc', 'EagerPyFunc'}
+
+
+def test_names_in_checkpoints_are_stable(tmp_path):
+    from test_model import MNIST_CNN_WEIGHTS
+    from callbacks.checkpoint import Checkpoint
+    trainer_of(toys.options(tmp_path), [Checkpoint()]).fit()
+    path = os.path.join(str(tmp_path), 'run', 'ckpt', 'step-00000012', 'model')
+    names = {name for name, _ in tf.train.list_variables(path)}
+    weights = [name for name, _ in MNIST_CNN_WEIGHTS]
+    slots = [name + slot for name in weights if not name.startswith('preprocess') for slot in ('/Adam', '/Adam_1')]
+    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'global_step'])
+
+
+def test_an_earlier_run_is_moved_aside(tmp_path):
+    run = tmp_path / 'run'
+    move_aside(str(run))
+    for content in 'ab':
+        run.mkdir()
+        (run / 'history.jsonl').write_text(content)
+        move_aside(str(run))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['run.1', 'run.2']
+    assert (tmp_path / 'run.1' / 'history.jsonl').read_text() == 'a'
+
+
+def test_options_are_written_beside_the_run(tmp_path):
+    settings = toys.options(tmp_path)
+    trainer_of(settings).fit()
+    with open(os.path.join(str(tmp_path), 'run', 'options.json')) as file:
+        assert json.load(file) == settings.as_dict()

@@ -1,0 +1,178 @@
+"""Command-line flags -> one frozen, validated Options.
+
+Each option is written down once, as a field below: the absl flag, its help, its check and the table in the README all come from it.
+Nothing else in the project reads flags.
+"""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import os
+import re
+
+from absl import flags
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TYPES = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': flags.DEFINE_boolean, 'str': flags.DEFINE_string}
+_EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
+
+
+class OptionError(ValueError):
+    """A mistake on the command line, in one line."""
+
+
+class HelpRequested(Exception):
+    """--help was given; the text is the message."""
+
+
+def _option(default, text, group, low=None, high=None, above=None, choices=None):
+    return dataclasses.field(default=default, metadata={'help': text, 'group': group, 'low': low, 'high': high, 'above': above,
+                                                        'choices': choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All settings of a run. Field names are flag names."""
+    dataset: str = _option('mnist', 'Data set: mnist (also any other set in its format).', 'data')
+    data_path: str = _option('', 'Folder of IDX files, gzip or raw, or an mnist.npz. Default: data/mnist of the project.', 'data')
+    model: str = _option('mnist_cnn', 'Embedding network: mnist_cnn (the published one) or lenet_pp (LeNet++).', 'model')
+    embedding_dim: int = _option(2, 'Size of the embeddings.', 'model', low=1, high=65536)
+    git_loss_form: str = _option('elementwise', 'elementwise: as in the authors\' code and the published numbers; pairwise: the norm '
+                                 'of the paper.', 'loss', choices=('elementwise', 'pairwise'))
+    lambda_c: float = _option(1.0, 'Weight of the center loss.', 'loss', low=0.0)
+    lambda_g: float = _option(1.0, 'Weight of the git loss.', 'loss', low=0.0)
+    alpha: float = _option(0.5, 'How far the centers move at each step.', 'loss', low=0.0, high=1.0)
+    steps: int = _option(8000, 'Training steps.', 'training', low=1)
+    batch_size: int = _option(128, 'Images per step.', 'training', low=1, high=1 << 20)
+    learning_rate: float = _option(1e-3, 'Learning rate of Adam.', 'training', above=0.0)
+    update_centers: int = _option(1000, 'Steps between two measurements: class means and distances over the training set, '
+                                  'validation, checkpoint, picture. (The centers of the loss move at every step.)', 'training', low=1)
+    seed: int = _option(1, 'Decides initial weights and the order of the batches.', 'training', low=0, high=2**31 // 1000 - 1)
+    evaluate: bool = _option(True, 'Measure at all; --noevaluate trains only, without pictures (the performance run).', 'training')
+    device: str = _option('auto', 'auto: npu if its adapter and card are there, else gpu, else cpu.', 'device',
+                          choices=('auto', 'cpu', 'gpu', 'npu'))
+    precision_mode: str = _option('allow_mix_precision', 'Precision mode of the NPU; without effect on cpu and gpu.', 'device',
+                                  choices=('allow_mix_precision', 'allow_fp32_to_fp16', 'force_fp16', 'force_fp32',
+                                           'must_keep_origin_dtype'))
+    exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. A run found '
+                                'there is moved aside, never overwritten.', 'output')
+    ckpt_path: str = _option('', 'A checkpoint folder; evaluation only (trainers.evaluate).', 'output')
+    keep_checkpoints: int = _option(3, 'Newest checkpoints to keep; the best one by valid_acc is kept besides.', 'output', low=1)
+    log_every: int = _option(100, 'Steps between two progress lines where stderr is no terminal.', 'output', low=1)
+    tf_logs: bool = _option(False, 'Show TensorFlow\'s own log and warnings.', 'output')
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+    @property
+    def data_folder(self):
+        return self.data_path or os.path.join(ROOT, 'data', 'mnist')
+
+    @property
+    def run_dir(self):
+        return os.path.abspath(self.exp_save_dir or os.path.join(ROOT, 'output', device_id()))
+
+    def as_dict(self):
+        return dataclasses.asdict(self)
+
+
+def device_id():
+    """ASCEND_DEVICE_ID, else DEVICE_ID, else "0"."""
+    value = os.environ.get('ASCEND_DEVICE_ID') or os.environ.get('DEVICE_ID') or '0'
+    if not re.match(r'\d{1,4}$', value):
+        raise OptionError('ASCEND_DEVICE_ID: expected a device number. Received: %r' % value)
+    return value
+
+
+def _limits(meta):
+    if meta['choices']:
+        return 'one of ' + ', '.join(meta['choices'])
+    if meta['above'] is not None:
+        return 'more than %g' % meta['above']
+    if meta['high'] is not None:
+        return '%g to %g' % (meta['low'], meta['high'])
+    return 'at least %g' % meta['low'] if meta['low'] is not None else ''
+
+
+def _check(field, value):
+    meta = field.metadata
+    if isinstance(value, float) and not abs(value) < float('inf'):
+        raise OptionError('--%s: expected a finite number. Received: %s' % (field.name, value))
+    if ((meta['choices'] and value not in meta['choices']) or (meta['low'] is not None and value < meta['low'])
+            or (meta['high'] is not None and value > meta['high']) or (meta['above'] is not None and value <= meta['above'])):
+        raise OptionError('--%s: expected %s. Received: %s' % (field.name, _limits(meta), value))
+
+
+def _flag_values():
+    values = flags.FlagValues()
+    for field in dataclasses.fields(Options):
+        _TYPES[field.type](field.name, field.default, field.metadata['help'], flag_values=values)
+    return values
+
+
+def _shown(value):
+    return str(value).lower() if isinstance(value, bool) else '%g' % value if isinstance(value, float) else str(value)
+
+
+def help_text(command, intro=''):
+    """What --help prints: all flags by group with default and range."""
+    lines = ['usage: python -m %s [--flagfile=FILE] [--flag=value ...]' % command, '', intro, '']
+    groups = collections.OrderedDict()
+    for field in dataclasses.fields(Options):
+        groups.setdefault(field.metadata['group'], []).append(field)
+    for group, fields in groups.items():
+        lines.append(group + ':')
+        for field in fields:
+            limits = _limits(field.metadata)
+            lines.append('  --%s=%s%s' % (field.name, _shown(field.default), '  (%s)' % limits if limits else ''))
+            lines.append('      ' + field.metadata['help'])
+    return '\n'.join(lines)
+
+
+def parse(arguments, command='trainers.run', intro=''):
+    """Parses a command line (without the program's name) into Options.
+
+    Raises:
+      OptionError: unknown flag, wrong type, wrong range, unreadable flag file; one line naming flag, expected, received.
+      HelpRequested: for --help and -h.
+    """
+    if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
+        raise HelpRequested(help_text(command, intro))
+    values = _flag_values()
+    fields = {field.name: field for field in dataclasses.fields(Options)}
+    try:
+        rest = values([command] + list(arguments))
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, fields, 1)
+        raise OptionError('--%s: expected a known flag%s. Received: an unknown one; --help lists all'
+                          % (error.flagname, ', --%s perhaps' % near[0] if near else ''))
+    except flags.IllegalFlagValueError as error:
+        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+        name, value = found.groups() if found else ('flag', str(error))
+        kind = _EXPECTED.get(getattr(fields.get(name), 'type', ''), 'a value')
+        raise OptionError('--%s: expected %s. Received: %r' % (name, kind, value))
+    except flags.CantOpenFlagFileError as error:
+        raise OptionError('--flagfile: expected a readable file. Received: %s' % str(error).replace('\n', ' '))
+    except UnicodeDecodeError as error:
+        raise OptionError('--flagfile: expected UTF-8 text. Received: %s' % error)
+    except flags.Error as error:
+        raise OptionError('flags: expected --name=value. Received: %s' % str(error).replace('\n', ' '))
+    if len(rest) > 1:
+        raise OptionError('arguments: expected flags only, --name=value. Received: %s' % ' '.join(rest[1:]))
+    return Options(**{name: getattr(values, name) for name in fields})
+
+
+def markdown_table():
+    """The flag table of the README; a test compares."""
+    rows = ['| flag | default | what it does |', '|---|---|---|']
+    for field in dataclasses.fields(Options):
+        limits = _limits(field.metadata)
+        rows.append('| `--%s` | %s | %s%s |' % (field.name, '`%s`' % _shown(field.default) if field.default != '' else '',
+                                               field.metadata['help'], ' (%s)' % limits if limits else ''))
+    return '\n'.join(rows)
+
+
+if __name__ == '__main__':
+    print(markdown_table())

@@ -1,0 +1,98 @@
+"""python -m trainers.run --flagfile=flags/full.cfg: trains Git loss. Wiring only."""
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+
+from trainers import options as options_module
+
+log = logging.getLogger('gitloss')
+_START = time.time()
+_INTRO = 'Trains discriminative embeddings with softmax + center loss + git loss; everything goes to output/<device id>/.'
+
+
+def versions():
+    """What makes a run: interpreter, libraries, machine, and the commit if the project is a git checkout."""
+    import numpy
+
+    import gitloss
+    from gitloss.backend import tf
+    try:
+        commit = subprocess.run(['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD'], stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL, timeout=5, check=True).stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {'gitloss': gitloss.__version__, 'python': platform.python_version(), 'tensorflow': tf.__version__,
+            'numpy': numpy.__version__, 'machine': platform.machine(), 'commit': commit}
+
+
+def build_callbacks(options, dataset, facts, header):
+    """The callbacks of a run, in the order in which they see each measurement: who measures, who writes, who draws."""
+    from callbacks.centers import CenterMeasurement
+    from callbacks.checkpoint import Checkpoint
+    from callbacks.evaluation import Evaluation
+    from callbacks.history import History
+    from callbacks.pictures import Pictures
+    from callbacks.progress import Progress
+    from callbacks.tensorboard import TensorBoard
+    writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), History(facts, started=_START),
+               TensorBoard(), Checkpoint()]
+    if not options.evaluate:
+        return writers
+    centers, evaluation = CenterMeasurement(dataset.train), Evaluation(dataset.valid, final_split=dataset.test)
+    return [centers, evaluation] + writers + [Pictures(evaluation, centers)]
+
+
+def train(options):
+    """Loads, trains, finishes. Returns the exit status."""
+    from gitloss import data
+    from trainers import devices
+    from trainers.trainer import Trainer
+    dataset = data.load(options.dataset, options.data_folder)
+    device = devices.choose(options)
+    made_by = versions()
+    facts = {'network': options.model, 'options': options.as_dict(), 'versions': made_by, 'device': device.name}
+    header = ['Git loss %s, Python %s, TensorFlow %s, device %s (%s)' % (
+                  made_by['gitloss'], made_by['python'], made_by['tensorflow'], device.name, device.reason),
+              '%s: %d training, %d validation, %d test images of %s, %d classes; %s, %d-dimensional embeddings' % (
+                  dataset.name, len(dataset.train.labels), len(dataset.valid.labels), len(dataset.test.labels),
+                  'x'.join(str(n) for n in dataset.train.images.shape[1:]), dataset.num_classes, options.model, options.embedding_dim)]
+    trainer = Trainer(options, dataset, build_callbacks(options, dataset, facts, header), device, made_by)
+    trainer.fit()
+    return 1 if trainer.failures else 0
+
+
+def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
+    """Parses, works, and turns every mistake of the user into one line and a status: 2 before the training, 1 in it."""
+    try:
+        options = options_module.parse(sys.argv[1:] if arguments is None else arguments, command, intro)
+    except options_module.HelpRequested as text:
+        print(text)
+        return 0
+    except ValueError as error:
+        print('%s: %s' % (command, error), file=sys.stderr)
+        return 2
+    if options.tf_logs:
+        os.environ['GITLOSS_TF_LOGS'] = '1'
+    from callbacks.progress import ConsoleHandler
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [ConsoleHandler()]
+    try:
+        return work(options)
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+        if options.tf_logs:
+            raise
+        log.error('%s: %s', command, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return 2 if isinstance(error, (ValueError, OSError)) else 1
+    except KeyboardInterrupt:
+        log.error('%s: interrupted', command)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
