@@ -11,7 +11,17 @@ import logging
 log = logging.getLogger('gitloss')
 
 
-class Handle(object):
+class Diverged(RuntimeError):
+    """Raised in a hook when the training has gone wrong. The trainer goes back to the last checkpoint, its learning rate times
+    `rate_factor`; without a factor, or without a checkpoint, the training ends with the message.
+    """
+
+    def __init__(self, message, rate_factor=None):
+        super().__init__(message)
+        self.rate_factor = rate_factor
+
+
+class Handle:
     """The run as callbacks see it; the trainer implements it. This, and nothing else, is what a callback may rely on."""
 
     run_dir = ''          # folder of the run's files
@@ -40,8 +50,16 @@ class Handle(object):
         """The centers of the center and git losses as they are now: float32 [classes, dim]."""
         raise NotImplementedError
 
-    def save(self, metrics):
-        """Writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path."""
+    def center_updates(self):
+        """How many samples have moved each center so far: int32 [classes]."""
+        raise NotImplementedError
+
+    def set_centers(self, values):
+        """Replaces the centers: float [classes, dim]."""
+        raise NotImplementedError
+
+    def save(self, metrics=None):
+        """Writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path; OSError if the disk is full."""
         raise NotImplementedError
 
     def throughput(self):
@@ -53,7 +71,7 @@ class Handle(object):
         raise NotImplementedError
 
 
-class Callback(object):
+class Callback:
     """Does nothing at every hook. `handle` is there from `build` on."""
 
     handle = None
@@ -75,13 +93,17 @@ class Callback(object):
         """Before step `batch` (counted from 1)."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `accuracy` of its batch, fetched extras."""
+        """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `git_floor`, `center_drift`, `accuracy` of its
+        batch, `images_per_sec`, fetched extras."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Before the first step after a measurement."""
 
     def on_epoch_end(self, epoch, logs=None):
         """At each measurement, numbered from 1; logs: `step`, `train_loss`, `train_acc`, ... and what callbacks before added."""
+
+    def on_rewind(self, step):
+        """The run has gone back to `step`, where its last checkpoint is; `load_state` was called before."""
 
     def on_train_end(self, logs=None):
         """Once after the last step of a training that was not broken off; logs: the last measurement."""
@@ -97,7 +119,7 @@ class Callback(object):
         """Takes back what `state` returned, before on_train_begin."""
 
 
-class CallbackList(object):
+class CallbackList:
     """Runs hooks in the order of the list.
 
     A failing hook ends the training, with two exceptions: in `on_train_end` and `close` every callback gets its turn, and the

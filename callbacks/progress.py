@@ -41,6 +41,10 @@ class Progress(Callback):
         self._bar = tqdm(total=self.handle.steps, initial=self.handle.step, unit='step', disable=not sys.stderr.isatty(),
                          file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
 
+    def on_rewind(self, step):
+        self._bar.n = step
+        self._bar.refresh()
+
     def on_train_batch_end(self, batch, logs=None):
         self._bar.update(1)
         if self._bar.disable:
@@ -52,7 +56,8 @@ class Progress(Callback):
             self._bar.set_postfix_str('loss %.4f, %.0f images/s' % (logs['loss'], logs['images_per_sec']), refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        parts = ['step %d/%d' % (logs['step'], self.handle.steps), 'train loss %.4f acc %.4f' % (logs['train_loss'], logs['train_acc'])]
+        parts = ['step %d/%d' % (logs['step'], self.handle.steps),
+                 'train loss %.4f acc %.4f' % (logs['train_loss'], logs['train_acc'])]
         if 'valid_acc' in logs:
             parts.append('valid loss %.4f acc %.4f' % (logs['valid_loss'], logs['valid_acc']))
         if 'inter_cls_dist' in logs:

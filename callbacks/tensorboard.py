@@ -31,6 +31,11 @@ class TensorBoard(Callback):
 
     def on_train_begin(self, logs=None):
         self._writer = tf.summary.FileWriter(self.handle.run_dir, flush_secs=10)
+        self.on_rewind(self.handle.step)
+
+    def on_rewind(self, step):
+        # TensorBoard then drops what older files hold of later steps: a continued run draws one line.
+        self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch % self._log_every == 0:

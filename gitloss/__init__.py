@@ -6,7 +6,7 @@ nothing pays for TensorFlow before it needs it.
 import importlib
 
 __version__ = '0.1.0'
-_ROOMS = ('backend', 'data', 'losses', 'metrics', 'model', 'plots')
+_ROOMS = ('backend', 'data', 'heads', 'losses', 'metrics', 'model', 'plots')
 
 
 def __getattr__(name):

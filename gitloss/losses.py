@@ -9,6 +9,9 @@ form "elementwise", what the authors' code computes and what the published MNIST
     center = mean_{i,k} (x_ik - c_{y_i}k)^2
     git    = mean_{i,j,k} 1 / (1 + d_ijk^2), d_ijk = x_ik - c_{y_j}k and d_iik = 0 (the diagonal adds a constant 1/m)
 
+distance "cosine" takes the same formulas over embeddings and centers scaled to length 1, where ||x - c||^2 = 2 (1 - cos(x, c)): for
+embeddings that are compared by their angle, as in face verification.
+
 Same-class pairs with i != j stay in. A gradient flows into the embeddings only: centers move by their own rule (Wen et al., ECCV
 2016). Computation is in float32 whatever float type comes in (float64 stays float64).
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 from gitloss.backend import keras, tf
 
 FORMS = ('elementwise', 'pairwise')
+DISTANCES = ('euclidean', 'cosine')
 # Above this many floats a block of differences is processed in rows, so that it never exceeds max(batch^2, this).
 _BLOCK_FLOATS = 1 << 20
 # Up to this many dimensions summing the differences directly beats a matrix product.
@@ -29,8 +33,18 @@ def _choice(name, value, allowed):
     return value
 
 
-def _batch_rows(embeddings, labels, centers):
-    """Checks shapes and dtypes. Returns (embeddings, labels, the rows of `centers` that belong to the labels, no gradient)."""
+def _unit(rows):
+    return tf.nn.l2_normalize(rows, axis=1)
+
+
+def _batch_rows(embeddings, labels, centers, distance):
+    """Checks shapes and dtypes. Returns (embeddings, labels, the rows of `centers` that belong to the labels, no gradient).
+
+    For the cosine distance the embeddings come back with length 1, the rows as they are stored.
+    """
+    _choice('distance', distance, DISTANCES)
+    if centers is None:
+        raise ValueError('centers: expected a table of centers. Received: None, the layer that owns it must be called first')
     embeddings, labels = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(labels)
     if not embeddings.dtype.is_floating:
         raise ValueError('embeddings: expected a float tensor. Received: dtype %s' % embeddings.dtype.name)
@@ -51,10 +65,11 @@ def _batch_rows(embeddings, labels, centers):
                          % (shapes[0][1], shapes[0], shapes[2]))
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
     rows = tf.stop_gradient(tf.cast(tf.gather(centers, labels), dtype))
-    return tf.cast(embeddings, dtype), labels, rows
+    embeddings = tf.cast(embeddings, dtype)
+    return _unit(embeddings) if distance == 'cosine' else embeddings, labels, rows
 
 
-def center_loss(embeddings, labels, centers, form='elementwise'):
+def center_loss(embeddings, labels, centers, form='elementwise', distance='euclidean'):
     """Mean distance of the samples to their own class center (see the module's text for both forms).
 
     Args:
@@ -62,16 +77,17 @@ def center_loss(embeddings, labels, centers, form='elementwise'):
       labels: int32 or int64 [batch], each in [0, classes).
       centers: float [classes, dim], tensor or variable; receives no gradient.
       form: "elementwise" or "pairwise".
+      distance: "euclidean" or "cosine".
 
     Returns:
       A scalar >= 0, float32 (float64 for float64 embeddings).
 
     Raises:
-      ValueError: unknown form, or shapes or dtypes that do not fit together.
+      ValueError: unknown form or distance, or shapes or dtypes that do not fit together.
     """
     _choice('form', form, FORMS)
-    embeddings, _, rows = _batch_rows(embeddings, labels, centers)
-    squared = tf.square(embeddings - rows)
+    embeddings, _, rows = _batch_rows(embeddings, labels, centers, distance)
+    squared = tf.square(embeddings - (_unit(rows) if distance == 'cosine' else rows))
     if form == 'elementwise':
         return tf.reduce_mean(squared)
     return 0.5 * tf.reduce_mean(tf.reduce_sum(squared, axis=1))
@@ -112,27 +128,32 @@ def _direct_terms(embeddings, rows, form):
     return tf.reduce_sum(sums), tf.reshape(gradients, tf.shape(embeddings))
 
 
-def _gram_terms(embeddings, rows):
+def _gram_terms(embeddings, labels, rows):
     """The pairwise terms by ||x||^2 + ||c||^2 - 2 x.c: two matrix products, O(batch^2) floats.
 
     In float64 and around the mean center, because the expansion cancels when samples lie near a center and far from the origin:
-    float32 would be off by 6e-8 (||x||^2 + ||c||^2) in the squared distance, 6 at a norm of 1e4. What is left is an
-    error of some 1e-16 times the squared spread of the centers in every squared distance: 1e-5 for samples on their centers when the
-    centers lie 1e5 apart, 1e-3 at 1e6. Beyond that take the direct method.
+    float32 would be off by 6e-8 (||x||^2 + ||c||^2) in the squared distance, 6 at a norm of 1e4. Same-class pairs, which share
+    their center with the sample, take the difference x_i - c_{y_i} itself, however far apart the classes are. What is left is an
+    error of some 1e-16 times the squared spread of the centers where a sample lies near a center of *another* class: 1e-5 of the
+    loss if the others are 1e5 away, below 1e-3 at 1e6. Beyond that take the direct method.
     """
-    x, c = tf.cast(embeddings, tf.float64), tf.cast(rows, tf.float64)
+    x, c, own = (tf.cast(tensor, tf.float64) for tensor in (embeddings, rows, embeddings - rows))
+    same = tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.float64)
     origin = tf.reduce_mean(c, axis=0, keepdims=True)
     x, c = x - origin, c - origin
     squared = (tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(c * c, axis=1)[None, :]
                - 2.0 * tf.matmul(x, c, transpose_b=True))
-    term = 1.0 / (1.0 + tf.maximum(squared, 0.0))
+    squared = tf.maximum(squared, 0.0) * (1.0 - same) + tf.reduce_sum(own * own, axis=1)[:, None] * same
+    term = 1.0 / (1.0 + squared)
     term = tf.linalg.set_diag(term, tf.zeros_like(x[:, 0]))
     weight = tf.square(term)
-    gradient = x * tf.reduce_sum(weight, axis=1)[:, None] - tf.matmul(weight, c)
+    gradient = own * tf.reduce_sum(weight * same, axis=1)[:, None]
+    weight *= 1.0 - same
+    gradient += x * tf.reduce_sum(weight, axis=1)[:, None] - tf.matmul(weight, c)
     return tf.cast(tf.reduce_sum(term), embeddings.dtype), tf.cast(gradient, embeddings.dtype)
 
 
-def git_loss(embeddings, labels, centers, form='elementwise', method=None):
+def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidean', method=None):
     """How close the samples are to the centers of the other samples' classes (see the module's text for both forms).
 
     The gradient is written by hand and computed along with the value: what lives until the backward pass is [batch, dim], what
@@ -143,6 +164,7 @@ def git_loss(embeddings, labels, centers, form='elementwise', method=None):
       labels: int32 or int64 [batch], each in [0, classes).
       centers: float [classes, dim], tensor or variable; receives no gradient.
       form: "elementwise" or "pairwise".
+      distance: "euclidean" or "cosine".
       method: how "pairwise" is computed: "direct" (differences, float32 only, O(batch^2 dim) work), "gram" (two float64 matrix
         products) or None: direct up to 8 dimensions, gram above. "elementwise" knows only the direct one.
 
@@ -151,10 +173,12 @@ def git_loss(embeddings, labels, centers, form='elementwise', method=None):
       the pairwise form, 1 (its diagonal) in the elementwise form.
 
     Raises:
-      ValueError: unknown form or method, or shapes or dtypes that do not fit together.
+      ValueError: unknown form, distance or method, or shapes or dtypes that do not fit together.
     """
     _choice('form', form, FORMS)
-    embeddings, labels, rows = _batch_rows(embeddings, labels, centers)
+    embeddings, labels, rows = _batch_rows(embeddings, labels, centers, distance)
+    if distance == 'cosine':
+        rows = _unit(rows)
     dim = embeddings.shape.as_list()[1]
     if method is None:
         method = 'direct' if form == 'elementwise' or dim <= _DIRECT_DIMENSIONS else 'gram'
@@ -164,10 +188,45 @@ def git_loss(embeddings, labels, centers, form='elementwise', method=None):
 
     @tf.custom_gradient
     def value_of(x):
-        total, gradient = _gram_terms(x, rows) if method == 'gram' else _direct_terms(x, rows, form)
+        total, gradient = _gram_terms(x, labels, rows) if method == 'gram' else _direct_terms(x, rows, form)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
 
     return value_of(embeddings)
+
+
+def git_floor(labels, form='elementwise'):
+    """What the git term comes to when every sample lies on its center and the other centers are infinitely far away.
+
+    The share of same-class pairs, which git loss keeps in: with batches of m balanced over K classes about 1/K, and in the
+    elementwise form at least the 1/m of its diagonal. A git term near this floor has nothing left to push.
+
+    Args:
+      labels: int [batch].
+      form: "elementwise" or "pairwise".
+
+    Returns:
+      A float32 scalar in [0, 1].
+    """
+    _choice('form', form, FORMS)
+    same = tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.float32))
+    batch = tf.cast(tf.shape(labels)[0], tf.float32)
+    if form == 'elementwise':
+        return same / (batch * batch)
+    return (same - batch) / tf.maximum(batch * (batch - 1.0), 1.0)
+
+
+def mean_drift(before, after, labels):
+    """Mean length of the moves of the centers of the classes in a batch.
+
+    Args:
+      before, after: float [batch, dim], row i the center of sample i's class before and after the update.
+      labels: int [batch].
+
+    Returns:
+      A scalar: every class of the batch counts once, however many samples it has.
+    """
+    shares = 1.0 / tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), before.dtype), axis=1)
+    return tf.reduce_sum(tf.norm(after - before, axis=1) * shares) / tf.reduce_sum(shares)
 
 
 def _center_steps(rows, embeddings, labels, alpha):
@@ -179,7 +238,7 @@ def _center_steps(rows, embeddings, labels, alpha):
     return alpha * (rows - embeddings) / (1.0 + counts)[:, None]
 
 
-def updated_centers(centers, embeddings, labels, alpha=0.5):
+def updated_centers(centers, embeddings, labels, alpha=0.5, distance='euclidean'):
     """The centers after one batch: c_k - alpha sum_i [y_i = k] (c_k - x_i) / (1 + n_k)  (Wen et al., ECCV 2016, eq. 4).
 
     Args:
@@ -187,11 +246,12 @@ def updated_centers(centers, embeddings, labels, alpha=0.5):
       embeddings: float [batch, dim].
       labels: int32 or int64 [batch]; duplicates are the usual case.
       alpha: how far centers move, in [0, 1].
+      distance: "cosine" moves the centers towards the embeddings scaled to length 1; the centers themselves are not scaled.
 
     Returns:
       A new [classes, dim] tensor. To move a table in place, touching only the batch's rows, use a layer's `update`.
     """
-    embeddings, labels, rows = _batch_rows(embeddings, labels, centers)
+    embeddings, labels, rows = _batch_rows(embeddings, labels, centers, distance)
     steps = tf.stop_gradient(_center_steps(rows, embeddings, labels, alpha))
     return tf.tensor_scatter_sub(tf.cast(centers, rows.dtype), labels[:, None], steps)
 
@@ -199,40 +259,52 @@ def updated_centers(centers, embeddings, labels, alpha=0.5):
 class _CentersLayer(keras.layers.Layer):
     """Owns a table of centers, or uses the one of another layer, and hands back the op that moves it."""
 
-    def __init__(self, num_classes, form='elementwise', alpha=0.5, share=None, **kwargs):
-        super(_CentersLayer, self).__init__(**kwargs)
+    def __init__(self, num_classes, form='elementwise', alpha=0.5, distance='euclidean', share=None, **kwargs):
+        super().__init__(**kwargs)
         if num_classes < 1:
             raise ValueError('num_classes: expected at least 1. Received: %r' % (num_classes,))
         if not 0.0 <= alpha <= 1.0:
             raise ValueError('alpha: expected a number in [0, 1]. Received: %r' % (alpha,))
+        if share is not None and share.num_classes != num_classes:
+            raise ValueError('share: expected a layer with %d classes. Received: %s with %d'
+                             % (num_classes, share.name, share.num_classes))
         self.num_classes, self.alpha = num_classes, alpha
-        self.form = _choice('form', form, FORMS)
+        self.form, self.distance = _choice('form', form, FORMS), _choice('distance', distance, DISTANCES)
         self._share = share
-        self._table = None
+        self._table = self._updates = None
 
     def build(self, input_shape):
         if self._share is None:
             self._table = self.add_weight(name='centers', shape=(self.num_classes, int(input_shape[0][-1])),
                                           initializer='zeros', trainable=False)
-        super(_CentersLayer, self).build(input_shape)
+            self._updates = self.add_weight(name='updates', shape=(self.num_classes,), initializer='zeros', trainable=False,
+                                            dtype=tf.int32)
+        super().build(input_shape)
 
     @property
     def centers(self):
         """The variable, [num_classes, dim]; None until the layer has been called once."""
         return self._table if self._share is None else self._share.centers
 
+    @property
+    def updates(self):
+        """The variable that counts the samples that have moved each center, int32 [num_classes]; 0: that center never moved."""
+        return self._updates if self._share is None else self._share.updates
+
     def update(self, embeddings, labels):
         """An op that moves the centers in place by `updated_centers`' rule. Nothing moves unless the caller runs it.
 
         The caller orders it after the reads of its step, by `tf.control_dependencies` on the loss and the gradients.
         """
-        embeddings, labels, rows = _batch_rows(embeddings, labels, self.centers)
-        return tf.raw_ops.ResourceScatterSub(resource=self.centers.handle, indices=labels,
-                                             updates=_center_steps(rows, embeddings, labels, self.alpha))
+        embeddings, labels, rows = _batch_rows(embeddings, labels, self.centers, self.distance)
+        steps = tf.cast(_center_steps(rows, embeddings, labels, self.alpha), self.centers.dtype)
+        move = tf.raw_ops.ResourceScatterSub(resource=self.centers.handle, indices=labels, updates=steps)
+        count = tf.raw_ops.ResourceScatterAdd(resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32))
+        return tf.group(move, count)
 
     def get_config(self):
-        config = super(_CentersLayer, self).get_config()
-        config.update(num_classes=self.num_classes, form=self.form, alpha=self.alpha)
+        config = super().get_config()
+        config.update(num_classes=self.num_classes, form=self.form, alpha=self.alpha, distance=self.distance)
         return config
 
 
@@ -241,7 +313,7 @@ class CenterLoss(_CentersLayer):
 
     def call(self, inputs):
         embeddings, labels = inputs
-        return center_loss(embeddings, labels, self.centers, form=self.form)
+        return center_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance)
 
 
 class GitLoss(_CentersLayer):
@@ -249,4 +321,4 @@ class GitLoss(_CentersLayer):
 
     def call(self, inputs):
         embeddings, labels = inputs
-        return git_loss(embeddings, labels, self.centers, form=self.form)
+        return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+from gitloss import heads
 from gitloss.backend import keras, tf
 
 layers = keras.layers
@@ -17,13 +18,13 @@ class Preprocess(layers.Layer):
     """pixels / 255 - mean image. The mean image is a weight: it is saved with the model and cannot be forgotten."""
 
     def __init__(self, mean_image=None, **kwargs):
-        super(Preprocess, self).__init__(**kwargs)
+        super().__init__(**kwargs)
         self._initial = tf.zeros_initializer() if mean_image is None else tf.constant_initializer(mean_image)
 
     def build(self, input_shape):
         self.mean_image = self.add_weight(name='mean_image', shape=[int(n) for n in input_shape[1:]], initializer=self._initial,
                                           trainable=False)
-        super(Preprocess, self).build(input_shape)
+        super().build(input_shape)
 
     def call(self, inputs):
         return inputs / 255.0 - self.mean_image
@@ -68,7 +69,7 @@ def lenet_pp(images, embedding_dim, seed):
 NETWORKS = {'mnist_cnn': mnist_cnn, 'lenet_pp': lenet_pp}
 
 
-def build(name, image_shape, num_classes, embedding_dim=2, batch_size=None, seed=1, mean_image=None):
+def build(name, image_shape, num_classes, embedding_dim=2, batch_size=None, seed=1, mean_image=None, head=None):
     """Builds a network as a `keras.Model` in the current graph.
 
     Args:
@@ -79,6 +80,7 @@ def build(name, image_shape, num_classes, embedding_dim=2, batch_size=None, seed
       batch_size: fixed batch of the model's own input; None leaves it open. A call of the model on another tensor is free.
       seed: decides all initial weights.
       mean_image: float32 [height, width, channels] in units of pixels / 255; None is zero, to be restored from a checkpoint.
+      head: a heads.Margin, see `heads.head`; None is plain softmax.
 
     Returns:
       A model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
@@ -94,5 +96,9 @@ def build(name, image_shape, num_classes, embedding_dim=2, batch_size=None, seed
                          'Received: %r' % (tuple(image_shape),))
     images = keras.Input(tuple(image_shape), batch_size=batch_size, name='input_images')
     embeddings, features = NETWORKS[name](Preprocess(mean_image, name='preprocess')(images), embedding_dim, seed)
-    logits = layers.Dense(num_classes, kernel_initializer=tf.glorot_uniform_initializer(seed=seed * 1000), name='logits')(features)
+    initial = tf.glorot_uniform_initializer(seed=seed * 1000)
+    if head is None or head.name == 'softmax':
+        logits = layers.Dense(num_classes, kernel_initializer=initial, name='logits')(features)
+    else:
+        logits = heads.CosineClassifier(num_classes, head.scale, initial, name='logits')(embeddings)
     return keras.Model(images, [embeddings, logits], name=name)

@@ -40,7 +40,18 @@ class FakeHandle(Handle):
     num_classes, batch_size, steps, every = 3, 4, 10, 5
 
     def __init__(self, run_dir='', wrong=()):
-        self.run_dir, self.wrong = str(run_dir), wrong
+        self.run_dir, self.wrong, self.table = str(run_dir), wrong, np.full((3, 2), 7.0)
+
+    step = 0
+
+    def center_updates(self):
+        return np.array([5, 1, 0])
+
+    def centers(self):
+        return self.table
+
+    def set_centers(self, values):
+        self.table = np.array(values)
 
     def sweep(self, split, with_losses=False):
         for start in range(0, len(split.labels), 4):
@@ -110,6 +121,8 @@ def test_center_measurement():
     logs = {}
     callback.on_epoch_end(1, logs)
     assert (logs['intra_cls_dist'], logs['inter_cls_dist'], logs['inter_cls_dist_running']) == (0.5, 4.0, 4.0)
+    assert logs['centers_moved'] == pytest.approx(2 / 3)  # of the counts 5, 1, 0
+    np.testing.assert_array_equal(callback.handle.table, np.full((3, 2), 7.0))  # nothing set unless asked for
     np.testing.assert_array_equal(callback.means, [[0, 1], [4, 1], [np.nan, np.nan]])
     points[2:, 0] = 8
     callback.on_epoch_end(2, logs)
@@ -117,6 +130,31 @@ def test_center_measurement():
     again = CenterMeasurement(split)
     again.load_state(json.loads(json.dumps(callback.state())))
     assert again.state() == [4.0, 8.0]
+
+
+def test_centers_are_set_to_the_class_means():
+    """Means (0,1) and (4,1); class 2 has no sample and keeps its center (7,7)."""
+    split = Split(np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32), np.array([0, 0, 1, 1], np.int32))
+    expected = [[0, 1], [4, 1], [7, 7]]
+    for callback, hook in ((CenterMeasurement(split, init='means'), lambda c: c.on_train_begin({})),
+                           (CenterMeasurement(split, reset=True), lambda c: c.on_epoch_end(1, {}))):
+        callback.handle = FakeHandle()
+        hook(callback)
+        np.testing.assert_array_equal(callback.handle.table, expected)
+    resumed = CenterMeasurement(split, init='means')
+    resumed.handle = FakeHandle()
+    resumed.handle.step = 4  # a resumed run keeps the centers of its checkpoint
+    resumed.on_train_begin({})
+    np.testing.assert_array_equal(resumed.handle.table, np.full((3, 2), 7.0))
+
+
+def test_cosine_centers_are_means_of_unit_vectors():
+    """(3,4)/5 = (0.6,0.8) and (0,2)/2 = (0,1): mean (0.3, 0.9)."""
+    split = Split(np.array([[3, 4], [0, 2]], np.float32), np.array([0, 0], np.int32))
+    callback = CenterMeasurement(split, reset=True, distance='cosine')
+    callback.handle = FakeHandle()
+    callback.on_epoch_end(1, {})
+    np.testing.assert_allclose(callback.handle.table, [[0.3, 0.9], [7, 7], [7, 7]])
 
 
 def test_evaluation_counts_every_sample_once():
@@ -140,7 +178,7 @@ def test_evaluation_logs_its_names():
 
 def test_history_and_results(tmp_path):
     """The best of 0.5, 0.9, 0.7 is the second measurement; final is the last one with what the end added."""
-    callback = History({'device': 'cpu'}, started=0.0)
+    callback = History({'device': 'cpu'})
     callback.handle = FakeHandle(tmp_path)
     callback.on_train_begin({})
     for epoch, accuracy in enumerate((0.5, 0.9, 0.7), 1):
@@ -160,7 +198,7 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
     (tmp_path / 'history.jsonl').write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n')
     callback = History()
     callback.handle = FakeHandle(tmp_path)
-    callback.load_state([{'step': 5}, {'step': 10}])
+    callback.load_state({'rows': [{'step': 5}, {'step': 10}], 'seconds': 30.0})
     callback.on_train_begin({})
     callback.on_epoch_end(3, {'step': 15})
     assert [json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()] == [5, 10, 15]

@@ -7,7 +7,7 @@ from gitloss.backend import tf
 from trainers import checkpoints
 
 
-class Session(object):
+class Session:
     """A variable `w`, its saver and a session."""
 
     def __enter__(self):

@@ -18,8 +18,8 @@ PEER = os.environ.get('GITLOSS_PEER_PYTHON')
 
 def command(arguments, module='trainers.run', python=sys.executable, cwd=options_module.ROOT):
     environment = dict(os.environ, PYTHONPATH=options_module.ROOT)
-    return subprocess.run([python, '-m', module] + arguments, cwd=str(cwd), env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=240)
+    return subprocess.run([python, '-m', module] + arguments, cwd=str(cwd), env=environment, capture_output=True,
+                          text=True, timeout=240)
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def test_the_output_tree(finished):
     checkpoints = {os.path.join('ckpt', 'step-%08d' % step, name) for step in (4, 8, 12)
                    for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')}
     assert len(events) == 1
-    assert found - events == checkpoints | {'history.jsonl', 'results.json', 'options.json', 'train_0.log'} | {
+    assert found - events == checkpoints | {'history.jsonl', 'results.json', 'options.json', 'train_0.log', 'run.lock'} | {
         os.path.join('plots', 'scatter-%06d.png' % step) for step in (4, 8, 12)}
 
 
@@ -130,7 +130,7 @@ def test_performance_run_writes_no_pictures_and_measures_nothing(tmp_path, capsy
 
 
 def test_a_second_run_loses_nothing_of_the_first(tmp_path, capsys):
-    settings = toys.options(tmp_path, steps=2, evaluate=False)
+    settings = toys.options(tmp_path, steps=2, evaluate=False, resume='never')
     for _ in range(2):
         assert run.main(toys.flags_of(settings)) == 0
     assert os.path.exists(os.path.join(settings.run_dir + '.1', 'results.json'))
@@ -204,4 +204,5 @@ def test_help_reads_without_tensorflow():
 def test_evaluate_names_what_is_missing(tmp_path):
     result = command(['--ckpt_path=%s' % tmp_path], 'trainers.evaluate')
     assert result.returncode == 2
-    assert result.stderr == "trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n" % tmp_path
+    assert result.stderr == ("trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n"
+                             % tmp_path)

@@ -10,7 +10,7 @@ from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
 from trainers import devices
-from trainers.trainer import Trainer, move_aside
+from trainers.trainer import Trainer, TrainingError
 
 ADAM_SLOTS = ['beta1_power', 'beta2_power']
 
@@ -51,7 +51,7 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
         def on_train_end(self, logs=None):
             self.final = self.handle.centers()
 
-    watch = Centers(lambda handle: {'embeddings': handle._step_embeddings})
+    watch = Centers(lambda handle: {'embeddings': handle._net.embeddings})
     trainer = Trainer(settings, dataset, [watch], devices.choose(settings))
     trainer.fit()
     centers = np.zeros((4, 2))
@@ -64,6 +64,46 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
             moved[k] -= 0.5 * (centers[k] - chosen).sum(axis=0) / (1 + len(chosen))
         centers = moved
     np.testing.assert_allclose(watch.final, centers, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('loss, parts', [('git', ('softmax_loss', 'center_loss', 'git_loss')), ('center', ('softmax_loss', 'center_loss')),
+                                         ('softmax', ('softmax_loss',)), ('arcface', ('softmax_loss',)), ('cosface', ('softmax_loss',))])
+def test_one_flag_chooses_the_loss(tmp_path, loss, parts):
+    """The total is the sum of the parts that count (weights 1), the others are logged all the same; every loss falls."""
+    watch = Watch()
+    trainer_of(toys.options(tmp_path, loss=loss, steps=30, embedding_dim=8, learning_rate=0.003), [watch]).fit()
+    for logs in watch.logs:
+        assert logs['loss'] == pytest.approx(sum(logs[part] for part in parts), rel=1e-5)
+        assert np.isfinite(logs['git_loss']) and logs['center_loss'] >= 0
+    assert np.mean([logs['loss'] for logs in watch.logs[-5:]]) < 0.8 * np.mean([logs['loss'] for logs in watch.logs[:5]])
+
+
+def test_diagnostics_of_a_step(tmp_path):
+    """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise); the drift of the first step, from centers at
+    zero, is the mean over the classes present of |alpha sum_i x_i / (1 + n_k)|, alpha = 0.5; 16 samples were counted."""
+    settings = toys.options(tmp_path, steps=1)
+    dataset = data.load('mnist', settings.data_folder)
+
+    class Counting(Watch):
+        def on_train_end(self, logs=None):
+            self.counts = self.handle.center_updates()
+
+    watch = Counting(lambda handle: {'embeddings': handle._net.embeddings})
+    Trainer(settings, dataset, [watch], devices.choose(settings)).fit()
+    labels, logs = data.BatchStream(dataset.train, 16, 1).batch(0)[1], watch.logs[0]
+    sizes = np.bincount(labels, minlength=4)
+    moves = [np.linalg.norm(0.5 * logs['embeddings'][labels == k].sum(axis=0) / (1 + sizes[k])) for k in np.unique(labels)]
+    assert logs['git_floor'] == pytest.approx((sizes ** 2).sum() / 16.0 ** 2)
+    assert logs['center_drift'] == pytest.approx(np.mean(moves), rel=1e-5)
+    assert watch.counts.tolist() == sizes.tolist()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(tmp_path):
+    """Adam with a rate of 1e30 throws the weights out of range at its first steps."""
+    from callbacks.checkpoint import Checkpoint
+    from callbacks.guards import LossGuard
+    with pytest.raises(TrainingError, match=r'step \d+: expected a finite loss. Received: loss (nan|inf)'):
+        trainer_of(toys.options(tmp_path, learning_rate=1e30), [LossGuard(), Checkpoint()]).fit()
 
 
 def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):
@@ -137,7 +177,7 @@ def test_the_training_graph_has_static_shapes(tmp_path):
     """An NPU rule: whatever the train op needs has shapes known before the run (behind the iterator, which is host work)."""
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()
-    seen, waiting, open_shapes = set(), [trainer._train_op], []
+    seen, waiting, open_shapes = set(), [trainer._net.train_op], []
     while waiting:
         op = waiting.pop()
         if op in seen or op.type in ('IteratorGetNext', 'IteratorV2', 'OptimizeDataset', 'PrefetchDataset'):
@@ -150,25 +190,14 @@ def test_the_training_graph_has_static_shapes(tmp_path):
 
 
 def test_names_in_checkpoints_are_stable(tmp_path):
-    from test_model import MNIST_CNN_WEIGHTS
     from callbacks.checkpoint import Checkpoint
+    from test_model import MNIST_CNN_WEIGHTS
     trainer_of(toys.options(tmp_path), [Checkpoint()]).fit()
     path = os.path.join(str(tmp_path), 'run', 'ckpt', 'step-00000012', 'model')
     names = {name for name, _ in tf.train.list_variables(path)}
     weights = [name for name, _ in MNIST_CNN_WEIGHTS]
     slots = [name + slot for name in weights if not name.startswith('preprocess') for slot in ('/Adam', '/Adam_1')]
-    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'global_step'])
-
-
-def test_an_earlier_run_is_moved_aside(tmp_path):
-    run = tmp_path / 'run'
-    move_aside(str(run))
-    for content in 'ab':
-        run.mkdir()
-        (run / 'history.jsonl').write_text(content)
-        move_aside(str(run))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['run.1', 'run.2']
-    assert (tmp_path / 'run.1' / 'history.jsonl').read_text() == 'a'
+    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'center_loss/updates', 'global_step', 'learning_rate_scale'])
 
 
 def test_options_are_written_beside_the_run(tmp_path):

@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 
+from gitloss.backend import tf
+
 log = logging.getLogger('gitloss')
 
 Checkpoint = collections.namedtuple('Checkpoint', 'path step manifest')
@@ -78,13 +80,34 @@ def read(path):
                                 % (path, str(error).replace('\n', ' ') or type(error).__name__))
 
 
+def find(path, flag):
+    """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of a run's folder or its ckpt folder.
+
+    Raises:
+      ValueError: there is none, or it is damaged.
+    """
+    if os.path.isfile(os.path.join(path, 'manifest.json')):
+        return read(path)
+    for folder in (os.path.join(path, 'ckpt'), path):
+        store = CheckpointStore(folder)
+        found = store.best() or (store.paths() or [None])[-1]
+        if found:
+            return read(found)
+    raise ValueError('%s: expected a checkpoint, or a folder with checkpoints. Received: %r' % (flag, path))
+
+
+def variables(checkpoint):
+    """[(name, shape), ...] of what a checkpoint holds."""
+    return tf.train.list_variables(os.path.join(checkpoint.path, _PREFIX))
+
+
 def restore(session, saver, checkpoint):
     """Loads a verified checkpoint's values into the session."""
     with session.graph.as_default():
         saver.restore(session, os.path.join(checkpoint.path, _PREFIX))
 
 
-class CheckpointStore(object):
+class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
@@ -97,11 +120,31 @@ class CheckpointStore(object):
         self.folder, self._keep, self._best = folder, keep, best
 
     def save(self, session, saver, step, contents):
-        """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the manifest. Returns its path."""
+        """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the manifest.
+
+        Returns:
+          Its path.
+
+        Raises:
+          OSError: it could not be written, for a full disk perhaps; no trace of it is left.
+        """
         path = os.path.join(self.folder, 'step-%08d' % step)
         temporary = path + '.tmp'
         os.makedirs(self.folder, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
+        try:
+            self._write(temporary, session, saver, step, contents)
+            if os.path.exists(path):  # the same step again: the old one goes only when the new one is whole
+                shutil.rmtree(path)
+            os.rename(temporary, path)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise OSError('%s: %s' % (path, (getattr(error, 'message', None) or str(error)).splitlines()[0]))
+        _sync(self.folder)
+        self._prune()
+        return path
+
+    def _write(self, temporary, session, saver, step, contents):
         os.mkdir(temporary)
         with session.graph.as_default():  # a saver refuses to work where TensorFlow 2 is eager
             saver.save(session, os.path.join(temporary, _PREFIX), write_meta_graph=False, write_state=False)
@@ -114,12 +157,6 @@ class CheckpointStore(object):
             json.dump(manifest, file, indent=1)
         for name in files + ['manifest.json', '.']:
             _sync(os.path.join(temporary, name))
-        if os.path.exists(path):  # the same step again, after a resume: the old one goes only when the new one is whole
-            shutil.rmtree(path)
-        os.rename(temporary, path)
-        _sync(self.folder)
-        self._prune()
-        return path
 
     def paths(self):
         """Folders of all checkpoints, oldest first, not verified."""

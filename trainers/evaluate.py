@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 
 from trainers import run
@@ -12,40 +11,23 @@ _INTRO = ('Evaluates a checkpoint on the validation and test images: --ckpt_path
           'ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and device are yours to set.')
 
 
-def find_checkpoint(path):
-    """The checkpoint at `path`: a checkpoint folder itself, or the best one of a run's folder or ckpt folder.
-
-    Raises:
-      ValueError: there is none, or it is damaged.
-    """
-    from trainers import checkpoints
-    if os.path.isfile(os.path.join(path, 'manifest.json')):
-        return checkpoints.read(path)
-    for folder in (os.path.join(path, 'ckpt'), path):
-        store = checkpoints.CheckpointStore(folder)
-        found = store.best() or (store.paths() or [None])[-1]
-        if found:
-            return checkpoints.read(found)
-    raise ValueError('--ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: %r' % path)
-
-
 def evaluate(options):
     """Prints one JSON object. Returns the exit status."""
     from callbacks.evaluation import evaluate as measure
     from gitloss import data
-    from trainers import devices
+    from trainers import checkpoints, devices
     from trainers.options import Options
     from trainers.trainer import Trainer
-    checkpoint = find_checkpoint(options.ckpt_path)
+    checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     known = {field.name for field in dataclasses.fields(Options)}
     saved = {name: value for name, value in checkpoint.manifest['options'].items() if name in known}
     saved.update({name: getattr(options, name) for name in ('data_path', 'batch_size', 'device', 'precision_mode', 'tf_logs')})
     settings = Options(**saved)
     dataset = data.load(settings.dataset, settings.data_folder)
-    found = {'name': dataset.name, 'num_classes': dataset.num_classes, 'image_shape': list(dataset.train.images.shape[1:])}
-    if found != checkpoint.manifest['dataset']:
-        raise ValueError('--data_path: expected the kind of data the checkpoint was trained on, %s. Received: %s'
-                         % (checkpoint.manifest['dataset'], found))
+    found = {'num_classes': dataset.num_classes, 'image_shape': list(dataset.train.images.shape[1:])}
+    wanted = {name: checkpoint.manifest['dataset'][name] for name in found}
+    if found != wanted:
+        raise ValueError('--data_path: expected the kind of data the checkpoint was trained on, %s. Received: %s' % (wanted, found))
     trainer = Trainer(settings, dataset, [], devices.choose(settings))
     results = trainer.evaluate(checkpoint, lambda handle: {name: measure(handle, split)[0] for name, split in (
         ('valid', dataset.valid), ('test', dataset.test))})

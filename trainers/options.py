@@ -38,11 +38,21 @@ class Options:
     data_path: str = _option('', 'Folder of IDX files, gzip or raw, or an mnist.npz. Default: data/mnist of the project.', 'data')
     model: str = _option('mnist_cnn', 'Embedding network: mnist_cnn (the published one) or lenet_pp (LeNet++).', 'model')
     embedding_dim: int = _option(2, 'Size of the embeddings.', 'model', low=1, high=65536)
+    loss: str = _option('git', 'git: softmax + center + git loss; center: without the git term; softmax: alone; arcface, cosface: margin '
+                        'softmax on cosines. Weights of terms left out are 0, the terms are still logged.', 'loss',
+                        choices=('git', 'center', 'softmax', 'arcface', 'cosface'))
     git_loss_form: str = _option('elementwise', 'elementwise: as in the authors\' code and the published numbers; pairwise: the norm '
                                  'of the paper.', 'loss', choices=('elementwise', 'pairwise'))
     lambda_c: float = _option(1.0, 'Weight of the center loss.', 'loss', low=0.0)
     lambda_g: float = _option(1.0, 'Weight of the git loss.', 'loss', low=0.0)
     alpha: float = _option(0.5, 'How far the centers move at each step.', 'loss', low=0.0, high=1.0)
+    distance: str = _option('euclidean', 'Distance of the center and git terms; cosine: over embeddings and centers of length 1.', 'loss',
+                            choices=('euclidean', 'cosine'))
+    center_init: str = _option('zero', 'First centers: zero, or the class means of a sweep over the training set with the initial '
+                               'weights.', 'loss', choices=('zero', 'means'))
+    reset_centers: bool = _option(False, 'Set the centers to the exact class means at each measurement.', 'loss')
+    margin: float = _option(-1.0, 'Margin of arcface (radians) and cosface; -1: the paper\'s, 0.5 and 0.35.', 'loss', low=-1.0, high=1.57)
+    scale: float = _option(0.0, 'Scale of the cosines of arcface and cosface; 0: the paper\'s, 64.', 'loss', low=0.0)
     steps: int = _option(8000, 'Training steps.', 'training', low=1)
     batch_size: int = _option(128, 'Images per step.', 'training', low=1, high=1 << 20)
     learning_rate: float = _option(1e-3, 'Learning rate of Adam.', 'training', above=0.0)
@@ -50,13 +60,23 @@ class Options:
                                   'validation, checkpoint, picture. (The centers of the loss move at every step.)', 'training', low=1)
     seed: int = _option(1, 'Decides initial weights and the order of the batches.', 'training', low=0, high=2**31 // 1000 - 1)
     evaluate: bool = _option(True, 'Measure at all; --noevaluate trains only, without pictures (the performance run).', 'training')
+    resume: str = _option('auto', 'auto: go on from the newest whole checkpoint of the run\'s folder, stop if the flags differ; never: '
+                          'start anew, an old run is moved aside; required: auto, but a missing checkpoint is an error.', 'survival',
+                          choices=('auto', 'never', 'required'))
+    save_every: str = _option('', 'Checkpoints beside those at each measurement: steps, as 500, or seconds, as 300s.', 'survival')
+    on_nan: str = _option('stop', 'When the loss is NaN, infinite or above max_loss: stop, or go back to the last checkpoint with half '
+                          'the learning rate.', 'survival', choices=('stop', 'rollback'))
+    max_loss: float = _option(0.0, 'A loss above it counts as gone wrong; 0: no bound.', 'survival', low=0.0)
+    init_checkpoint: str = _option('', 'Fine-tuning: weights to start from, a checkpoint or a run\'s folder. With another number of '
+                                   'classes the classifier and the centers start afresh.', 'fine-tuning')
+    freeze: str = _option('', 'Weights not to train: beginnings of variable names, as conv1,conv2.', 'fine-tuning')
     device: str = _option('auto', 'auto: npu if its adapter and card are there, else gpu, else cpu.', 'device',
                           choices=('auto', 'cpu', 'gpu', 'npu'))
     precision_mode: str = _option('allow_mix_precision', 'Precision mode of the NPU; without effect on cpu and gpu.', 'device',
                                   choices=('allow_mix_precision', 'allow_fp32_to_fp16', 'force_fp16', 'force_fp32',
                                            'must_keep_origin_dtype'))
-    exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. A run found '
-                                'there is moved aside, never overwritten.', 'output')
+    exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. See --resume '
+                                'for a run found there; nothing is overwritten.', 'output')
     ckpt_path: str = _option('', 'A checkpoint folder; evaluation only (trainers.evaluate).', 'output')
     keep_checkpoints: int = _option(3, 'Newest checkpoints to keep; the best one by valid_acc is kept besides.', 'output', low=1)
     log_every: int = _option(100, 'Steps between two progress lines where stderr is no terminal.', 'output', low=1)
@@ -65,6 +85,13 @@ class Options:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.save_every and not re.match(r'[1-9]\d{0,8}s?$', self.save_every):
+            raise OptionError('--save_every: expected steps, as 500, or seconds, as 300s. Received: %r' % self.save_every)
+
+    @property
+    def save_interval(self):
+        """(number, whether it is in seconds) of --save_every."""
+        return int(self.save_every.rstrip('s')), self.save_every.endswith('s')
 
     @property
     def data_folder(self):

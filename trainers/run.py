@@ -11,7 +11,7 @@ import time
 from trainers import options as options_module
 
 log = logging.getLogger('gitloss')
-_START = time.time()
+_START = time.monotonic()
 _INTRO = 'Trains discriminative embeddings with softmax + center loss + git loss; everything goes to output/<device id>/.'
 
 
@@ -35,16 +35,19 @@ def build_callbacks(options, dataset, facts, header):
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
     from callbacks.evaluation import Evaluation
+    from callbacks.guards import LossGuard
     from callbacks.history import History
     from callbacks.pictures import Pictures
     from callbacks.progress import Progress
     from callbacks.tensorboard import TensorBoard
+    guard = LossGuard(options.max_loss, options.on_nan == 'rollback')
     writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), History(facts, started=_START),
                TensorBoard(), Checkpoint()]
     if not options.evaluate:
-        return writers
-    centers, evaluation = CenterMeasurement(dataset.train), Evaluation(dataset.valid, final_split=dataset.test)
-    return [centers, evaluation] + writers + [Pictures(evaluation, centers)]
+        return [guard] + writers
+    centers = CenterMeasurement(dataset.train, options.center_init, options.reset_centers, options.distance)
+    evaluation = Evaluation(dataset.valid, final_split=dataset.test)
+    return [guard, centers, evaluation] + writers + [Pictures(evaluation, centers)]
 
 
 def train(options):
@@ -79,6 +82,8 @@ def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
     from callbacks.progress import ConsoleHandler
+    from trainers.trainer import Interrupted
+    logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log file
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [ConsoleHandler()]
@@ -89,8 +94,11 @@ def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
             raise
         log.error('%s: %s', command, str(error).splitlines()[0] if str(error) else type(error).__name__)
         return 2 if isinstance(error, (ValueError, OSError)) else 1
+    except Interrupted as error:
+        log.error('%s: %s', command, error)
+        return 128 + error.signum
     except KeyboardInterrupt:
-        log.error('%s: interrupted', command)
+        log.error('%s: stopped by SIGINT', command)
         return 130
 
 

@@ -1,38 +1,31 @@
-"""The trainer: build, initialise, loop, and nothing that a callback can do.
-
-Order inside a step, written down because everything hangs on it: forward pass, losses and gradients read weights and centers as they
-were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers.
-"""
+"""The trainer: build, initialise, loop, and nothing that a callback can do."""
 from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
 
 import numpy as np
 
-from callbacks.base import CallbackList, Handle, log
-from gitloss import data, losses
-from gitloss import model as models
+from callbacks.base import CallbackList, Diverged, Handle, log
+from gitloss import data
 from gitloss.backend import tf
-from trainers import checkpoints
-
-_LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
+from trainers import checkpoints, rundir
+from trainers.graph import LOSSES, TrainingGraph, name_of
 
 
 class TrainingError(RuntimeError):
     """The training cannot go on, in one line."""
 
 
-def move_aside(run_dir):
-    """Renames an earlier run's folder to the first free `<run_dir>.<n>`; an empty or absent one is left alone."""
-    if not os.path.isdir(run_dir) or not os.listdir(run_dir):
-        return
-    number = 1
-    while os.path.exists('%s.%d' % (run_dir, number)):
-        number += 1
-    os.rename(run_dir, '%s.%d' % (run_dir, number))
-    log.info('an earlier run was moved to %s.%d', run_dir, number)
+class Interrupted(Exception):
+    """A signal ended the training; a checkpoint of the last whole step was written."""
+
+    def __init__(self, signum):
+        super().__init__('stopped by %s' % signal.Signals(signum).name)
+        self.signum = signum
 
 
 class Trainer(Handle):
@@ -49,44 +42,53 @@ class Trainer(Handle):
     def __init__(self, options, dataset, callbacks, device, versions=None):
         self.options = options.as_dict()
         self.run_dir, self.run_name = options.run_dir, os.path.basename(options.run_dir)
-        self.steps, self.every = options.steps, min(options.update_centers, options.steps)
+        self.steps, self.every = options.steps, options.update_centers
         self.batch_size, self.num_classes = options.batch_size, dataset.num_classes
         self._options, self._dataset, self._device = options, dataset, device
         self._versions = versions or {}
         self._callbacks = CallbackList(callbacks)
         self._graph, self._session = tf.Graph(), None
+        self._dir = rundir.RunDir(self.run_dir)
         self._store = checkpoints.CheckpointStore(os.path.join(self.run_dir, 'ckpt'), options.keep_checkpoints)
         self._step, self._epoch, self._stop_reason = 0, 0, None
-        self._totals = {}
-        self._train_seconds, self._timed_steps = 0.0, 0
+        self._logs, self._totals = {}, {}         # the last measurement; sums over the steps since
+        self._timing = {'seconds': 0.0, 'steps': 0}
+        self._warm = False                        # the first step of a process also compiles
+        self._saved_step, self._saved_at = -1, time.monotonic()
+        self._signal = None
 
     # --- the three phases ---------------------------------------------------------------------------------------------------
 
     def fit(self):
-        """Runs the whole training. Returns the logs of the last measurement, with what the callbacks added at the end.
+        """Runs the whole training, from the newest checkpoint of the run's folder if `resume` says so.
+
+        Returns:
+          The logs of the last measurement, with what the callbacks added at the end.
 
         Raises:
-          ValueError: the options do not fit the data or the model; nothing has been written.
+          ValueError: the options do not fit the data, the model or the run found in the folder; nothing has been written.
           TrainingError: the training cannot go on; what had been saved stays as it is.
+          Interrupted: SIGTERM or SIGINT; the last whole step was saved. A second signal ends the process at once.
         """
         with self._graph.as_default():
             try:
                 self._build()
                 self._initialise()
-                logs = self._loop()
+                with self._signals():
+                    logs = self._loop()
                 self._callbacks.end(logs)
             finally:
                 self._callbacks.close()
                 if self._session is not None:
                     self._session.close()
+                self._dir.release()
         return logs
 
     def evaluate(self, checkpoint, measure):
         """Restores the weights of a checkpoint, whichever TensorFlow wrote it, and returns `measure(self)`."""
         with self._graph.as_default():
-            self._build_model()
-            self._build_evaluation()
-            saver = tf.train.Saver(self._model.weights + self._center_layer.weights)
+            self._net = TrainingGraph(self._options, self._dataset, training=False)
+            saver = tf.train.Saver(self._net.model.weights + self._net.center_layer.weights)
             self._graph.finalize()
             with tf.Session(graph=self._graph, config=self._device.config) as self._session:
                 checkpoints.restore(self._session, saver, checkpoint)
@@ -98,110 +100,154 @@ class Trainer(Handle):
         return self._callbacks.failures
 
     def _build(self):
-        self._build_model()
-        self._build_training()
-        self._build_evaluation()
+        self._net = TrainingGraph(self._options, self._dataset)
         self._callbacks.build(self)
         self._saver = tf.train.Saver(tf.global_variables(), max_to_keep=None)
         self._initial = tf.global_variables_initializer()
+        self._warm_saver, self._warm_start = self._prepare_warm_start()
         self._graph.finalize()
 
-    def _build_model(self):
-        options, dataset = self._options, self._dataset
-        self._model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
-                                   options.batch_size, options.seed, dataset.mean_image)
-        self._center_layer = losses.CenterLoss(dataset.num_classes, form=options.git_loss_form, alpha=options.alpha, name='center_loss')
-        self._git_layer = losses.GitLoss(dataset.num_classes, form=options.git_loss_form, share=self._center_layer, name='git_loss')
-
-    def _objective(self, embeddings, logits, labels):
-        """L = L_S + lambda_c L_C + lambda_g L_G and its parts, by name."""
-        softmax = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
-        center, git = self._center_layer([embeddings, labels]), self._git_layer([embeddings, labels])
-        total = softmax + self._options.lambda_c * center + self._options.lambda_g * git
-        return dict(zip(_LOSSES, (total, softmax, center, git)))
-
-    def _build_training(self):
-        stream = data.BatchStream(self._dataset.train, self.batch_size, self._options.seed)
-        self._first_step = tf.placeholder(tf.int64, [], name='first_step')
-        self._iterator = tf.data.make_initializable_iterator(stream.dataset(self._first_step))
-        images, labels = self._iterator.get_next()
-        embeddings, logits = self._model(tf.cast(images, tf.float32))
-        self._step_embeddings = embeddings
-        terms = self._objective(embeddings, logits, labels)
-        accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
-        self._global_step = tf.train.get_or_create_global_step()
-        optimizer = tf.train.AdamOptimizer(self._options.learning_rate)
-        gradients = optimizer.compute_gradients(terms['loss'], self._model.trainable_weights)
-        with tf.control_dependencies([terms['loss']] + [gradient for gradient, _ in gradients]):
-            move_centers = self._center_layer.update(embeddings, labels)
-        self._train_op = tf.group(optimizer.apply_gradients(gradients, self._global_step), move_centers)
-        self._step_fetches = dict(terms, accuracy=accuracy)
-
-    def _build_evaluation(self):
-        embeddings, logits = self._model.outputs
-        self._eval_labels = tf.placeholder(tf.int32, [self.batch_size], name='input_labels')
-        self._eval_fetches = {'embeddings': embeddings, 'predictions': tf.argmax(logits, 1, output_type=tf.int32)}
-        self._eval_losses = self._objective(embeddings, logits, self._eval_labels)
+    def _prepare_warm_start(self):
+        """For --init_checkpoint: a saver over what is taken from it, and the checkpoint."""
+        if not self._options.init_checkpoint:
+            return None, None
+        checkpoint = checkpoints.find(self._options.init_checkpoint, '--init_checkpoint')
+        there = {name: tuple(shape) for name, shape in checkpoints.variables(checkpoint)}
+        fresh, taken = [], []
+        for variable in self._net.model.weights + self._net.center_layer.weights:
+            name, shape = name_of(variable), tuple(variable.shape.as_list())
+            if there.get(name) == shape:
+                taken.append(variable)
+            elif name.split('/')[0] in ('logits', 'center_loss'):
+                fresh.append(name)
+            else:
+                raise ValueError('--init_checkpoint: expected %s of shape %s as in this model. Received: %s'
+                                 % (name, list(shape), list(there[name]) if name in there else 'a checkpoint without it'))
+        self._fresh = fresh
+        return tf.train.Saver(taken), checkpoint
 
     def _initialise(self):
-        self._open_run_dir()
+        self._dir.claim()
+        checkpoint = rundir.checkpoint_to_continue(self._options.resume, self._store, self.options, self._dataset_facts())
+        if checkpoint is None:
+            self._dir.move_aside()
+        with open(os.path.join(self.run_dir, 'options.json'), 'w', encoding='utf-8') as file:
+            json.dump(self.options, file, indent=1)
         self._session = tf.Session(graph=self._graph, config=self._device.config)
         self._session.run(self._initial)
-        # Not in one run with the variables: the NPU adapter then leaves them at zero.
-        self._session.run(self._iterator.initializer, {self._first_step: self._step})
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            log.info('continuing at step %d of %d from %s%s', self._step, self.steps, checkpoint.path,
+                     '; all steps are done, --resume=never starts a new run' if self._step == self.steps else '')
+        else:
+            if self._warm_start is not None:
+                checkpoints.restore(self._session, self._warm_saver, self._warm_start)
+                log.info('weights from %s%s', self._warm_start.path, '; fresh: ' + ', '.join(self._fresh) if self._fresh else '')
+            self._start_stream()
 
-    def _open_run_dir(self):
-        try:
-            move_aside(self.run_dir)
-            os.makedirs(self.run_dir, exist_ok=True)
-            with open(os.path.join(self.run_dir, 'options.json'), 'w', encoding='utf-8') as file:
-                json.dump(self.options, file, indent=1)
-        except OSError as error:
-            raise ValueError('--exp_save_dir: expected a folder that can be written. Received: %s' % error)
+    def _start_stream(self):
+        # Not in one run with the variables' initialisers: the NPU adapter then leaves them at zero.
+        self._session.run(self._net.iterator.initializer, {self._net.first_step: self._step})
+
+    def _restore(self, checkpoint):
+        """Everything comes back: weights, slots, centers, step, the open sums, the callbacks' states."""
+        checkpoints.restore(self._session, self._saver, checkpoint)
+        manifest = checkpoint.manifest
+        self._step, self._epoch = checkpoint.step, manifest['epoch']
+        self._logs, self._totals, self._timing = dict(manifest['logs']), dict(manifest['totals']), dict(manifest['timing'])
+        self._saved_step = checkpoint.step
+        self._callbacks.load_state(manifest['callbacks'])
+        self._start_stream()
 
     def _loop(self):
-        logs = {}
-        self._callbacks.run('on_train_begin', logs)
-        while self._step < self.steps and not self._stop_reason:
-            if self._step % self.every == 0:
-                self._callbacks.run('on_epoch_begin', self._epoch + 1, {})
-            self._train_step()
-            if self._step % self.every == 0 or self._step == self.steps or self._stop_reason:
-                logs = self._measure()
-        return logs
+        self._callbacks.run('on_train_begin', self._logs)
+        while True:
+            try:
+                if self._measurement_is_due():
+                    self._measure()
+                elif self._save_is_due():
+                    self.save()
+                self._obey_signal()
+                if self._step >= self.steps or self._stop_reason:
+                    return self._logs
+                self._train_step()
+            except Diverged as error:
+                self._roll_back(error)
 
     # --- inside the loop ----------------------------------------------------------------------------------------------------
 
     def _train_step(self):
+        if not self._totals:
+            self._callbacks.run('on_epoch_begin', self._epoch + 1, {})
         batch = self._step + 1
         self._callbacks.run('on_train_batch_begin', batch, {})
-        fetches = dict(self._callbacks.fetches(batch), **self._step_fetches)
+        fetches = dict(self._callbacks.fetches(batch), **self._net.step_fetches)
         start = time.perf_counter()
         try:
-            _, values = self._session.run([self._train_op, fetches])
+            _, values = self._session.run([self._net.train_op, fetches])
         except tf.errors.InvalidArgumentError as error:
             raise TrainingError('step %d: %s' % (batch, error.message.splitlines()[0]))
         seconds = time.perf_counter() - start
-        if self._step:  # the first step of a process also compiles and warms up
-            self._train_seconds += seconds
-            self._timed_steps += 1
+        if self._warm:
+            self._timing['seconds'] += seconds
+            self._timing['steps'] += 1
+        self._warm = True
         self._step = batch
         logs = {name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()}
+        for name, value in dict({name: logs[name] for name in self._net.step_fetches}, steps=1, seconds=seconds).items():
+            self._totals[name] = self._totals.get(name, 0) + value
         logs['images_per_sec'] = self.batch_size / seconds
-        for name in ('loss', 'accuracy'):
-            self._totals[name] = self._totals.get(name, 0.0) + logs[name]
-        self._totals['steps'] = self._totals.get('steps', 0) + 1
-        self._totals['seconds'] = self._totals.get('seconds', 0.0) + seconds
         self._callbacks.run('on_train_batch_end', batch, logs)
+
+    def _measurement_is_due(self):
+        return bool(self._totals) and (self._step % self.every == 0 or self._step >= self.steps or bool(self._stop_reason))
 
     def _measure(self):
         """Closes the stretch since the last measurement: its means, and whatever the callbacks measure."""
-        totals, self._totals = self._totals, {}
-        self._epoch += 1
-        logs = {'step': self._step, 'train_loss': totals['loss'] / totals['steps'], 'train_acc': totals['accuracy'] / totals['steps'],
-                'images_per_sec': self.batch_size * totals['steps'] / totals['seconds'], 'seconds': totals['seconds']}
-        self._callbacks.run('on_epoch_end', self._epoch, logs)
-        return logs
+        before = self._logs, self._totals, self._epoch, self._callbacks.state()
+        means = {name: self._totals[name] / self._totals['steps'] for name in self._net.step_fetches}
+        logs = {'step': self._step, 'train_acc': means.pop('accuracy'), 'center_drift': means.pop('center_drift'),
+                'images_per_sec': self.batch_size * self._totals['steps'] / self._totals['seconds'], 'seconds': self._totals['seconds']}
+        logs.update({'train_' + name: value for name, value in means.items()})
+        self._logs, self._totals, self._epoch = logs, {}, self._epoch + 1
+        try:
+            self._callbacks.run('on_epoch_end', self._epoch, logs)
+        except Interrupted:  # in a sweep: the checkpoint is of before the measurement, which the continued run makes
+            self._logs, self._totals, self._epoch, states = before
+            self._write_checkpoint({}, states)
+            raise
+
+    def _save_is_due(self):
+        """--save_every, beside the measurements."""
+        if self._saved_step == self._step or not self._options.save_every:
+            return False
+        number, in_seconds = self._options.save_interval
+        return time.monotonic() - self._saved_at >= number if in_seconds else self._step % number == 0
+
+    def _roll_back(self, error):
+        """Back to the last checkpoint with a smaller learning rate, if the error allows it; else the training ends."""
+        checkpoint = self._store.newest() if error.rate_factor else None
+        if checkpoint is None:
+            raise TrainingError(str(error) + ('; there is no checkpoint to go back to' if error.rate_factor else ''))
+        scale = self._session.run(self._net.rate_scale) * error.rate_factor
+        self._restore(checkpoint)
+        self._session.run(self._net.set_rate_scale, {self._net.new_rate_scale: scale})
+        self._callbacks.run('on_rewind', self._step)
+        log.warning('%s; back to step %d, learning rate now %g', error, self._step, self._options.learning_rate * scale)
+
+    def _signals(self):
+        return _SignalHandlers(self)
+
+    def _obey_signal(self, save=True):
+        if self._signal is None:
+            return
+        if save and self._saved_step != self._step:
+            self.save()
+        raise Interrupted(self._signal)
+
+    def _dataset_facts(self):
+        return {'name': self._dataset.name, 'num_classes': self.num_classes, 'image_shape': list(self._dataset.train.images.shape[1:]),
+                'fingerprint': self._dataset.fingerprint}
 
     # --- what callbacks may ask ---------------------------------------------------------------------------------------------
 
@@ -210,26 +256,61 @@ class Trainer(Handle):
         return self._step
 
     def sweep(self, split, with_losses=False):
-        fetches = dict(self._eval_fetches, **(self._eval_losses if with_losses else {}))
+        fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
         for images, labels, count in data.padded_batches(split, self.batch_size):
-            values = self._session.run(fetches, {self._model.input: images, self._eval_labels: labels})
-            batch_losses = {name: values[name].item() for name in _LOSSES if name in values}
+            self._obey_signal(save=False)
+            values = self._session.run(fetches, {self._net.eval_images: images, self._net.eval_labels: labels})
+            batch_losses = {name: values[name].item() for name in LOSSES if name in values}
             yield values['embeddings'][:count], values['predictions'][:count], labels[:count], batch_losses
 
     def centers(self):
-        return self._session.run(self._center_layer.centers)
+        return self._session.run(self._net.center_layer.centers)
 
-    def save(self, metrics):
-        contents = {'options': self.options, 'versions': self._versions, 'metrics': metrics, 'epoch': self._epoch,
-                    'dataset': {'name': self._dataset.name, 'num_classes': self.num_classes,
-                                'image_shape': list(self._dataset.train.images.shape[1:])},
-                    'callbacks': self._callbacks.state()}
-        return self._store.save(self._session, self._saver, self._step, contents)
+    def center_updates(self):
+        return self._session.run(self._net.center_layer.updates)
+
+    def set_centers(self, values):
+        self._session.run(self._net.set_centers, {self._net.new_centers: values})
+
+    def save(self, metrics=None):
+        return self._write_checkpoint(metrics or {}, self._callbacks.state())
+
+    def _write_checkpoint(self, metrics, states):
+        if not self._session.run(self._net.weights_are_finite):
+            raise Diverged('step %d: expected finite weights to save. Received: NaN or infinity' % self._step)
+        contents = {'options': self.options, 'versions': self._versions, 'dataset': self._dataset_facts(), 'metrics': metrics,
+                    'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'timing': self._timing, 'callbacks': states}
+        path = self._store.save(self._session, self._saver, self._step, contents)
+        self._saved_step, self._saved_at = self._step, time.monotonic()
+        return path
 
     def throughput(self):
-        seconds = self._train_seconds / max(self._timed_steps, 1)
+        seconds = self._timing['seconds'] / max(self._timing['steps'], 1)
         return {'images_per_sec': self.batch_size / seconds if seconds else None, 'sec_per_step': seconds}
 
     def stop(self, reason):
         log.info('stopping after step %d: %s', self._step, reason)
         self._stop_reason = reason
+
+
+class _SignalHandlers:
+    """While the loop runs, the first SIGTERM or SIGINT asks it to save and end; a second one ends the process at once."""
+
+    def __init__(self, trainer):
+        self._trainer, self._saved = trainer, {}
+
+    def _note(self, signum, frame):
+        self._trainer._signal = signum
+        for other in self._saved:
+            signal.signal(other, signal.SIG_DFL)
+        log.warning('%s: saving after this step; once more ends the process at once', signal.Signals(signum).name)
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._saved = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+            for signum in self._saved:
+                signal.signal(signum, self._note)
+
+    def __exit__(self, *_):
+        for signum, handler in self._saved.items():
+            signal.signal(signum, handler)

@@ -17,9 +17,9 @@ import numpy as np
 Split = collections.namedtuple('Split', 'images labels')
 Split.__doc__ = 'images: uint8 [n, height, width, channels]; labels: int32 [n].'
 
-Dataset = collections.namedtuple('Dataset', 'name train valid test num_classes mean_image')
-Dataset.__doc__ = ('Three Splits, the number of classes, and the mean of the training images, float32 [height, width, channels], in '
-                   'units of pixels / 255.')
+Dataset = collections.namedtuple('Dataset', 'name train valid test num_classes mean_image fingerprint')
+Dataset.__doc__ = ('Three Splits, the number of classes, the mean of the training images, float32 [height, width, channels], in units of '
+                   'pixels / 255, and a SHA-256 over the training images and labels.')
 
 VALIDATION_SIZE = 5000
 _PARTS = {'train': 'train', 'test': 't10k'}
@@ -167,4 +167,5 @@ def load_mnist(path, validation_size=VALIDATION_SIZE):
         raise ValueError('%s: expected at least 10 training images to hold a tenth out. Received: %d' % (path, len(full.labels)))
     train = Split(full.images[held:], full.labels[held:])
     return Dataset('mnist', train, Split(full.images[:held], full.labels[:held]), test,
-                   int(max(full.labels.max(), test.labels.max())) + 1, mean_image(train.images))
+                   int(max(full.labels.max(), test.labels.max())) + 1, mean_image(train.images),
+                   hashlib.sha256(full.images.tobytes() + full.labels.tobytes()).hexdigest())

@@ -1,0 +1,33 @@
+"""Stops a training that has gone wrong, or sends it back."""
+from __future__ import annotations
+
+import math
+
+from callbacks.base import Callback, Diverged
+
+_RATE_FACTOR = 0.5
+_MOST_ROLLBACKS = 10
+
+
+class LossGuard(Callback):
+    """Watches every step's loss; first in the list, so that nothing is made of a bad step.
+
+    Args:
+      max_loss: a loss above it counts as gone wrong; 0 for no bound.
+      rollback: go back to the last checkpoint with half the learning rate, up to ten times a run, instead of ending the training.
+    """
+
+    def __init__(self, max_loss=0.0, rollback=False):
+        self._max_loss, self._rollback = max_loss, rollback
+        self._rollbacks = 0  # of this process: a checkpoint must not bring an older count back
+
+    def on_train_batch_end(self, batch, logs=None):
+        if math.isfinite(logs['loss']) and not 0 < self._max_loss < logs['loss']:
+            return
+        message = 'step %d: expected a %s. Received: %s' % (
+            batch, 'loss of at most %g' % self._max_loss if math.isfinite(logs['loss']) else 'finite loss',
+            ', '.join('%s %g' % (name, logs[name]) for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss') if name in logs))
+        self._rollbacks += 1
+        if self._rollback and self._rollbacks > _MOST_ROLLBACKS:
+            message += '; gone back %d times already' % _MOST_ROLLBACKS
+        raise Diverged(message, _RATE_FACTOR if self._rollback and self._rollbacks <= _MOST_ROLLBACKS else None)

@@ -1,0 +1,282 @@
+"""A run that is broken off and continued, guarded, or started from another run's weights."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import toys
+from callbacks.base import Callback
+from callbacks.checkpoint import Checkpoint
+from callbacks.guards import LossGuard
+from callbacks.history import History
+from gitloss import data
+from gitloss.backend import tf
+from trainers import checkpoints, devices, rundir
+from trainers.trainer import Trainer, TrainingError
+
+
+class StopAt(Callback):
+    """Breaks the run off without a chance to save, as a kill does."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self._step:
+            raise KeyboardInterrupt
+
+
+def fit(settings, *extra):
+    callbacks = [LossGuard(settings.max_loss, settings.on_nan == 'rollback')] + list(extra) + [History(), Checkpoint()]
+    trainer = Trainer(settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings))
+    return trainer.fit()
+
+
+def weights_of(settings, step):
+    path = os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step, 'model')
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
+
+
+def history_of(settings):
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        return [{name: value for name, value in json.loads(line).items() if name not in ('seconds', 'images_per_sec')} for line in file]
+
+
+def assert_same_run(one, other, step):
+    left, right = weights_of(one, step), weights_of(other, step)
+    assert set(left) == set(right)
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    assert history_of(one) == history_of(other)
+
+
+@pytest.mark.parametrize('save_every, killed_at', [('', 6), ('', 11), ('3', 8), ('1', 5)])
+def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_bit(tmp_path, save_every, killed_at):
+    """Weights, Adam's slots, centers, counts and every measurement; measured every 4 of 12 steps, so that with --save_every=3
+    the checkpoint of step 6 carries the open sums of steps 5 and 6."""
+    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
+    fit(whole)
+    broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'), save_every=save_every)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, StopAt(killed_at))
+    fit(broken)
+    assert_same_run(whole, broken, 12)
+    assert [row['step'] for row in history_of(broken)] == [4, 8, 12]
+
+
+def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
+    """The third sweep batch of the measurement at step 8 sees the signal: the checkpoint is of step 8 before the measurement."""
+    class SignalInSweep(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                for number, _ in enumerate(self.handle.sweep(self.split)):
+                    if number == 2:
+                        os.kill(os.getpid(), 15)
+
+    from trainers.trainer import Interrupted
+    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
+    fit(whole)
+    broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'))
+    callback = SignalInSweep()
+    callback.split = data.load('mnist', broken.data_folder).train
+    with pytest.raises(Interrupted) as caught:
+        fit(broken, callback)
+    assert caught.value.signum == 15
+    assert [row['step'] for row in history_of(broken)] == [4]
+    fit(broken)
+    assert_same_run(whole, broken, 12)
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path):
+    """8 steps, then 12: the same as 12 at once."""
+    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
+    fit(whole)
+    fit(toys.options(tmp_path, exp_save_dir=str(tmp_path / 'parts'), steps=8))
+    parts = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'parts'))
+    fit(parts)
+    assert_same_run(whole, parts, 12)
+
+
+def test_continuing_a_finished_run_trains_nothing_and_changes_nothing(tmp_path):
+    settings = toys.options(tmp_path)
+    first = fit(settings)
+    before = history_of(settings)
+    assert fit(settings) == first and history_of(settings) == before
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(learning_rate=0.01, seed=2), r'Received: --learning_rate \(was 0.001, is 0.01\), --seed \(was 1, is 2\)'),
+    (dict(batch_size=8), r'--batch_size \(was 16, is 8\)'),
+    (dict(steps=4), '--steps: expected at least 12, the steps already done. Received: 4'),
+])
+def test_other_flags_stop_and_are_named(tmp_path, change, said):
+    fit(toys.options(tmp_path))
+    with pytest.raises(ValueError, match=said):
+        fit(toys.options(tmp_path, **change))
+    assert [row['step'] for row in history_of(toys.options(tmp_path))] == [4, 8, 12]
+
+
+def test_other_data_stops(tmp_path):
+    fit(toys.options(tmp_path))
+    toys.write_mnist(tmp_path / 'other', train=160)
+    with pytest.raises(ValueError, match='--data_path: expected the data set of the run in'):
+        fit(toys.options(tmp_path, data_path=str(tmp_path / 'other')))
+
+
+def test_flags_that_do_not_matter_may_differ(tmp_path):
+    fit(toys.options(tmp_path))
+    fit(toys.options(tmp_path, log_every=3, keep_checkpoints=1, save_every='2'))
+
+
+def test_never_moves_the_old_run_aside(tmp_path):
+    settings = toys.options(tmp_path, resume='never')
+    for _ in range(3):
+        fit(settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'run', 'run.1', 'run.2']
+    assert len(history_of(settings)) == 3 and (tmp_path / 'run.1' / 'ckpt' / 'step-00000012').is_dir()
+
+
+def test_required_wants_a_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match='--resume: expected a checkpoint in .* to continue. Received: none that is whole'):
+        fit(toys.options(tmp_path, resume='required'))
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path, caplog):
+    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
+    fit(whole)
+    settings = toys.options(tmp_path)
+    fit(settings)
+    with open(os.path.join(settings.run_dir, 'ckpt', 'step-00000012', 'model.data-00000-of-00001'), 'r+b') as file:
+        file.truncate(100)
+    with caplog.at_level('WARNING', logger='gitloss'):
+        fit(settings)
+    assert 'checkpoint passed over' in caplog.text and 'step-00000012' in caplog.text
+    assert_same_run(whole, settings, 12)
+
+
+def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
+    """A process that sleeps with the lock holds us off by its number; killed, it leaves the file behind, which stops nobody."""
+    code = ('import sys, time; from trainers.rundir import RunDir; held = RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
+            'time.sleep(60)')
+    holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'run')], stdout=subprocess.PIPE,
+                              env=dict(os.environ, PYTHONPATH=toys.options_module.ROOT))
+    try:
+        assert holder.stdout.readline() == b'held\n'
+        with pytest.raises(ValueError, match='a folder that no running training uses. Received: .*in use by process %d' % holder.pid):
+            rundir.RunDir(str(tmp_path / 'run')).claim()
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    directory = rundir.RunDir(str(tmp_path / 'run'))
+    directory.claim()
+    with open(str(tmp_path / 'run' / 'run.lock')) as file:
+        assert file.read() == '%d\n' % os.getpid()
+    directory.release()
+
+
+class Poison(Callback):
+    """Makes the loss of one step NaN in the logs, `times` times."""
+
+    def __init__(self, step, times=1):
+        self.step_number, self.times, self.seen = step, times, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+        if batch == self.step_number and self.times:
+            self.times -= 1
+            logs['loss'] = float('nan')
+
+
+def fit_poisoned(settings, poison):
+    callbacks = [poison, LossGuard(settings.max_loss, settings.on_nan == 'rollback'), History(), Checkpoint()]
+    return Trainer(settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)).fit()
+
+
+def test_nan_stops_and_leaves_the_last_checkpoint(tmp_path):
+    settings = toys.options(tmp_path)
+    with pytest.raises(TrainingError, match='step 6: expected a finite loss. Received: loss nan, softmax_loss '):
+        fit_poisoned(settings, Poison(6))
+    store = checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt'))
+    assert store.newest().step == 4
+
+
+def test_rollback_goes_back_with_half_the_rate(tmp_path):
+    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate ends at 0.001 / 4."""
+    settings = toys.options(tmp_path, on_nan='rollback')
+    poison = Poison(6, times=2)
+    fit_poisoned(settings, poison)
+    assert poison.seen == [1, 2, 3, 4, 5, 6, 5, 6, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert weights_of(settings, 12)['learning_rate_scale'] == 0.25
+    assert [row['step'] for row in history_of(settings)] == [4, 8, 12]
+
+
+def test_rollback_gives_up_in_the_end(tmp_path):
+    with pytest.raises(TrainingError, match='gone back 10 times already'):
+        fit_poisoned(toys.options(tmp_path, on_nan='rollback'), Poison(6, times=100))
+
+
+def test_rollback_without_a_checkpoint_stops(tmp_path):
+    with pytest.raises(TrainingError, match='step 2: .*there is no checkpoint to go back to'):
+        fit_poisoned(toys.options(tmp_path, on_nan='rollback'), Poison(2))
+
+
+def test_a_loss_beyond_the_bound_counts_as_gone_wrong(tmp_path):
+    with pytest.raises(TrainingError, match='step 1: expected a loss of at most 0.5. Received: loss '):
+        fit(toys.options(tmp_path, max_loss=0.5))
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The loss of step 4 is still finite: its update is what breaks the weights, right before the measurement saves them."""
+    class Break(Callback):
+        def build(self):
+            self.op = tf.assign(self.handle._net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan')))
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                self.handle._session.run(self.op)
+
+    settings = toys.options(tmp_path)
+    with pytest.raises(TrainingError, match='step 4: expected finite weights to save'):
+        fit(settings, Break())
+    assert not os.path.isdir(os.path.join(settings.run_dir, 'ckpt'))
+
+
+def test_fine_tuning_with_other_classes(tmp_path, caplog):
+    """Convolutions come from the checkpoint and conv1 stays frozen; the classifier and the centers have another shape and start afresh."""
+    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
+    fit(first)
+    toys.write_mnist(tmp_path / 'three', classes=3)
+    second = toys.options(tmp_path, data_path=str(tmp_path / 'three'), init_checkpoint=first.run_dir, freeze='conv1,conv2_1/bias', steps=4)
+    with caplog.at_level('INFO', logger='gitloss'):
+        fit(second)
+    assert 'fresh: logits/kernel, logits/bias, center_loss/centers, center_loss/updates' in caplog.text
+    before, after = weights_of(first, 12), weights_of(second, 4)
+    for name in ('conv1_1/kernel', 'conv1_2/bias', 'conv2_1/bias', 'preprocess/mean_image'):
+        np.testing.assert_array_equal(before[name], after[name])
+    moved = np.abs(before['conv2_1/kernel'] - after['conv2_1/kernel']).max()
+    assert 0 < moved < 0.01  # four steps of Adam at 0.001 move a weight by 0.004 at most, a fresh start would be off by 0.1
+    assert after['logits/kernel'].shape == (2, 3)
+    assert 'conv1_1/kernel/Adam' not in after
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(freeze='conv9'), "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which matches none"),
+    (dict(freeze='*'), '--freeze: expected to leave a variable to train'),
+    (dict(init_checkpoint='/no/such/run'), "--init_checkpoint: expected a checkpoint, .* Received: '/no/such/run'"),
+])
+def test_fine_tuning_mistakes_are_named(tmp_path, change, said):
+    with pytest.raises(ValueError, match=said):
+        fit(toys.options(tmp_path, **change))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
+    fit(first)
+    with pytest.raises(ValueError, match=r'--init_checkpoint: expected conv1_1/kernel of shape \[5, 5, 1, 32\]'):
+        fit(toys.options(tmp_path, model='lenet_pp', init_checkpoint=first.run_dir))

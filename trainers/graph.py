@@ -1,0 +1,107 @@
+"""The graph of a run: model, objective, training step and evaluation, as named tensors and operations. No session, no loop.
+
+Order inside a step, written down because everything hangs on it: forward pass, losses and gradients read weights and centers as they
+were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers.
+"""
+from __future__ import annotations
+
+import fnmatch
+
+from gitloss import data, heads, losses
+from gitloss import model as models
+from gitloss.backend import tf
+
+LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
+# --loss: the classifier, and whether the center and the git term count.
+_OBJECTIVES = {'git': ('softmax', 1, 1), 'center': ('softmax', 1, 0), 'softmax': ('softmax', 0, 0), 'arcface': ('arcface', 0, 0),
+               'cosface': ('cosface', 0, 0)}
+
+
+def matching(patterns, names):
+    """Names that begin with one of the comma-separated patterns (shell wildcards allowed).
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    chosen = set()
+    for pattern in (part.strip() for part in patterns.split(',') if part.strip()):
+        found = fnmatch.filter(names, pattern + '*')
+        if not found:
+            raise ValueError('--freeze: expected patterns of variable names, %s. Received: %r, which matches none'
+                             % (', '.join(sorted({name.split('/')[0] for name in names})), pattern))
+        chosen.update(found)
+    return chosen
+
+
+def name_of(variable):
+    return variable.name.split(':')[0]
+
+
+class TrainingGraph:
+    """Builds into the current graph. Without `training` only what an evaluation needs is there."""
+
+    def __init__(self, options, dataset, training=True):
+        self._options = options
+        self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
+        self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
+                                  options.batch_size, options.seed, dataset.mean_image, self._head)
+        shared = dict(form=options.git_loss_form, distance=options.distance)
+        self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
+        self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared)
+        if training:
+            self._build_training(dataset)
+        self._build_evaluation()
+
+    def _objective(self, embeddings, logits, labels):
+        """L = L_S + lambda_c L_C + lambda_g L_G and its parts, by name. A term that does not count is computed to be logged."""
+        logits = heads.training_logits(self._head, logits, labels)
+        softmax = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        center, git = self.center_layer([embeddings, labels]), self._git_layer([embeddings, labels])
+        _, counts_center, counts_git = _OBJECTIVES[self._options.loss]
+        total = softmax
+        for counts, weight, term in ((counts_center, self._options.lambda_c, center), (counts_git, self._options.lambda_g, git)):
+            if counts and weight:
+                total += weight * term
+        return dict(zip(LOSSES, (total, softmax, center, git)))
+
+    def _trainable(self):
+        weights = {name_of(variable): variable for variable in self.model.trainable_weights}
+        frozen = matching(self._options.freeze, sorted(weights))
+        if len(frozen) == len(weights):
+            raise ValueError('--freeze: expected to leave a variable to train. Received: %r, which matches all' % self._options.freeze)
+        return [variable for name, variable in weights.items() if name not in frozen]
+
+    def _build_training(self, dataset):
+        options = self._options
+        stream = data.BatchStream(dataset.train, options.batch_size, options.seed)
+        self.first_step = tf.placeholder(tf.int64, [], name='first_step')
+        self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
+        images, labels = self.iterator.get_next()
+        self.embeddings, logits = self.model(tf.cast(images, tf.float32))
+        terms = self._objective(self.embeddings, logits, labels)
+        accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+        self.global_step = tf.train.get_or_create_global_step()
+        self.rate_scale = tf.get_variable('learning_rate_scale', [], initializer=tf.ones_initializer(), trainable=False, use_resource=True)
+        optimizer = tf.train.AdamOptimizer(options.learning_rate * self.rate_scale)
+        trainable = self._trainable()
+        gradients = optimizer.compute_gradients(terms['loss'], trainable)
+        before = tf.gather(self.center_layer.centers, labels)
+        with tf.control_dependencies([before] + list(terms.values()) + [gradient for gradient, _ in gradients]):
+            move_centers = self.center_layer.update(self.embeddings, labels)
+        with tf.control_dependencies([move_centers]):
+            after = tf.gather(self.center_layer.centers, labels)
+        self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
+        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, labels),
+                                 git_floor=losses.git_floor(labels, options.git_loss_form))
+        self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
+        self.new_rate_scale = tf.placeholder(tf.float32, [], name='new_rate_scale')
+        self.set_rate_scale = tf.assign(self.rate_scale, self.new_rate_scale)
+
+    def _build_evaluation(self):
+        embeddings, logits = self.model.outputs
+        self.eval_images = self.model.input
+        self.eval_labels = tf.placeholder(tf.int32, [self._options.batch_size], name='input_labels')
+        self.eval_fetches = {'embeddings': embeddings, 'predictions': tf.argmax(logits, 1, output_type=tf.int32)}
+        self.eval_losses = self._objective(embeddings, logits, self.eval_labels)
+        self.new_centers = tf.placeholder(tf.float32, self.center_layer.centers.shape, name='new_centers')
+        self.set_centers = tf.assign(self.center_layer.centers, self.new_centers)

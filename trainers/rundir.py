@@ -1,0 +1,102 @@
+"""The folder of a run: who may write into it, and what becomes of a run found there."""
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import os
+
+from trainers.options import Options
+
+log = logging.getLogger('gitloss')
+_LOCK = 'run.lock'
+# Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on.
+_FREE = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs',
+         'device', 'on_nan', 'max_loss'}
+
+
+def differing_flags(saved, now):
+    """Flags that matter and differ, as 'name (was a, is b)'. A flag the saved options do not know counts as its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+    return ['--%s (was %s, is %s)' % (name, saved.get(name, defaults[name]), now[name])
+            for name in defaults if name not in _FREE and saved.get(name, defaults[name]) != now[name]]
+
+
+class RunDir:
+    """Holds a run's folder for this process.
+
+    The lock is the operating system's, on `run.lock`: it ends with the process that holds it, however that ends, so a file left
+    behind by a killed run stops nobody.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self._lock = None
+
+    def claim(self):
+        """Makes the folder if need be and locks it.
+
+        Raises:
+          ValueError: it cannot be written, or a live process is using it.
+        """
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            lock = open(os.path.join(self.path, _LOCK), 'a+')
+        except OSError as error:
+            raise ValueError('--exp_save_dir: expected a folder that can be written. Received: %s' % error)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ValueError('--exp_save_dir: expected a folder that no running training uses. Received: %s, in use by process %s'
+                             % (self.path, lock.read().strip() or 'unknown'))
+        lock.truncate(0)
+        lock.write('%d\n' % os.getpid())
+        lock.flush()
+        self._lock = lock
+
+    def release(self):
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def is_empty(self):
+        return not set(os.listdir(self.path)) - {_LOCK}
+
+    def move_aside(self):
+        """Renames the folder, if there is anything in it, to the first free `<path>.<n>` and starts an empty one."""
+        if self.is_empty():
+            return
+        number = 1
+        while os.path.exists('%s.%d' % (self.path, number)):
+            number += 1
+        target = '%s.%d' % (self.path, number)
+        os.rename(self.path, target)
+        self.release()
+        self.claim()
+        log.info('an earlier run was moved to %s', target)
+
+
+def checkpoint_to_continue(resume, store, options, dataset_facts):
+    """The checkpoint a run goes on from, or None to start anew.
+
+    Raises:
+      ValueError: what is there does not fit the options, or nothing is there and `resume` is "required".
+    """
+    checkpoint = store.newest() if resume != 'never' else None
+    if checkpoint is None:
+        if resume == 'required':
+            raise ValueError('--resume: expected a checkpoint in %s to continue. Received: none that is whole' % store.folder)
+        return None
+    hint = '; --resume=never moves the old run aside and starts anew'
+    differing = differing_flags(checkpoint.manifest['options'], options)
+    if differing:
+        raise ValueError('--resume: expected the flags of the run in %s. Received: %s%s'
+                         % (os.path.dirname(store.folder), ', '.join(differing), hint))
+    if checkpoint.manifest['dataset'] != dataset_facts:
+        raise ValueError('--data_path: expected the data set of the run in %s. Received: another one%s'
+                         % (os.path.dirname(store.folder), hint))
+    if checkpoint.step > options['steps']:
+        raise ValueError('--steps: expected at least %d, the steps already done. Received: %d%s'
+                         % (checkpoint.step, options['steps'], hint))
+    return checkpoint
