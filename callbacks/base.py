@@ -62,6 +62,26 @@ class Handle:
         """Writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path; OSError if the disk is full."""
         raise NotImplementedError
 
+    def save_aside(self, path, metrics=None):
+        """Writes a checkpoint of this step into a folder of its own, which no run continues from and nothing prunes; it replaces a
+        checkpoint found there. Returns its path; OSError if the disk is full, ValueError if there is something else."""
+        raise NotImplementedError
+
+    @property
+    def learning_rate(self):
+        """The learning rate before --schedule and --warmup_steps, as it is now. May be set; a checkpoint keeps it."""
+        raise NotImplementedError
+
+    @property
+    def rate_variable(self):
+        """The float32 variable behind `learning_rate`, from `build` on."""
+        raise NotImplementedError
+
+    @property
+    def session(self):
+        """The tf.Session of the run, from on_train_begin on. The graph is finalized: what is to be run was created in `build`."""
+        raise NotImplementedError
+
     def throughput(self):
         """{'images_per_sec', 'sec_per_step'} of training steps alone, the first one of the process left out."""
         raise NotImplementedError
@@ -94,7 +114,7 @@ class Callback:
 
     def on_train_batch_end(self, batch, logs=None):
         """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `git_floor`, `center_drift`, `accuracy` of its
-        batch, `images_per_sec`, fetched extras."""
+        batch, `learning_rate`, `images_per_sec`, fetched extras."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Before the first step after a measurement."""
@@ -119,15 +139,32 @@ class Callback:
         """Takes back what `state` returned, before on_train_begin."""
 
 
+def kind(callback):
+    """What its state is filed under and its failures are reported as."""
+    return getattr(callback, 'wrapped_kind', type(callback).__name__)
+
+
+def as_callback(thing):
+    """A callback of ours as it is, a `tf.keras.callbacks` object in a wrapper.
+
+    Raises:
+      ValueError: it is neither, or one of Keras's that cannot work here.
+    """
+    if isinstance(thing, Callback):
+        return thing
+    from callbacks.keras import KerasCallback  # imports TensorFlow, which a list of ours alone does not need
+    return KerasCallback(thing)
+
+
 class CallbackList:
-    """Runs hooks in the order of the list.
+    """Runs hooks in the order of the list; objects of `tf.keras.callbacks` may stand in it as they are.
 
     A failing hook ends the training, with two exceptions: in `on_train_end` and `close` every callback gets its turn, and the
     failures are kept in `failures` for the exit status.
     """
 
     def __init__(self, callbacks):
-        self.callbacks = list(callbacks)
+        self.callbacks = [as_callback(callback) for callback in callbacks]
         self.failures = []
         self._built = []
 
@@ -144,7 +181,7 @@ class CallbackList:
             twice = sorted(set(wanted) & set(extra))
             if twice:
                 raise ValueError('fetches: expected names no other callback uses. Received: %s from %s'
-                                 % (', '.join(twice), type(callback).__name__))
+                                 % (', '.join(twice), kind(callback)))
             wanted.update(extra)
         return wanted
 
@@ -158,7 +195,7 @@ class CallbackList:
             try:
                 getattr(callback, hook)(*args)
             except Exception as error:  # noqa: BLE001 - every finalizer gets its turn, whatever another one raised
-                failure = '%s.%s: %s' % (type(callback).__name__, hook, error)
+                failure = '%s.%s: %s' % (kind(callback), hook, error)
                 log.error(failure)
                 self.failures.append(failure)
 
@@ -170,7 +207,7 @@ class CallbackList:
         self._built = []
 
     def _named(self):
-        names = [type(callback).__name__ for callback in self.callbacks]
+        names = [kind(callback) for callback in self.callbacks]
         return zip(('%s%s' % (name, names[:i].count(name) or '') for i, name in enumerate(names)), self.callbacks)
 
     def state(self):
@@ -181,4 +218,8 @@ class CallbackList:
     def load_state(self, states):
         for name, callback in self._named():
             if name in states:
-                callback.load_state(states[name])
+                try:
+                    callback.load_state(states[name])
+                except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+                    raise ValueError('expected the state that %s saved. Received: one that gives %s: %s'
+                                     % (name, type(error).__name__, error))

@@ -52,7 +52,7 @@ class CenterMeasurement(Callback):
             self._set_centers(embeddings, labels)
 
     def state(self):
-        return self._inters
+        return list(self._inters)  # as it is now: a measurement may yet be broken off
 
     def load_state(self, state):
-        self._inters = list(state)
+        self._inters = [float(value) for value in state]

@@ -11,14 +11,19 @@ _COLUMNS = ('step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter
             'seconds')
 
 
-def write_atomically(path, text):
-    """Writes a text file whole or not at all: a temporary file beside it, then a rename."""
+def write_atomically(path, content):
+    """Writes a file of text or bytes whole or not at all: a temporary file beside it, then a rename."""
     temporary = path + '.tmp'
-    with open(temporary, 'w', encoding='utf-8') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content.encode('utf-8') if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.remove(temporary)  # on a full disk every byte counts
+        raise
 
 
 class History(Callback):
@@ -68,8 +73,8 @@ class History(Callback):
         write_atomically(os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n')
 
     def state(self):
-        return {'rows': self.rows, 'seconds': self._seconds()}
+        return {'rows': list(self.rows), 'seconds': self._seconds()}
 
     def load_state(self, state):
-        self.rows, self._before = list(state['rows']), state['seconds']
+        self.rows, self._before = [dict(row) for row in state['rows']], float(state['seconds'])
         self._started = time.monotonic()

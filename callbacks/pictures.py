@@ -1,35 +1,139 @@
-"""Pictures of the embeddings while they form."""
+"""Pictures of the embeddings while they form, and of the run when it is over."""
 from __future__ import annotations
 
+import io
 import os
 
+import numpy as np
+
 from callbacks.base import Callback, log
-from gitloss import plots
+from callbacks.history import write_atomically
+from gitloss import metrics, plots
+
+_POINTS = 2000  # of the validation set in pictures that are drawn again at the end
+_FRAME = 'frame-%08d.npz'
 
 
 class Pictures(Callback):
     """`plots/scatter-<step>.png` at each measurement: validation embeddings, and the class means of the training set.
 
-    A failing plot warns once and never stops the training.
+    At the end the scatters are drawn again with one pair of axes for the whole run, and beside them `scatter.gif`, `losses.png`,
+    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs) and `confusion.png`. Embeddings of
+    more than two dimensions are projected on their two principal axes, at the end for all pictures on those of the last measurement.
+    What is drawn again lies in `plots/frames/`, so that a continued run has it too. A failing plot warns once and never stops the
+    training.
 
     Args:
-      evaluation: the callback that holds `embeddings` and `labels` of the measurement.
+      evaluation: the callback that holds `embeddings`, `labels` and `predictions` of the measurement.
       centers: the callback that holds the class `means`.
+      history: the callback that holds the `rows` of all measurements.
     """
 
-    def __init__(self, evaluation, centers):
-        self._evaluation, self._centers = evaluation, centers
+    def __init__(self, evaluation, centers, history):
+        self._evaluation, self._centers, self._history = evaluation, centers, history
+        self._limit = 0.0
         self._warned = False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def _guarded(self, what, draw, *args):
         try:
-            folder = os.path.join(self.handle.run_dir, 'plots')
-            os.makedirs(folder, exist_ok=True)
-            title = 'step %d   valid acc %.4f   inter %.2f   intra %.2f' % (
-                logs['step'], logs['valid_acc'], logs['inter_cls_dist'], logs['intra_cls_dist'])
-            figure = plots.scatter(self._evaluation.embeddings, self._evaluation.labels, self._centers.means, title)
-            plots.save_png(figure, os.path.join(folder, 'scatter-%06d.png' % logs['step']))
+            draw(*args)
         except Exception as error:  # noqa: BLE001 - a picture is never worth a run
             if not self._warned:
-                log.warning('no picture at step %d: %s', logs['step'], error)
+                log.warning('no picture (%s) at step %d: %s', what, self.handle.step, error)
             self._warned = True
+
+    def _path(self, *names):
+        path = os.path.join(self.handle.run_dir, 'plots', *names)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def on_train_begin(self, logs=None):
+        self.on_rewind(self.handle.step)
+
+    def on_rewind(self, step):
+        for number, path in self._frames():
+            if number > step:  # of steps that come again
+                os.remove(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._guarded('scatter', self._measured, logs)
+
+    def _measured(self, logs):
+        title = 'step %d   valid acc %.4f   inter %.2f   intra %.2f' % (
+            logs['step'], logs['valid_acc'], logs['inter_cls_dist'], logs['intra_cls_dist'])
+        count = min(_POINTS, len(self._evaluation.labels))
+        frame = dict(points=self._evaluation.embeddings[:count].astype(np.float32), labels=self._evaluation.labels[:count],
+                     means=self._centers.means.astype(np.float32), title=np.array(title))
+        path = self._path('frames', _FRAME % logs['step'])
+        content = io.BytesIO()  # not the file: on a full disk zipfile ends with a traceback
+        np.savez(content, **frame)
+        write_atomically(path, content.getvalue())
+        plane = self._plane(self._evaluation.embeddings)
+        points, means = plane(self._evaluation.embeddings), plane(self._centers.means)
+        self._limit = max(self._limit, _extent(points, means))  # grows over the run, shrinks never
+        _save(plots.scatter(points, self._evaluation.labels, means, title, self._limit),
+              self._path('scatter-%06d.png' % logs['step']))
+
+    @staticmethod
+    def _plane(points):
+        """The projection on two dimensions that belongs to these embeddings, as a function."""
+        if points.shape[1] <= 2:
+            return lambda rows: rows
+        origin, axes = plots.principal_axes(points[:_POINTS].astype(np.float64))
+        return lambda rows: (rows - origin).dot(axes)
+
+    def _frames(self):
+        folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
+        names = sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.endswith('.npz'))
+        return [(int(name[6:-4]), os.path.join(folder, name)) for name in names]
+
+    def on_train_end(self, logs=None):
+        self._guarded('animation', self._draw_run)
+        self._guarded('curves', self._draw_curves)
+        if self._evaluation.embeddings is not None:
+            self._guarded('pairs', self._draw_pairs)
+            self._guarded('confusion', self._draw_confusion)
+
+    def _draw_run(self):
+        frames = []
+        for step, path in self._frames():
+            with np.load(path, allow_pickle=False) as archive:
+                frames.append((step, {name: archive[name] for name in archive.files}))
+        if not frames:
+            return
+        plane = self._plane(frames[-1][1]['points'])
+        for _, frame in frames:
+            frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
+        limit = max(_extent(frame['points'], frame['means']) for _, frame in frames)
+        figures = []
+        for step, frame in frames:
+            figures.append(plots.scatter(frame['points'], frame['labels'], frame['means'], str(frame['title']), limit))
+            _save(figures[-1], self._path('scatter-%06d.png' % step))
+        plots.save_gif(figures, self._path('scatter.gif'))
+
+    def _draw_curves(self):
+        def lines(**names):
+            rows = self._history.rows
+            found = {label.replace('_', ' '): [(row['step'], row[name]) for row in rows if name in row] for label, name in names.items()}
+            return {label: tuple(zip(*pairs)) for label, pairs in found.items() if pairs}
+        _save(plots.curves(lines(training='train_loss', validation='valid_loss', softmax='train_softmax_loss',
+                                 center='train_center_loss', git='train_git_loss', git_floor='train_git_floor'),
+                           'losses (parts: of the training)', 'loss', log_scale=True), self._path('losses.png'))
+        _save(plots.curves(lines(inter_class='inter_cls_dist', intra_class='intra_cls_dist'),
+                           'distances of the training set', 'Euclidean distance'), self._path('distances.png'))
+
+    def _draw_pairs(self):
+        genuine, impostor = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
+        _save(plots.distances(genuine, impostor), self._path('pairs.png'))
+
+    def _draw_confusion(self):
+        _save(plots.confusion(self._evaluation.labels, self._evaluation.predictions, self.handle.num_classes),
+              self._path('confusion.png'))
+
+
+def _save(figure, path):
+    write_atomically(path, plots.png_bytes(figure))
+
+
+def _extent(points, means):
+    return 1.08 * float(max(np.abs(points).max(), np.nanmax(np.abs(means)), 1e-6))

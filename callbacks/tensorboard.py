@@ -1,53 +1,184 @@
-"""Event files for TensorBoard, written on the host from values that were fetched anyway."""
+"""Everything worth seeing of a run for `tensorboard --logdir output`, made on the host from values that were fetched anyway."""
 from __future__ import annotations
 
-from callbacks.base import Callback
+import os
+
+import numpy as np
+
+from callbacks import summaries
+from callbacks.base import Callback, log
+from callbacks.projector import Projector
+from gitloss import metrics, plots
 from gitloss.backend import tf
+
+_GROUPS = (('train_', 'train/'), ('valid_', 'valid/'), ('test_', 'test/'), ('inter_', 'distance/inter_'), ('intra_', 'distance/intra_'),
+           ('center_', 'centers/center_'), ('centers_', 'centers/centers_'), ('learning_rate', 'train/learning_rate'))
+_END = '.end'              # of the name of the file with what a run says when it is over
+_READABLE_CLASSES = 200    # in a confusion matrix
+_PLANE_POINTS = 2000       # enough to find the principal axes
+_METRICS = {'valid/acc': 'validation accuracy', 'test/acc': 'test accuracy', 'distance/inter_cls_dist': 'inter-class distance',
+            'distance/intra_cls_dist': 'intra-class distance', 'distance/inter_over_intra': 'inter / intra',
+            'valid/loss': 'validation loss', 'train/acc': 'training accuracy', 'train/loss': 'training loss',
+            'run/images_per_sec': 'images/s'}
+_FIRST_HPARAMS = ('loss', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
+
+
+def tag_of(name):
+    """The tag of a measurement's log entry: `train_git_loss` -> `train/git_loss`, `images_per_sec` -> `run/images_per_sec`."""
+    for prefix, group in _GROUPS:
+        if name.startswith(prefix):
+            return group + name[len(prefix):]
+    return 'run/' + name
+
+
+def _scalars(logs, tag):
+    return [summaries.scalar(tag(name), value) for name, value in logs.items()
+            if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and name != 'step']
 
 
 class TensorBoard(Callback):
-    """Scalars: `train/...` every `log_every` steps from the step's own logs, `valid/...`, `distance/...` at each measurement.
+    """Writes event files and the Projector's files into the run's folder.
+
+    At each measurement: all numbers of the logs, and, given the callbacks that measure, histograms (norms of the validation
+    embeddings; distances of genuine and of impostor pairs among the first 1000 of them), the embedding scatter and the confusion
+    matrix as images, and the embeddings for the Projector. Every `log_every` steps: the step's own numbers, as `train_batch/...`.
+    At the beginning: options and versions as text, the graph, the hyperparameters; at the end: the test numbers and how it ended.
+
+    A continued run draws one line: TensorBoard drops what older files hold of later steps, and what was said at the end, in a file
+    of its own, is taken away when the run goes on after all. Whatever fails here warns once and never stops the training.
 
     Args:
-      log_every: steps between two points of the training curves.
+      log_every: steps between two points of the `train_batch` curves.
+      evaluation: the callback that holds `images`, `embeddings`, `labels` and `predictions` of the measurement; None for no pictures.
+      centers: the callback that holds the class `means`; without it the scatter shows no means.
+      facts: {heading: {name: value}} to be shown as text, beside the options.
+      hparams: the options that count as hyperparameters, {name: plain value}; None for all.
     """
 
-    _GROUPS = (('train_', 'train/'), ('valid_', 'valid/'), ('test_', 'test/'), ('inter_', 'distance/inter_'),
-               ('intra_', 'distance/intra_'))
+    def __init__(self, log_every=20, evaluation=None, centers=None, facts=None, hparams=None):
+        self._log_every, self._evaluation, self._centers = log_every, evaluation, centers
+        self._facts, self._hparams = facts or {}, hparams
+        self._events, self._projector = None, None
+        self._ended = False
+        self._limit = 0.0  # of the scatter's axes: grows over the run, shrinks never
+        self._warned = set()
 
-    def __init__(self, log_every=20):
-        self._log_every = log_every
-        self._writer = None
+    def _attempt(self, what, write, *args):
+        try:
+            write(*args)
+        except Exception as error:  # noqa: BLE001 - nothing here is worth a run
+            if what not in self._warned:
+                log.warning('TensorBoard: no %s at step %d: %s', what, self.handle.step, error)
+            self._warned.add(what)
 
-    def _write(self, step, scalars):
-        values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._writer.add_summary(tf.Summary(value=values), step)
-
-    def _tag(self, name):
-        for prefix, group in self._GROUPS:
-            if name.startswith(prefix):
-                return group + name[len(prefix):]
-        return 'run/' + name
+    # --- beginning ----------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
-        self._writer = tf.summary.FileWriter(self.handle.run_dir, flush_secs=10)
+        self._attempt('event file', self._open)
+
+    def _open(self):
+        folder = self.handle.run_dir
+        before = [name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')]
+        self._events = summaries.EventFile(folder)
+        for name in before:
+            if name.endswith(_END):  # the run did not end there
+                os.remove(os.path.join(folder, name))
+        if not before:
+            self._attempt('hyperparameters', self._write_hparams)
+            self._attempt('graph', self._write_graph)
         self.on_rewind(self.handle.step)
+        if self._evaluation is not None:
+            self._projector = Projector(folder, self._evaluation.images)
 
     def on_rewind(self, step):
-        # TensorBoard then drops what older files hold of later steps: a continued run draws one line.
-        self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
+        if self._events is None:
+            return
+        # From here on TensorBoard drops what it has of steps later than `step`: they come again.
+        self._events.write(step=step + 1, session_log=summaries.SessionLog(status=summaries.SessionLog.START))
+        self._attempt('text', self._write_text, step + 1)
+
+    def _write_text(self, step):
+        pages = dict({'options': self.handle.options}, **self._facts)
+        self._events.add(step, [summaries.text('run/' + name, summaries.table(rows)) for name, rows in pages.items() if rows])
+
+    def _write_hparams(self):
+        settings = self.handle.options if self._hparams is None else self._hparams
+        shown = {tag: name for tag, name in _METRICS.items() if (self._evaluation is None) == tag.startswith(('train/', 'run/'))}
+        self._events.add(self.handle.step, [summaries.hparams_experiment(settings, shown, _FIRST_HPARAMS),
+                                             summaries.hparams_start(settings)])
+
+    def _write_graph(self):
+        graph = tf.get_default_graph().as_graph_def(add_shapes=True)
+        if graph.node:
+            self._events.write(step=self.handle.step, graph_def=graph.SerializeToString())
+
+    # --- while it trains ----------------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch % self._log_every == 0:
-            self._write(batch, {'train_batch/' + name: value for name, value in logs.items() if name != 'images_per_sec'})
+        if self._events is not None and batch % self._log_every == 0:
+            own = {name: value for name, value in logs.items() if name != 'images_per_sec'}  # of one step it says little
+            self._attempt('scalars', lambda: self._events.add(batch, _scalars(own, 'train_batch/{}'.format)))
 
     def on_epoch_end(self, epoch, logs=None):
-        self._write(logs['step'], {self._tag(name): value for name, value in logs.items() if name != 'step'})
-        self._writer.flush()
+        if self._events is None:
+            return
+        step = logs['step']
+        self._attempt('scalars', self._write_scalars, step, logs)
+        if self._evaluation is None or self._evaluation.embeddings is None:
+            return
+        held = self._evaluation
+        self._attempt('histograms', self._write_histograms, step, held)
+        self._attempt('scatter', self._write_scatter, step, held, logs)
+        if self.handle.num_classes <= _READABLE_CLASSES:
+            self._attempt('confusion matrix', self._write_confusion, step, held)
+        self._attempt('Projector files', self._projector.write, 'embeddings at step %d' % step, held.embeddings, held.labels,
+                      held.predictions)
+
+    def _write_scalars(self, step, logs):
+        inter, intra = logs.get('inter_cls_dist'), logs.get('intra_cls_dist')
+        ratio = {'inter_over_intra': inter / intra} if inter and intra else {}
+        self._events.add(step, _scalars(dict(logs, **ratio), tag_of))
+
+    def _write_histograms(self, step, held):
+        genuine, impostor = metrics.pair_distances(held.embeddings, held.labels)
+        samples = {'embeddings/norm': np.linalg.norm(held.embeddings, axis=1), 'distance/genuine_pairs': genuine,
+                   'distance/impostor_pairs': impostor}
+        self._events.add(step, [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)])
+
+    def _write_scatter(self, step, held, logs):
+        points = held.embeddings
+        means = np.full((1, points.shape[1]), np.nan) if self._centers is None else self._centers.means
+        if points.shape[1] > 2:
+            origin, axes = plots.principal_axes(points[:_PLANE_POINTS].astype(np.float64))
+            points, means = (points - origin).dot(axes), (means - origin).dot(axes)
+        self._limit = max(self._limit, 1.08 * float(np.abs(points).max()), 1e-6)
+        shown = (('valid_acc', 'valid acc %.4f'), ('inter_cls_dist', 'inter %.2f'), ('intra_cls_dist', 'intra %.2f'))
+        title = '   '.join(['step %d' % step] + [form % logs[name] for name, form in shown if name in logs])
+        png = plots.png_bytes(plots.scatter(points, held.labels, means, title, self._limit))
+        self._events.add(step, [summaries.image('embeddings/scatter', png)])
+
+    def _write_confusion(self, step, held):
+        png = plots.png_bytes(plots.confusion(held.labels, held.predictions, self.handle.num_classes))
+        self._events.add(step, [summaries.image('predictions/confusion', png)])
+
+    # --- end ----------------------------------------------------------------------------------------------------------------
 
     def on_train_end(self, logs=None):
-        self._write(logs['step'], {self._tag(name): value for name, value in logs.items() if name.startswith('test_')})
+        tests = {name: value for name, value in logs.items() if name.startswith('test_')}
+        self._attempt('end', self._write_end, summaries.SUCCESS, logs.get('step', self.handle.step), _scalars(tests, tag_of))
+
+    def _write_end(self, status, step, values):
+        self._ended = True
+        if self._events is not None:
+            end = summaries.EventFile(self.handle.run_dir, _END)
+            end.add(step, values + [summaries.hparams_end(status)])
+            end.close()
 
     def close(self):
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is None:
+            return
+        try:
+            if not self._ended:
+                self._attempt('end', self._write_end, summaries.FAILURE, self.handle.step, [])
+        finally:
+            self._events.close()

@@ -138,19 +138,20 @@ def _gram_terms(embeddings, labels, rows):
     loss if the others are 1e5 away, below 1e-3 at 1e6. Beyond that take the direct method.
     """
     x, c, own = (tf.cast(tensor, tf.float64) for tensor in (embeddings, rows, embeddings - rows))
-    same = tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.float64)
     origin = tf.reduce_mean(c, axis=0, keepdims=True)
     x, c = x - origin, c - origin
+    same = tf.equal(labels[:, None], labels[None, :])                    # [m, m], the diagonal included
+    partners = tf.cast(tf.reduce_sum(tf.cast(same, tf.int32), axis=1) - 1, tf.float64)
+    own_term = 1.0 / (1.0 + tf.reduce_sum(own * own, axis=1))            # [m], of each pair of a sample with one of its class
     squared = (tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(c * c, axis=1)[None, :]
                - 2.0 * tf.matmul(x, c, transpose_b=True))
-    squared = tf.maximum(squared, 0.0) * (1.0 - same) + tf.reduce_sum(own * own, axis=1)[:, None] * same
-    term = 1.0 / (1.0 + squared)
-    term = tf.linalg.set_diag(term, tf.zeros_like(x[:, 0]))
+    nothing = tf.zeros([], tf.float64)
+    term = tf.where_v2(same, nothing, 1.0 / (1.0 + tf.maximum(squared, nothing)))
     weight = tf.square(term)
-    gradient = own * tf.reduce_sum(weight * same, axis=1)[:, None]
-    weight *= 1.0 - same
-    gradient += x * tf.reduce_sum(weight, axis=1)[:, None] - tf.matmul(weight, c)
-    return tf.cast(tf.reduce_sum(term), embeddings.dtype), tf.cast(gradient, embeddings.dtype)
+    gradient = (own * (partners * tf.square(own_term))[:, None]
+                + x * tf.reduce_sum(weight, axis=1)[:, None] - tf.matmul(weight, c))
+    total = tf.reduce_sum(term) + tf.reduce_sum(partners * own_term)
+    return tf.cast(total, embeddings.dtype), tf.cast(gradient, embeddings.dtype)
 
 
 def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidean', method=None):

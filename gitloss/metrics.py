@@ -39,3 +39,24 @@ def inter_class_distance(means, counts):
         return 0.0
     total = sum(float(np.linalg.norm(present[i + 1:] - present[i], axis=1).sum()) for i in range(len(present) - 1))
     return total / (len(present) * (len(present) - 1) / 2)
+
+
+def pair_distances(embeddings, labels, most=1000):
+    """Euclidean distances of all pairs among the first `most` samples.
+
+    Args:
+      embeddings: float [n, dim].
+      labels: int [n].
+      most: bounds the work: most * (most - 1) / 2 pairs.
+
+    Returns:
+      (genuine float64 [k], the pairs of one class; impostor float64 [l], the pairs of two).
+    """
+    points, labels = np.asarray(embeddings[:most], np.float64), np.asarray(labels[:most])
+    points = points - points.mean(axis=0)  # near the origin the expansion below cancels least
+    norms = np.sum(points ** 2, axis=1)
+    squared = norms[:, None] + norms[None, :] - 2.0 * points.dot(points.T)
+    first, second = np.triu_indices(len(points), 1)
+    found = np.sqrt(np.maximum(squared[first, second], 0.0))
+    same = labels[first] == labels[second]
+    return found[same], found[~same]

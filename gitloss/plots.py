@@ -1,10 +1,12 @@
 """Matplotlib figures from arrays. No TensorFlow, no display: figures are drawn by the Agg canvas and returned or saved."""
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 # Ten colours that stay apart for colour-blind readers: Paul Tol's "muted" scheme and black; shapes double the code.
@@ -59,3 +61,138 @@ def save_png(figure, path):
     temporary = '%s.%d.tmp' % (path, os.getpid())
     figure.savefig(temporary, format='png')
     os.replace(temporary, path)
+
+
+def _figure(width=7.2, height=4.2):
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves(lines, title, ylabel, log_scale=False):
+    """Lines over the training steps.
+
+    Args:
+      lines: {label: (steps [n], values [n])}.
+      title, ylabel: texts.
+      log_scale: logarithmic y axis.
+
+    Returns:
+      A matplotlib Figure of 720 x 420 pixels.
+    """
+    figure = _figure()
+    axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
+    for place, (label, (steps, values)) in enumerate(lines.items()):
+        axes.plot(steps, values, color=COLOURS[(0, 6, 3, 1, 8, 5)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
+                  marker='o' if len(steps) < 30 else None, markersize=3, label=label)
+    if log_scale:
+        axes.set_yscale('log')
+    axes.set_xlabel('step')
+    axes.set_ylabel(ylabel)
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    axes.set_title(title, fontsize=12)
+    if lines:
+        axes.legend(fontsize=10, framealpha=0.9)
+    return figure
+
+
+def distances(genuine, impostor, title='distances between validation samples'):
+    """Histogram of the distances of pairs of one class (genuine) against those of two classes (impostor).
+
+    Args:
+      genuine, impostor: float [n], [k]; each is scaled to area 1.
+
+    Returns:
+      A matplotlib Figure of 720 x 420 pixels.
+    """
+    figure = _figure()
+    axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
+    edges = np.linspace(0.0, max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0, 81)
+    for part, label, colour, hatch in ((genuine, 'same class', COLOURS[3], None), (impostor, 'other classes', COLOURS[6], '//')):
+        if len(part):
+            axes.hist(part, edges, density=True, alpha=0.6, color=colour, hatch=hatch, edgecolor='white', linewidth=0.2, label=label)
+    axes.set_xlabel('Euclidean distance')
+    axes.set_ylabel('density')
+    axes.set_title(title, fontsize=12)
+    axes.legend(fontsize=10)
+    return figure
+
+
+def principal_axes(points):
+    """The plane of largest spread of points [n, dim], dim > 2: (origin [dim], axes [dim, 2]).
+
+    The sign of an axis is chosen so that its largest entry is positive: pictures of one set do not flip.
+    """
+    origin = points.mean(axis=0)
+    if points.shape[1] <= len(points):  # by the covariance, 2000 x 512 in a tenth of the time of singular values
+        axes = np.linalg.eigh((points - origin).T.dot(points - origin))[1][:, :-3:-1]
+    else:
+        axes = np.linalg.svd(points - origin, full_matrices=False)[2][:2].T
+    return origin, axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+
+
+def save_gif(figures, path, seconds_per_frame=0.7):
+    """Writes figures of one size as an endless animated GIF, whole or not at all. The last frame stays three times as long."""
+    from PIL import Image
+    frames = []
+    for figure in figures:
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64))
+    durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1) + [int(3000 * seconds_per_frame)]
+    temporary = path + '.tmp'
+    frames[0].save(temporary, format='GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    os.replace(temporary, path)
+
+
+def confusion(labels, predictions, num_classes):
+    """Confusion matrix: rows are true classes, columns predicted ones, the shade is the share of the row.
+
+    Shades grow with a power of 0.4, so that a share of one percent is seen. A single hue, light to dark, is safe for colour-blind readers.
+
+    Args:
+      labels: int [n] in [0, num_classes).
+      predictions: int [n]; what lies outside [0, num_classes) counts in its row and has no column.
+      num_classes: size of the matrix; counts are written into the cells up to 20, every class has its tick up to 50.
+
+    Returns:
+      A matplotlib Figure of 640 x 600 pixels, 900 x 860 for more than 20 classes.
+
+    Raises:
+      ValueError: more than 1000 classes, which no picture can show.
+    """
+    if num_classes > 1000:
+        raise ValueError('num_classes: expected at most 1000 in a confusion matrix. Received: %d' % num_classes)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    known = (predictions >= 0) & (predictions < num_classes)
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(counts, (labels[known], predictions[known]), 1)
+    shares = counts / np.maximum(np.bincount(labels, minlength=num_classes), 1)[:, None]
+    few = num_classes <= 20
+    figure = _figure(*((6.4, 6.0) if few else (9.0, 8.6)))
+    axes = figure.add_axes([0.1, 0.09, 0.78, 0.84])
+    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(0.4, 0.0, 1.0), interpolation='nearest')
+    bar = figure.colorbar(image, cax=figure.add_axes([0.9, 0.09 + 0.84 * 0.04, 0.02, 0.84 * 0.92]), ticks=[0, 0.01, 0.1, 0.5, 1])
+    bar.ax.set_yticklabels(['0', '1%', '10%', '50%', '100%'], fontsize=9)
+    if few:
+        size = 11 if num_classes <= 10 else 7
+        for row, column in zip(*np.nonzero(counts)):
+            axes.text(column, row, str(counts[row, column]), ha='center', va='center', fontsize=size,
+                      color='white' if shares[row, column] > 0.25 else 'black')
+    if num_classes <= 50:
+        axes.set_xticks(range(num_classes))
+        axes.set_yticks(range(num_classes))
+        axes.tick_params(labelsize=11 if num_classes <= 10 else 9 if few else 7)
+        if not few:
+            axes.tick_params(axis='x', rotation=90)
+    axes.set_xlabel('predicted class')
+    axes.set_ylabel('true class')
+    axes.set_title('%d of %d right (%.2f%%)' % (np.sum(labels == predictions), len(labels),
+                                               100.0 * np.mean(labels == predictions) if len(labels) else 0.0), fontsize=12)
+    return figure
+
+
+def png_bytes(figure):
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """Callbacks without a model: a list of hooks fed by hand."""
 import json
-import os
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from callbacks.base import Callback, CallbackList, Handle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
-from callbacks.pictures import Pictures
 from gitloss.data import Split
 
 
@@ -160,9 +158,10 @@ def test_cosine_centers_are_means_of_unit_vectors():
 def test_evaluation_counts_every_sample_once():
     """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10. Batch losses 0, 4, 8: mean 4."""
     split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
-    result, embeddings = evaluate(FakeHandle(wrong=(1, 9)), split)
+    result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split)
     assert result == {'loss': 4.0, 'acc': 0.8}
     np.testing.assert_array_equal(embeddings, split.images)
+    np.testing.assert_array_equal(predictions, [0, -1, 2, 0, 1, 2, 0, 1, 2, -1])
 
 
 def test_evaluation_logs_its_names():
@@ -202,14 +201,3 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
     callback.on_train_begin({})
     callback.on_epoch_end(3, {'step': 15})
     assert [json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()] == [5, 10, 15]
-
-
-def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
-    callback = Pictures(Evaluation(Split(None, None)), CenterMeasurement(None))  # no measurement was made: nothing to draw
-    callback.handle = FakeHandle(tmp_path)
-    logs = {'step': 5, 'valid_acc': 0.5, 'inter_cls_dist': 1.0, 'intra_cls_dist': 1.0}
-    with caplog.at_level('WARNING', logger='gitloss'):
-        callback.on_epoch_end(1, logs)
-        callback.on_epoch_end(2, logs)
-    assert [record.message[:20] for record in caplog.records] == ['no picture at step 5']
-    assert os.listdir(str(tmp_path / 'plots')) == []

@@ -39,12 +39,29 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
     ('--learning_rate=0', '--learning_rate: expected more than 0. Received: 0.0'),
     ('--learning_rate=inf', '--learning_rate: expected a finite number. Received: inf'),
     ('--git_loss_form=paper', '--git_loss_form: expected one of elementwise, pairwise. Received: paper'),
+    ('--optimizer=rmsprop', '--optimizer: expected one of adam, sgd, momentum, adagrad. Received: rmsprop'),
+    ('--schedule=exp', '--schedule: expected one of constant, step, cosine. Received: exp'),
+    ('--schedule=step', '--decay_steps: expected at least 1 with --schedule=step. Received: 0'),
+    ('--decay_rate=2', '--decay_rate: expected 0 to 1. Received: 2.0'),
+    ('--early_stopping=-1', '--early_stopping: expected 0 to 1e+09. Received: -1'),
     ('--evaluate=perhaps', "--evaluate: expected true or false. Received: 'perhaps'"),
     ('steps=3', 'arguments: expected flags only, --name=value. Received: steps=3'),
 ])
 def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said):
     with pytest.raises(OptionError) as caught:
         parse([argument])
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--schedule=cosine', '--warmup_steps=9', '--steps=9'],
+     '--warmup_steps: expected less than --steps, 9, with --schedule=cosine. Received: 9'),
+    (['--early_stopping=2', '--noevaluate'],
+     '--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: valid_loss'),
+])
+def test_flags_that_do_not_go_together(arguments, said):
+    with pytest.raises(OptionError) as caught:
+        parse(arguments)
     assert str(caught.value) == said
 
 

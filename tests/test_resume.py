@@ -206,12 +206,12 @@ def test_nan_stops_and_leaves_the_last_checkpoint(tmp_path):
 
 
 def test_rollback_goes_back_with_half_the_rate(tmp_path):
-    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate ends at 0.001 / 4."""
+    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate ends at 0.001 * 0.25."""
     settings = toys.options(tmp_path, on_nan='rollback')
     poison = Poison(6, times=2)
     fit_poisoned(settings, poison)
     assert poison.seen == [1, 2, 3, 4, 5, 6, 5, 6, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert weights_of(settings, 12)['learning_rate_scale'] == 0.25
+    assert weights_of(settings, 12)['learning_rate'] == np.float32(0.001) * np.float32(0.25)
     assert [row['step'] for row in history_of(settings)] == [4, 8, 12]
 
 

@@ -38,9 +38,12 @@ def test_the_output_tree(finished):
     events = {name for name in found if name.startswith('events.out.tfevents.')}
     checkpoints = {os.path.join('ckpt', 'step-%08d' % step, name) for step in (4, 8, 12)
                    for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')}
-    assert len(events) == 1
-    assert found - events == checkpoints | {'history.jsonl', 'results.json', 'options.json', 'train_0.log', 'run.lock'} | {
-        os.path.join('plots', 'scatter-%06d.png' % step) for step in (4, 8, 12)}
+    assert len(events) == 2 and sum(name.endswith('.end') for name in events) == 1
+    pictures = {os.path.join('plots', name % step) for step in (4, 8, 12)
+                for name in ('scatter-%06d.png', os.path.join('frames', 'frame-%08d.npz'))} | {
+        os.path.join('plots', name) for name in ('scatter.gif', 'losses.png', 'distances.png', 'pairs.png', 'confusion.png')}
+    expected = checkpoints | pictures | {'history.jsonl', 'results.json', 'report.html', 'options.json', 'train_0.log', 'run.lock'}
+    assert expected <= found - events
 
 
 def test_history_has_the_promised_columns(finished):
@@ -69,7 +72,7 @@ def test_results_say_all(finished):
 def test_event_file_holds_the_scalars_of_history(finished):
     settings, _ = finished
     found = {}
-    for event in tf.train.summary_iterator(glob.glob(os.path.join(settings.run_dir, 'events.*'))[0]):
+    for event in tf.train.summary_iterator(sorted(glob.glob(os.path.join(settings.run_dir, 'events.*')))[0]):
         for value in event.summary.value:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:

@@ -273,7 +273,7 @@ def test_full_script_from_within_test(zoo):
     here = zoo.root / 'test'
     status, out, _ = zoo.bash('train_full_1p.sh', '--steps=20', '--data_path=', cwd=here, RUN=str(run), **zoo.variables)
     assert (status, out) == (0, BLOCK)
-    command = '-m trainers.run --flagfile=%s/flags/full.cfg --steps=20 --data_path=' % zoo.root
+    command = '-m trainers.run --flagfile=%s/flags/full.cfg --resume=never --steps=20 --data_path=' % zoo.root
     assert zoo.logged() == [str(here), command, '0 1 0 10087']
     name = 'Gitloss_ID1277_for_TensorFlow_bs128_1p_acc'
     assert (run / (name + '.log')).read_text() == CASE_LOG

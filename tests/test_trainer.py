@@ -197,7 +197,7 @@ def test_names_in_checkpoints_are_stable(tmp_path):
     names = {name for name, _ in tf.train.list_variables(path)}
     weights = [name for name, _ in MNIST_CNN_WEIGHTS]
     slots = [name + slot for name in weights if not name.startswith('preprocess') for slot in ('/Adam', '/Adam_1')]
-    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'center_loss/updates', 'global_step', 'learning_rate_scale'])
+    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'center_loss/updates', 'global_step', 'learning_rate'])
 
 
 def test_options_are_written_beside_the_run(tmp_path):

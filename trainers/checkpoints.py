@@ -7,6 +7,7 @@ disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x re
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,17 +16,26 @@ import re
 import shutil
 
 from gitloss.backend import tf
+from trainers.options import one_line
 
 log = logging.getLogger('gitloss')
 
 Checkpoint = collections.namedtuple('Checkpoint', 'path step manifest')
 _PREFIX = 'model'
 _FORMAT = 1
-_NAME = re.compile(r'step-(\d{8,})$')
+_NAME = re.compile(r'step-(\d{8,})(\.old)?$')
+_PLAIN = (int, float)
+# What a manifest holds, and what must be there to continue a run from it.
+_KINDS = {'step': int, 'epoch': int, 'files': dict, 'options': dict, 'dataset': dict, 'metrics': dict, 'versions': dict,
+          'logs': dict, 'totals': dict, 'timing': dict, 'callbacks': dict}
+TO_CONTINUE = ('epoch', 'options', 'dataset', 'logs', 'totals', 'timing', 'callbacks')
 
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint folder that is not what its manifest says."""
+
+    def __init__(self, message):
+        super().__init__(one_line(message))
 
 
 def _digest(path):
@@ -49,8 +59,34 @@ def _sync(path):
         os.close(descriptor)
 
 
-def read(path):
-    """Reads and verifies one checkpoint folder.
+def reason(error):
+    """Why an operation of TensorFlow failed, in one line: 2.x tells the story of the node first."""
+    text = getattr(error, 'message', None) or str(error) or type(error).__name__
+    return re.sub(r'\A.*^Node: [^\n]*\n(?=.)', '', text, flags=re.DOTALL | re.MULTILINE).splitlines()[0]
+
+
+def _check_kinds(path, manifest, needed):
+    missing = sorted({'step', 'files'}.union(needed) - set(manifest))
+    if missing:
+        raise DamagedCheckpoint('%s: expected a manifest with %s. Received: one without' % (path, ', '.join(missing)))
+    for name, kind in _KINDS.items():
+        value = manifest.get(name, kind())
+        if type(value) is not kind or (kind is int and value < 0):
+            raise DamagedCheckpoint('%s: expected %s in the manifest to be %s. Received: %s' % (
+                path, name, 'a number from 0 on' if kind is int else 'an object', json.dumps(value)[:80]))
+    for group in ('totals', 'timing', 'metrics'):
+        wrong = sorted(name for name, value in manifest.get(group, {}).items() if type(value) not in _PLAIN)
+        if wrong:
+            raise DamagedCheckpoint('%s: expected numbers in %s of the manifest. Received: something else in %s'
+                                    % (path, group, ', '.join(wrong)[:80]))
+    named = _NAME.match(os.path.basename(path))
+    if named and int(named.group(1)) != manifest['step']:
+        raise DamagedCheckpoint('%s: expected the checkpoint of the step in its name. Received: the one of step %d'
+                                % (path, manifest['step']))
+
+
+def read(path, needed=()):
+    """Reads and verifies one checkpoint folder. `needed`: what the manifest must hold beside step and files.
 
     Returns:
       A Checkpoint.
@@ -65,6 +101,7 @@ def read(path):
             raise DamagedCheckpoint('%s: expected checkpoint format %d. Received: %r' % (path, _FORMAT, manifest['format']))
         if manifest['manifest_sha256'] != _manifest_digest(manifest):
             raise DamagedCheckpoint('%s: expected a manifest with the SHA-256 it carries. Received: an altered one' % path)
+        _check_kinds(path, manifest, needed)
         for name, facts in manifest['files'].items():
             if os.path.basename(name) != name:
                 raise DamagedCheckpoint('%s: expected plain file names in the manifest. Received: %r' % (path, name))
@@ -72,12 +109,14 @@ def read(path):
             if os.path.getsize(file) != facts['bytes'] or _digest(file) != facts['sha256']:
                 raise DamagedCheckpoint('%s: expected %d bytes with SHA-256 %s. Received: a truncated or altered file'
                                         % (file, facts['bytes'], facts['sha256']))
-        return Checkpoint(path, int(manifest['step']), manifest)
+        if _PREFIX + '.index' not in manifest['files']:
+            raise DamagedCheckpoint('%s: expected %s.index among the files of the manifest. Received: none' % (path, _PREFIX))
+        return Checkpoint(path, manifest['step'], manifest)
     except DamagedCheckpoint:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DamagedCheckpoint('%s: expected a complete checkpoint. Received: %s'
-                                % (path, str(error).replace('\n', ' ') or type(error).__name__))
+                                % (path, str(error) or type(error).__name__))
 
 
 def find(path, flag):
@@ -87,24 +126,33 @@ def find(path, flag):
       ValueError: there is none, or it is damaged.
     """
     if os.path.isfile(os.path.join(path, 'manifest.json')):
-        return read(path)
+        return read(path, ('options', 'dataset'))
     for folder in (os.path.join(path, 'ckpt'), path):
         store = CheckpointStore(folder)
         found = store.best() or (store.paths() or [None])[-1]
         if found:
-            return read(found)
+            return read(found, ('options', 'dataset'))
     raise ValueError('%s: expected a checkpoint, or a folder with checkpoints. Received: %r' % (flag, path))
 
 
 def variables(checkpoint):
     """[(name, shape), ...] of what a checkpoint holds."""
-    return tf.train.list_variables(os.path.join(checkpoint.path, _PREFIX))
+    with _readable(checkpoint):
+        return tf.train.list_variables(os.path.join(checkpoint.path, _PREFIX))
 
 
 def restore(session, saver, checkpoint):
     """Loads a verified checkpoint's values into the session."""
-    with session.graph.as_default():
+    with session.graph.as_default(), _readable(checkpoint):
         saver.restore(session, os.path.join(checkpoint.path, _PREFIX))
+
+
+@contextlib.contextmanager
+def _readable(checkpoint):
+    try:
+        yield
+    except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
+        raise DamagedCheckpoint('%s: expected a checkpoint of this model. Received: %s' % (checkpoint.path, reason(error)))
 
 
 class CheckpointStore:
@@ -129,20 +177,46 @@ class CheckpointStore:
           OSError: it could not be written, for a full disk perhaps; no trace of it is left.
         """
         path = os.path.join(self.folder, 'step-%08d' % step)
-        temporary = path + '.tmp'
         os.makedirs(self.folder, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
+        for name in os.listdir(self.folder):
+            if name.endswith('.tmp'):  # left by a run that was killed while writing
+                shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+        self._replace(path, session, saver, step, contents)
+        self._prune(step)
+        return path
+
+    def save_aside(self, path, session, saver, step, contents):
+        """The same into a folder of its own, which is no part of the series: never pruned, never continued from.
+
+        Raises:
+          ValueError: there is something else than a checkpoint at `path`.
+          OSError: it could not be written.
+        """
+        path = os.path.abspath(path)
+        names = os.listdir(path) if os.path.isdir(path) else []
+        if os.path.lexists(path) and not ('manifest.json' in names and all(name.startswith(('manifest.json', _PREFIX + '.'))
+                                                                           for name in names)):
+            raise ValueError('%s: expected the name of a new folder, or of a checkpoint to replace. Received: something else is there'
+                             % path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        mark = '.gitloss'  # a folder "best.old" is the user's
+        shutil.rmtree(path + mark + '.tmp', ignore_errors=True)
+        self._replace(path, session, saver, step, contents, mark)
+        return path
+
+    def _replace(self, path, session, saver, step, contents, mark=''):
+        temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
             self._write(temporary, session, saver, step, contents)
-            if os.path.exists(path):  # the same step again: the old one goes only when the new one is whole
-                shutil.rmtree(path)
+            if os.path.exists(path):  # the same step again: the old one counts until the new one is in its place
+                shutil.rmtree(old, ignore_errors=True)
+                os.rename(path, old)
             os.rename(temporary, path)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise OSError('%s: %s' % (path, (getattr(error, 'message', None) or str(error)).splitlines()[0]))
-        _sync(self.folder)
-        self._prune()
-        return path
+            raise OSError('%s: %s' % (path, reason(error)))
+        _sync(os.path.dirname(path))
+        shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, temporary, session, saver, step, contents):
         os.mkdir(temporary)
@@ -161,14 +235,14 @@ class CheckpointStore:
     def paths(self):
         """Folders of all checkpoints, oldest first, not verified."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
-        found = sorted((int(_NAME.match(name).group(1)), name) for name in names if _NAME.match(name))
-        return [os.path.join(self.folder, name) for _, name in found]
+        found = sorted((int(match.group(1)), not match.group(2), match.group(0)) for match in map(_NAME.match, names) if match)
+        return [os.path.join(self.folder, name) for _, _, name in found]
 
-    def newest(self):
-        """The newest whole checkpoint, or None; a damaged one is passed over with a warning."""
+    def newest(self, needed=()):
+        """The newest whole checkpoint, or None; one that is damaged or lacks what is `needed` is passed over with a warning."""
         for path in reversed(self.paths()):
             try:
-                return read(path)
+                return read(path, needed)
             except DamagedCheckpoint as error:
                 log.warning('checkpoint passed over: %s', error)
         return None
@@ -177,7 +251,7 @@ class CheckpointStore:
         try:
             with open(os.path.join(path, 'manifest.json'), encoding='utf-8') as file:
                 return float(json.load(file)['metrics'][self._best])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return float('-inf')
 
     def best(self):
@@ -186,8 +260,14 @@ class CheckpointStore:
         top = max(paths, key=self._metric) if paths else None
         return top if top is not None and self._metric(top) > float('-inf') else None
 
-    def _prune(self):
-        keep = set(self.paths()[-self._keep:] + [self.best()])
-        for path in self.paths():
+    def _prune(self, step):
+        """Later ones than that of `step`, just written, are damaged ones that the run passed over: they do not count."""
+        paths = self.paths()
+        counting = [path for path in paths if int(_NAME.match(os.path.basename(path)).group(1)) <= step]
+        keep = set(counting[-self._keep:] + [self.best()])
+        for path in counting:
             if path not in keep:
-                shutil.rmtree(path)
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    log.warning('an old checkpoint stays: %s', error)

@@ -10,11 +10,16 @@ import fnmatch
 from gitloss import data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
+from trainers import schedules
 
 LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
 # --loss: the classifier, and whether the center and the git term count.
 _OBJECTIVES = {'git': ('softmax', 1, 1), 'center': ('softmax', 1, 0), 'softmax': ('softmax', 0, 0), 'arcface': ('arcface', 0, 0),
                'cosface': ('cosface', 0, 0)}
+_OPTIMIZERS = {'adam': lambda rate, options: tf.train.AdamOptimizer(rate),
+               'sgd': lambda rate, options: tf.train.GradientDescentOptimizer(rate),
+               'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
+               'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate)}
 
 
 def matching(patterns, names):
@@ -81,8 +86,11 @@ class TrainingGraph:
         terms = self._objective(self.embeddings, logits, labels)
         accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
         self.global_step = tf.train.get_or_create_global_step()
-        self.rate_scale = tf.get_variable('learning_rate_scale', [], initializer=tf.ones_initializer(), trainable=False, use_resource=True)
-        optimizer = tf.train.AdamOptimizer(options.learning_rate * self.rate_scale)
+        self.learning_rate = tf.get_variable('learning_rate', [], initializer=tf.constant_initializer(options.learning_rate),
+                                             trainable=False, use_resource=True)
+        self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps, options.warmup_steps,
+                                                                  options.decay_steps, options.decay_rate)
+        optimizer = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
         trainable = self._trainable()
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
         before = tf.gather(self.center_layer.centers, labels)
@@ -94,8 +102,8 @@ class TrainingGraph:
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, labels),
                                  git_floor=losses.git_floor(labels, options.git_loss_form))
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
-        self.new_rate_scale = tf.placeholder(tf.float32, [], name='new_rate_scale')
-        self.set_rate_scale = tf.assign(self.rate_scale, self.new_rate_scale)
+        self.new_learning_rate = tf.placeholder(tf.float32, [], name='new_learning_rate')
+        self.set_learning_rate = tf.assign(self.learning_rate, self.new_learning_rate)
 
     def _build_evaluation(self):
         embeddings, logits = self.model.outputs

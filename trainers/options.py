@@ -15,11 +15,21 @@ from absl import flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TYPES = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': flags.DEFINE_boolean, 'str': flags.DEFINE_string}
+_KINDS = {'int': int, 'float': float, 'bool': bool, 'str': str}
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
+
+
+def one_line(text, length=500):
+    """Text that came from outside, fit for one line of a terminal."""
+    line = ''.join(letter if letter.isprintable() else ' ' for letter in text[:length])
+    return line if len(text) <= length else line + '...'
 
 
 class OptionError(ValueError):
     """A mistake on the command line, in one line."""
+
+    def __init__(self, message):
+        super().__init__(one_line(message))
 
 
 class HelpRequested(Exception):
@@ -55,11 +65,26 @@ class Options:
     scale: float = _option(0.0, 'Scale of the cosines of arcface and cosface; 0: the paper\'s, 64.', 'loss', low=0.0)
     steps: int = _option(8000, 'Training steps.', 'training', low=1)
     batch_size: int = _option(128, 'Images per step.', 'training', low=1, high=1 << 20)
-    learning_rate: float = _option(1e-3, 'Learning rate of Adam.', 'training', above=0.0)
+    learning_rate: float = _option(1e-3, 'Learning rate, before --schedule and --warmup_steps.', 'training', above=0.0)
+    optimizer: str = _option('adam', 'adam, sgd, momentum (SGD with --momentum), or adagrad, with TensorFlow\'s defaults otherwise.',
+                             'training', choices=('adam', 'sgd', 'momentum', 'adagrad'))
+    momentum: float = _option(0.9, 'Momentum of --optimizer=momentum.', 'training', low=0.0, high=1.0)
+    schedule: str = _option('constant', 'How the learning rate goes: constant; step: times --decay_rate every --decay_steps; cosine: to 0 '
+                            'at --steps.', 'training', choices=('constant', 'step', 'cosine'))
+    warmup_steps: int = _option(0, 'Steps in which the learning rate rises from 0 in a line, with any schedule.', 'training', low=0,
+                                high=10**9)
+    decay_steps: int = _option(0, 'Steps between two falls of --schedule=step.', 'training', low=0, high=10**9)
+    decay_rate: float = _option(0.1, 'Factor of each fall of --schedule=step.', 'training', low=0.0, high=1.0)
     update_centers: int = _option(1000, 'Steps between two measurements: class means and distances over the training set, '
                                   'validation, checkpoint, picture. (The centers of the loss move at every step.)', 'training', low=1)
     seed: int = _option(1, 'Decides initial weights and the order of the batches.', 'training', low=0, high=2**31 // 1000 - 1)
     evaluate: bool = _option(True, 'Measure at all; --noevaluate trains only, without pictures (the performance run).', 'training')
+    early_stopping: int = _option(0, 'End the training when --monitor has not improved for as many measurements in a row; 0: never.',
+                                  'training', low=0, high=10**9)
+    monitor: str = _option('valid_loss', 'What --early_stopping watches: a name in history.jsonl. Accuracies and inter-class distances '
+                           'are better when larger, all else when smaller.', 'training')
+    callbacks: str = _option('', 'Callbacks of your own, module:factory or file.py:factory, several with commas between; see '
+                             'docs/callbacks.md.', 'training')
     resume: str = _option('auto', 'auto: go on from the newest whole checkpoint of the run\'s folder, stop if the flags differ; never: '
                           'start anew, an old run is moved aside; required: auto, but a missing checkpoint is an error.', 'survival',
                           choices=('auto', 'never', 'required'))
@@ -87,6 +112,13 @@ class Options:
             _check(field, getattr(self, field.name))
         if self.save_every and not re.match(r'[1-9]\d{0,8}s?$', self.save_every):
             raise OptionError('--save_every: expected steps, as 500, or seconds, as 300s. Received: %r' % self.save_every)
+        if self.schedule == 'step' and not self.decay_steps:
+            raise OptionError('--decay_steps: expected at least 1 with --schedule=step. Received: 0')
+        if self.schedule == 'cosine' and self.warmup_steps >= self.steps:
+            raise OptionError('--warmup_steps: expected less than --steps, %d, with --schedule=cosine. Received: %d'
+                              % (self.steps, self.warmup_steps))
+        if self.early_stopping and not self.evaluate and self.monitor.startswith('val'):
+            raise OptionError('--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: %s' % self.monitor)
 
     @property
     def save_interval(self):
@@ -103,6 +135,11 @@ class Options:
 
     def as_dict(self):
         return dataclasses.asdict(self)
+
+    def hyperparameters(self):
+        """{flag: value} of those that decide what is learnt, and not where it lies, what is kept or which device learns it."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+                if field.metadata['group'] not in ('survival', 'device', 'output') and field.name != 'data_path'}
 
 
 def device_id():
@@ -125,7 +162,11 @@ def _limits(meta):
 
 def _check(field, value):
     meta = field.metadata
-    if isinstance(value, float) and not abs(value) < float('inf'):
+    if type(value) is not _KINDS[field.type] and not (type(value) is int and field.type == 'float'):
+        raise OptionError('--%s: expected %s. Received: %r' % (field.name, _EXPECTED[field.type], value))
+    if isinstance(value, str) and '\0' in value:
+        raise OptionError('--%s: expected text without NUL. Received: %r' % (field.name, value))
+    if field.type == 'float' and not abs(value) < float('inf'):
         raise OptionError('--%s: expected a finite number. Received: %s' % (field.name, value))
     if ((meta['choices'] and value not in meta['choices']) or (meta['low'] is not None and value < meta['low'])
             or (meta['high'] is not None and value > meta['high']) or (meta['above'] is not None and value <= meta['above'])):
@@ -181,11 +222,11 @@ def parse(arguments, command='trainers.run', intro=''):
         kind = _EXPECTED.get(getattr(fields.get(name), 'type', ''), 'a value')
         raise OptionError('--%s: expected %s. Received: %r' % (name, kind, value))
     except flags.CantOpenFlagFileError as error:
-        raise OptionError('--flagfile: expected a readable file. Received: %s' % str(error).replace('\n', ' '))
-    except UnicodeDecodeError as error:
-        raise OptionError('--flagfile: expected UTF-8 text. Received: %s' % error)
+        raise OptionError('--flagfile: expected a readable file. Received: %s' % error)
     except flags.Error as error:
-        raise OptionError('flags: expected --name=value. Received: %s' % str(error).replace('\n', ' '))
+        raise OptionError('flags: expected --name=value. Received: %s' % error)
+    except (ValueError, RecursionError) as error:  # not UTF-8, a NUL in its name, hundreds of them one inside the other
+        raise OptionError('--flagfile: expected a text file of flags. Received: %s' % error)
     if len(rest) > 1:
         raise OptionError('arguments: expected flags only, --name=value. Received: %s' % ' '.join(rest[1:]))
     return Options(**{name: getattr(values, name) for name in fields})

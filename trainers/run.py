@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -30,8 +31,16 @@ def versions():
             'numpy': numpy.__version__, 'machine': platform.machine(), 'commit': commit}
 
 
+def _early_stopping(options):
+    from gitloss.backend import keras
+    if not options.early_stopping:
+        return []
+    larger_is_better = 'acc' in options.monitor or options.monitor.startswith('inter_')
+    return [keras.callbacks.EarlyStopping(options.monitor, patience=options.early_stopping, mode='max' if larger_is_better else 'min')]
+
+
 def build_callbacks(options, dataset, facts, header):
-    """The callbacks of a run, in the order in which they see each measurement: who measures, who writes, who draws."""
+    """The callbacks of a run, in the order in which they see each measurement: who measures, who watches, who writes, who draws."""
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
     from callbacks.evaluation import Evaluation
@@ -39,15 +48,23 @@ def build_callbacks(options, dataset, facts, header):
     from callbacks.history import History
     from callbacks.pictures import Pictures
     from callbacks.progress import Progress
+    from callbacks.report import Report
     from callbacks.tensorboard import TensorBoard
+    from trainers import plugins
     guard = LossGuard(options.max_loss, options.on_nan == 'rollback')
-    writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), History(facts, started=_START),
-               TensorBoard(), Checkpoint()]
+    history = History(facts, started=_START)
+    centers = evaluation = None
+    if options.evaluate:
+        centers = CenterMeasurement(dataset.train, options.center_init, options.reset_centers, options.distance)
+        evaluation = Evaluation(dataset.valid, final_split=dataset.test)
+    made_by = dict(facts['versions'], device=facts['device'])
+    writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), history,
+               TensorBoard(evaluation=evaluation, centers=centers, facts={'versions': made_by}, hparams=options.hyperparameters())]
+    extra = plugins.load(options.callbacks, options) + _early_stopping(options)
     if not options.evaluate:
-        return [guard] + writers
-    centers = CenterMeasurement(dataset.train, options.center_init, options.reset_centers, options.distance)
-    evaluation = Evaluation(dataset.valid, final_split=dataset.test)
-    return [guard, centers, evaluation] + writers + [Pictures(evaluation, centers)]
+        return [guard] + extra + writers + [Checkpoint()]
+    # The checkpoint comes last: a run that is killed before it makes all of the measurement again.
+    return [guard, centers, evaluation] + extra + writers + [Pictures(evaluation, centers, history), Checkpoint(), Report()]
 
 
 def train(options):
@@ -81,25 +98,21 @@ def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
         return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
-    from callbacks.progress import ConsoleHandler
-    from trainers.trainer import Interrupted
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log file
     log.setLevel(logging.INFO)
     log.propagate = False
-    log.handlers = [ConsoleHandler()]
     try:
+        from callbacks.progress import ConsoleHandler
+        log.handlers = [ConsoleHandler()]
         return work(options)
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if options.tf_logs:
             raise
         log.error('%s: %s', command, str(error).splitlines()[0] if str(error) else type(error).__name__)
         return 2 if isinstance(error, (ValueError, OSError)) else 1
-    except Interrupted as error:
-        log.error('%s: %s', command, error)
-        return 128 + error.signum
-    except KeyboardInterrupt:
-        log.error('%s: stopped by SIGINT', command)
-        return 130
+    except KeyboardInterrupt as error:  # the trainer's Interrupted is one too, and says which signal it was
+        log.error('%s: %s', command, str(error) or 'stopped by SIGINT')
+        return 128 + getattr(error, 'signum', signal.SIGINT)
 
 
 if __name__ == '__main__':

@@ -6,20 +6,22 @@ import fcntl
 import logging
 import os
 
-from trainers.options import Options
+from trainers import checkpoints
+from trainers.options import Options, one_line
 
 log = logging.getLogger('gitloss')
 _LOCK = 'run.lock'
 # Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on.
 _FREE = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs',
-         'device', 'on_nan', 'max_loss'}
+         'device', 'on_nan', 'max_loss', 'early_stopping'}
 
 
 def differing_flags(saved, now):
     """Flags that matter and differ, as 'name (was a, is b)'. A flag the saved options do not know counts as its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+    free = _FREE - {'steps'} if 'cosine' in (saved.get('schedule'), now['schedule']) else _FREE  # the cosine ends at --steps
     return ['--%s (was %s, is %s)' % (name, saved.get(name, defaults[name]), now[name])
-            for name in defaults if name not in _FREE and saved.get(name, defaults[name]) != now[name]]
+            for name in defaults if name not in free and saved.get(name, defaults[name]) != now[name]]
 
 
 class RunDir:
@@ -83,7 +85,7 @@ def checkpoint_to_continue(resume, store, options, dataset_facts):
     Raises:
       ValueError: what is there does not fit the options, or nothing is there and `resume` is "required".
     """
-    checkpoint = store.newest() if resume != 'never' else None
+    checkpoint = store.newest(checkpoints.TO_CONTINUE) if resume != 'never' else None
     if checkpoint is None:
         if resume == 'required':
             raise ValueError('--resume: expected a checkpoint in %s to continue. Received: none that is whole' % store.folder)
@@ -92,7 +94,7 @@ def checkpoint_to_continue(resume, store, options, dataset_facts):
     differing = differing_flags(checkpoint.manifest['options'], options)
     if differing:
         raise ValueError('--resume: expected the flags of the run in %s. Received: %s%s'
-                         % (os.path.dirname(store.folder), ', '.join(differing), hint))
+                         % (os.path.dirname(store.folder), one_line(', '.join(differing)), hint))
     if checkpoint.manifest['dataset'] != dataset_facts:
         raise ValueError('--data_path: expected the data set of the run in %s. Received: another one%s'
                          % (os.path.dirname(store.folder), hint))

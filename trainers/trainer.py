@@ -20,7 +20,7 @@ class TrainingError(RuntimeError):
     """The training cannot go on, in one line."""
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):  # no Exception: no callback's failure to be noted and passed over
     """A signal ended the training; a checkpoint of the last whole step was written."""
 
     def __init__(self, signum):
@@ -77,6 +77,8 @@ class Trainer(Handle):
                 with self._signals():
                     logs = self._loop()
                 self._callbacks.end(logs)
+            except tf.errors.OpError as error:
+                raise TrainingError('step %d: %s' % (self._step, checkpoints.reason(error)))
             finally:
                 self._callbacks.close()
                 if self._session is not None:
@@ -131,8 +133,10 @@ class Trainer(Handle):
         checkpoint = rundir.checkpoint_to_continue(self._options.resume, self._store, self.options, self._dataset_facts())
         if checkpoint is None:
             self._dir.move_aside()
-        with open(os.path.join(self.run_dir, 'options.json'), 'w', encoding='utf-8') as file:
+        path = os.path.join(self.run_dir, 'options.json')
+        with open(path + '.tmp', 'w', encoding='utf-8') as file:
             json.dump(self.options, file, indent=1)
+        os.replace(path + '.tmp', path)
         self._session = tf.Session(graph=self._graph, config=self._device.config)
         self._session.run(self._initial)
         if checkpoint is not None:
@@ -151,12 +155,19 @@ class Trainer(Handle):
 
     def _restore(self, checkpoint):
         """Everything comes back: weights, slots, centers, step, the open sums, the callbacks' states."""
-        checkpoints.restore(self._session, self._saver, checkpoint)
         manifest = checkpoint.manifest
-        self._step, self._epoch = checkpoint.step, manifest['epoch']
-        self._logs, self._totals, self._timing = dict(manifest['logs']), dict(manifest['totals']), dict(manifest['timing'])
-        self._saved_step = checkpoint.step
-        self._callbacks.load_state(manifest['callbacks'])
+        logs, totals, timing = dict(manifest['logs']), dict(manifest['totals']), dict(manifest['timing'])
+        sums = set(self._net.step_fetches) | {'steps', 'seconds', 'learning_rate'}
+        if set(timing) != set(self._timing) or (totals and not (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)):
+            raise checkpoints.DamagedCheckpoint('%s: expected the sums of a run of this model in the manifest. Received: timing of %s, '
+                                                'totals of %s' % (checkpoint.path, sorted(timing), sorted(totals)))
+        try:
+            self._callbacks.load_state(manifest['callbacks'])
+        except ValueError as error:
+            raise checkpoints.DamagedCheckpoint('%s: %s' % (checkpoint.path, error))
+        checkpoints.restore(self._session, self._saver, checkpoint)
+        self._step, self._epoch, self._saved_step = checkpoint.step, manifest['epoch'], checkpoint.step
+        self._logs, self._totals, self._timing = logs, totals, timing
         self._start_stream()
 
     def _loop(self):
@@ -166,7 +177,7 @@ class Trainer(Handle):
                 if self._measurement_is_due():
                     self._measure()
                 elif self._save_is_due():
-                    self.save()
+                    self._save_or_warn()
                 self._obey_signal()
                 if self._step >= self.steps or self._stop_reason:
                     return self._logs
@@ -181,12 +192,12 @@ class Trainer(Handle):
             self._callbacks.run('on_epoch_begin', self._epoch + 1, {})
         batch = self._step + 1
         self._callbacks.run('on_train_batch_begin', batch, {})
-        fetches = dict(self._callbacks.fetches(batch), **self._net.step_fetches)
+        fetches = dict(self._callbacks.fetches(batch), learning_rate=self._net.rate_of_step, **self._net.step_fetches)
         start = time.perf_counter()
         try:
             _, values = self._session.run([self._net.train_op, fetches])
         except tf.errors.InvalidArgumentError as error:
-            raise TrainingError('step %d: %s' % (batch, error.message.splitlines()[0]))
+            raise TrainingError('step %d: %s' % (batch, checkpoints.reason(error)))
         seconds = time.perf_counter() - start
         if self._warm:
             self._timing['seconds'] += seconds
@@ -196,6 +207,7 @@ class Trainer(Handle):
         logs = {name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()}
         for name, value in dict({name: logs[name] for name in self._net.step_fetches}, steps=1, seconds=seconds).items():
             self._totals[name] = self._totals.get(name, 0) + value
+        self._totals['learning_rate'] = logs['learning_rate']  # of the last step, no sum
         logs['images_per_sec'] = self.batch_size / seconds
         self._callbacks.run('on_train_batch_end', batch, logs)
 
@@ -207,6 +219,7 @@ class Trainer(Handle):
         before = self._logs, self._totals, self._epoch, self._callbacks.state()
         means = {name: self._totals[name] / self._totals['steps'] for name in self._net.step_fetches}
         logs = {'step': self._step, 'train_acc': means.pop('accuracy'), 'center_drift': means.pop('center_drift'),
+                'learning_rate': self._totals['learning_rate'],
                 'images_per_sec': self.batch_size * self._totals['steps'] / self._totals['seconds'], 'seconds': self._totals['seconds']}
         logs.update({'train_' + name: value for name, value in means.items()})
         self._logs, self._totals, self._epoch = logs, {}, self._epoch + 1
@@ -214,7 +227,7 @@ class Trainer(Handle):
             self._callbacks.run('on_epoch_end', self._epoch, logs)
         except Interrupted:  # in a sweep: the checkpoint is of before the measurement, which the continued run makes
             self._logs, self._totals, self._epoch, states = before
-            self._write_checkpoint({}, states)
+            self._save_or_warn(states)
             raise
 
     def _save_is_due(self):
@@ -226,14 +239,14 @@ class Trainer(Handle):
 
     def _roll_back(self, error):
         """Back to the last checkpoint with a smaller learning rate, if the error allows it; else the training ends."""
-        checkpoint = self._store.newest() if error.rate_factor else None
+        checkpoint = self._store.newest(checkpoints.TO_CONTINUE) if error.rate_factor else None
         if checkpoint is None:
             raise TrainingError(str(error) + ('; there is no checkpoint to go back to' if error.rate_factor else ''))
-        scale = self._session.run(self._net.rate_scale) * error.rate_factor
+        rate = self.learning_rate * error.rate_factor
         self._restore(checkpoint)
-        self._session.run(self._net.set_rate_scale, {self._net.new_rate_scale: scale})
+        self.learning_rate = rate
         self._callbacks.run('on_rewind', self._step)
-        log.warning('%s; back to step %d, learning rate now %g', error, self._step, self._options.learning_rate * scale)
+        log.warning('%s; back to step %d, learning rate now %g', error, self._step, rate)
 
     def _signals(self):
         return _SignalHandlers(self)
@@ -242,8 +255,16 @@ class Trainer(Handle):
         if self._signal is None:
             return
         if save and self._saved_step != self._step:
-            self.save()
+            self._save_or_warn()
         raise Interrupted(self._signal)
+
+    def _save_or_warn(self, states=None):
+        """A full disk costs this checkpoint, not the training."""
+        try:
+            self._write_checkpoint({}, self._callbacks.state() if states is None else states)
+        except OSError as error:
+            self._saved_at = time.monotonic()  # --save_every in seconds tries again after as many, not after each step
+            log.warning('no checkpoint at step %d: %s; the ones before stay', self._step, error)
 
     def _dataset_facts(self):
         return {'name': self._dataset.name, 'num_classes': self.num_classes, 'image_shape': list(self._dataset.train.images.shape[1:]),
@@ -272,15 +293,37 @@ class Trainer(Handle):
     def set_centers(self, values):
         self._session.run(self._net.set_centers, {self._net.new_centers: values})
 
+    @property
+    def session(self):
+        return self._session
+
+    @property
+    def rate_variable(self):
+        return self._net.learning_rate
+
+    @property
+    def learning_rate(self):
+        return float(self._session.run(self._net.learning_rate))
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._session.run(self._net.set_learning_rate, {self._net.new_learning_rate: value})
+
     def save(self, metrics=None):
         return self._write_checkpoint(metrics or {}, self._callbacks.state())
 
-    def _write_checkpoint(self, metrics, states):
+    def save_aside(self, path, metrics=None):
+        return self._store.save_aside(path, self._session, self._saver, self._step, self._contents(metrics or {}, self._callbacks.state()))
+
+    def _contents(self, metrics, states):
+        """What a manifest says of the run as it is now."""
         if not self._session.run(self._net.weights_are_finite):
             raise Diverged('step %d: expected finite weights to save. Received: NaN or infinity' % self._step)
-        contents = {'options': self.options, 'versions': self._versions, 'dataset': self._dataset_facts(), 'metrics': metrics,
-                    'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'timing': self._timing, 'callbacks': states}
-        path = self._store.save(self._session, self._saver, self._step, contents)
+        return {'options': self.options, 'versions': self._versions, 'dataset': self._dataset_facts(), 'metrics': metrics,
+                'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'timing': self._timing, 'callbacks': states}
+
+    def _write_checkpoint(self, metrics, states):
+        path = self._store.save(self._session, self._saver, self._step, self._contents(metrics, states))
         self._saved_step, self._saved_at = self._step, time.monotonic()
         return path
 
@@ -303,7 +346,10 @@ class _SignalHandlers:
         self._trainer._signal = signum
         for other in self._saved:
             signal.signal(other, signal.SIG_DFL)
-        log.warning('%s: saving after this step; once more ends the process at once', signal.Signals(signum).name)
+        try:
+            log.warning('%s: saving after this step; once more ends the process at once', signal.Signals(signum).name)
+        except RuntimeError:  # it came in the middle of a write to the same stream
+            pass
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers

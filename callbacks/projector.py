@@ -1,0 +1,108 @@
+"""Files for the page "Projector" of TensorBoard, which reads them from the run's folder beside the events."""
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+_POINTS = 1000    # the page moves that many at ease
+_THUMBNAIL = 48   # pixels at most
+_FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
+_CONFIG = """embeddings {
+  tensor_name: "%s"
+  tensor_path: "%s/embeddings.tsv"
+  metadata_path: "%s/metadata.tsv"
+%s}
+"""
+_SPRITE = """  sprite {
+    image_path: "%s/sprite.png"
+    single_image_dim: [%d, %d]
+  }
+"""
+
+
+def chosen(count, points=_POINTS):
+    """Numbers of the samples to show: `points` of `count`, evenly spread, so that a sorted set shows all its classes."""
+    return np.unique(np.linspace(0, count - 1, min(points, count)).astype(np.int64)) if count else np.zeros(0, np.int64)
+
+
+def sprite(images):
+    """One picture of all thumbnails, row by row in a square of ceil(sqrt(n)) each way.
+
+    Args:
+      images: uint8 [n, height, width, channels]; three channels are red, green, blue, of any other number the first is taken.
+
+    Returns:
+      (bytes of a PNG file, width and height of one thumbnail in pixels).
+    """
+    count, height, width, channels = images.shape
+    shrink = min(1.0, _THUMBNAIL / max(height, width))
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    side = int(np.ceil(np.sqrt(count)))
+    sheet = Image.new('RGB' if channels == 3 else 'L', (side * size[0], side * size[1]))
+    for number, pixels in enumerate(images):
+        row, column = divmod(number, side)
+        thumbnail = Image.fromarray(np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0]))
+        sheet.paste(thumbnail if shrink == 1 else thumbnail.resize(size, Image.BILINEAR), (column * size[0], row * size[1]))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format='PNG')
+    return buffer.getvalue(), size
+
+
+def _replace(path, content):
+    """Whole or not at all, so that TensorBoard never reads a half of it."""
+    temporary = path + '.tmp'
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.remove(temporary)  # on a full disk every byte counts
+        raise
+
+
+def _lines(rows):
+    return ''.join('\t'.join(row) + '\n' for row in rows).encode('utf-8')
+
+
+class Projector:
+    """Writes `projector/` and `projector_config.pbtxt` into a run's folder.
+
+    Args:
+      run_dir: the run's folder.
+      images: uint8 [n, height, width, channels], thumbnails are made of them; None for none.
+    """
+
+    def __init__(self, run_dir, images=None):
+        self._run_dir, self._images = run_dir, images
+        self._size = None  # of a thumbnail; the sprite is written once, the images stay the same
+
+    def write(self, name, embeddings, labels, predictions):
+        """Replaces what the page shows.
+
+        Args:
+          name: the embeddings' name on the page.
+          embeddings: float [n, dim], filled up with zeros to three dimensions; labels, predictions: int [n]. A choice of 1000 is
+            written.
+        """
+        rows = chosen(len(labels))
+        folder = os.path.join(self._run_dir, _FOLDER)
+        if not os.path.isdir(folder):
+            os.mkdir(folder)  # not the run's folder: if that is gone, somebody wanted it gone
+        points = np.asarray(embeddings, np.float32)[rows]
+        if points.shape[1] < 3:  # of two dimensions the page makes NaN and shows nothing
+            points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
+        _replace(os.path.join(folder, 'embeddings.tsv'), _lines(['%.6g' % value for value in row] for row in points))
+        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], rows)
+        _replace(os.path.join(folder, 'metadata.tsv'), _lines([('label', 'predicted', 'right', 'number')] + [
+            (str(label), str(guess), str(int(label == guess)), str(row)) for label, guess, row in columns]))
+        if self._images is not None and self._size is None:
+            content, size = sprite(self._images[rows])
+            _replace(os.path.join(folder, 'sprite.png'), content)
+            self._size = size
+        thumbnails = _SPRITE % ((_FOLDER,) + self._size) if self._size else ''
+        config = _CONFIG % (name, _FOLDER, _FOLDER, thumbnails)
+        _replace(os.path.join(self._run_dir, 'projector_config.pbtxt'), config.encode('utf-8'))

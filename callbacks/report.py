@@ -1,0 +1,80 @@
+"""report.html: the run on one page, to be kept or sent."""
+from __future__ import annotations
+
+import base64
+import glob
+import html
+import json
+import os
+
+from callbacks.base import Callback, log
+from callbacks.history import write_atomically
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>%(title)s</title><style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1000px; padding: 0 1em; color: #222; background: #fff; }
+table { border-collapse: collapse; margin: 0.5em 0 1.5em; }
+td, th { padding: 0.15em 0.8em 0.15em 0; text-align: left; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } tr:nth-child(even) { background: #f4f4f4; }
+img { max-width: 100%%; } figure { display: inline-block; margin: 0 1em 1em 0; max-width: 480px; vertical-align: top; }
+figcaption { font-size: 13px; color: #555; } h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 1.6em; }
+</style></head><body>
+<h1>%(title)s</h1>
+%(body)s
+</body></html>
+"""
+_PICTURES = (('scatter.gif', 'The validation embeddings over the run, with the class means of the training set.'),
+             ('losses.png', 'Losses. git floor: what the git term comes to when every sample lies on its center.'),
+             ('distances.png', 'Distances within and between the classes of the training set.'),
+             ('pairs.png', 'Distances of pairs of validation samples.'), ('confusion.png', 'Confusion matrix of the validation set.'))
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return '<td class="n">%.4g</td>' % value
+    return '<td class="n">%s</td>' % html.escape(str(value))
+
+
+def _table(rows, header=()):
+    head = '<tr>%s</tr>' % ''.join('<th class="n">%s</th>' % html.escape(name) for name in header) if header else ''
+    return '<table>%s%s</table>' % (head, ''.join('<tr>%s</tr>' % row for row in rows))
+
+
+def _pairs(values):
+    return _table('<td>%s</td>%s' % (html.escape(name), _cell(value)) for name, value in values.items())
+
+
+def _picture(path, caption):
+    with open(path, 'rb') as file:
+        content = base64.b64encode(file.read()).decode('ascii')
+    return '<figure><img alt="%s" src="data:image/%s;base64,%s"><figcaption>%s</figcaption></figure>' % (
+        html.escape(os.path.basename(path)), path.rsplit('.', 1)[1], content, html.escape(caption))
+
+
+class Report(Callback):
+    """Writes `report.html` at the end, after the callbacks whose files it shows. It holds its pictures and needs no network."""
+
+    def on_train_end(self, logs=None):
+        try:
+            self._write()
+        except (OSError, ValueError, KeyError) as error:
+            log.warning('no report.html: %s', error)
+
+    def _write(self):
+        run_dir = self.handle.run_dir
+        with open(os.path.join(run_dir, 'results.json'), encoding='utf-8') as file:
+            results = json.load(file)
+        with open(os.path.join(run_dir, 'history.jsonl'), encoding='utf-8') as file:
+            rows = [json.loads(line) for line in file]
+        folder = os.path.join(run_dir, 'plots')
+        pictures = [(os.path.join(folder, name), caption) for name, caption in _PICTURES]
+        last = sorted(glob.glob(os.path.join(folder, 'scatter-*.png')))[-1:]
+        pictures[1:1] = [(path, 'The same at the last measurement.') for path in last]
+        columns = [name for name in ('step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist',
+                                     'images_per_sec') if any(name in row for row in rows)]
+        body = ['<h2>Result</h2>', _pairs(results['final']),
+                '<h2>Pictures</h2>'] + [_picture(path, caption) for path, caption in pictures if os.path.exists(path)] + [
+                '<h2>Measurements</h2>', _table((''.join(_cell(row.get(name, '')) for name in columns) for row in rows), columns),
+                '<h2>Options</h2>', _pairs(results['options']), '<h2>Made by</h2>', _pairs(results['versions'])]
+        title = 'Git loss: %s, %s, %d steps' % (results['options']['dataset'], results['network'], results['final']['step'])
+        write_atomically(os.path.join(run_dir, 'report.html'), _PAGE % {'title': html.escape(title), 'body': '\n'.join(body)})

@@ -1,0 +1,224 @@
+"""Runs that are killed, signalled and starved, each started again by the same command: they end as if nobody had touched them."""
+import concurrent.futures
+import contextlib
+import errno
+import os
+import random
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+import survival
+import toys
+from callbacks.centers import CenterMeasurement
+from callbacks.evaluation import Evaluation
+from callbacks.history import History
+from gitloss.data import Split
+from test_callbacks import FakeHandle
+from test_checkpoints import Session
+from trainers import checkpoints, run
+
+STEPS, EVERY, SAVE_EVERY = 40, 10, 7
+
+
+def flags(folder, name):
+    return toys.flags_of(toys.options(folder, exp_save_dir=os.path.join(folder, name), steps=STEPS, update_centers=EVERY,
+                                      save_every=str(SAVE_EVERY), log_every=10))
+
+
+class Story:
+    """What came of all the runs of this file. They take a core each and mostly wait for one another's imports: two at a time."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        flags(folder, 'twin')  # the data is there before two want to write it
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for part in [pool.submit(part) for part in (self.kills, self.signals, self.twin, self.second_signal)]:
+                part.result()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def start(self, name, plan=None):
+        os.makedirs(self.path('of ' + name), exist_ok=True)
+        return survival.Run(flags(self.folder, name), self.path('of ' + name), plan)
+
+    def twin(self):
+        self.twin_status = self.start('twin').wait()
+
+    def kills(self):
+        """Half way through the manifest of the third checkpoint (steps 0, 7, 10); then at two instants that the seed chooses."""
+        chance = random.Random(4)
+        dying = self.start('killed', {'die_in_save': 3})
+        self.moments = [dying.marks.moment if dying.wait() == -signal.SIGKILL else None]
+        self.half_written = sorted(os.listdir(os.path.join(self.path('killed'), 'ckpt')))
+        for moment, count, span in (('step', chance.randrange(4, 12), 0.05), ('measurement', 1, 0.5)):
+            self.moments.append(self.start('killed', {}).kill(moment, count, chance.uniform(0, span)))
+        last = self.start('killed')
+        self.killed_status = last.wait(), last.printed()
+
+    def signals(self):
+        """SIGTERM in the first part, SIGINT in the second, then to the end."""
+        self.stopped = {}
+        for signum, step in ((signal.SIGTERM, 12), (signal.SIGINT, 9)):
+            one = self.start('signalled', {})
+            reached = one.until(lambda one=one, step=step: one.marks.count('step') > step)
+            one.send(signum)
+            status = one.wait()
+            newest = checkpoints.CheckpointStore(os.path.join(self.path('signalled'), 'ckpt')).newest()
+            self.stopped[signum] = reached, status, one.printed(), one.marks.count('step') - 1, newest.step
+        self.signalled_status = self.start('signalled').wait()
+
+    def second_signal(self):
+        """The fifth step takes minutes: the first signal is noted, the second does not wait for it."""
+        one = self.start('twice', {'sleep_in_step': 5})
+        one.until(lambda: one.marks.count('step') == 6)
+        one.send(signal.SIGTERM)
+        one.until(lambda: 'once more ends the process' in one.printed())
+        one.send(signal.SIGTERM)
+        self.twice = one.wait(), one.printed()
+
+
+@pytest.fixture(scope='module')
+def story(tmp_path_factory):
+    return Story(str(tmp_path_factory.mktemp('chaos')))
+
+
+def test_a_run_killed_three_times_ends_as_if_undisturbed(story):
+    """Weights, slots, centers, sums, callback states, history, scalars: equal to the last bit; no file too many or too few."""
+    assert story.twin_status == 0
+    assert story.killed_status[0] == 0, story.killed_status[1]
+    assert story.moments[0] == 'checkpoint write' and None not in story.moments
+    assert survival.differences(story.path('killed'), story.path('twin')) == []
+    assert [row['step'] for row in survival.history(story.path('killed'))] == [10, 20, 30, 40]
+
+
+def test_the_kill_in_the_checkpoint_left_half_of_it(story):
+    """It is no checkpoint by its name, and the next save cleared it away."""
+    assert story.half_written == ['step-00000000', 'step-00000007', 'step-00000010.tmp']
+    assert not [name for name in survival._files(story.path('killed')) if '.tmp' in name]
+
+
+def test_tensorboard_itself_reads_the_same_scalars(story):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    for name in ('killed', 'twin'):
+        events = accumulator.EventAccumulator(story.path(name), {'scalars': 0}).Reload()
+        assert {tag: {event.step: [event.value] for event in events.Scalars(tag)} for tag in events.Tags()['scalars']
+                } == survival.scalars(story.path(name))
+
+
+@pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_last_whole_step_and_says_so_in_a_line(story, signum, status):
+    reached, found, printed, step, saved = story.stopped[signum]
+    assert reached and found == status, printed
+    lines = printed.splitlines()
+    assert lines[-1] == 'trainers.run: stopped by %s' % signum.name
+    assert lines[-2].startswith('%s: saving after this step' % signum.name) or re.match('step ', lines[-2])
+    assert 'Traceback' not in printed and sum('stopped by' in line for line in lines) == 1
+    assert step % SAVE_EVERY == 0 or saved > 0
+    already = 0 if signum == signal.SIGTERM else story.stopped[signal.SIGTERM][4]
+    assert saved == already + step
+
+
+def test_a_run_stopped_by_signals_ends_as_if_undisturbed(story):
+    assert story.signalled_status == 0
+    assert survival.differences(story.path('signalled'), story.path('twin')) == []
+
+
+def test_the_second_signal_ends_the_process_at_once(story):
+    status, printed = story.twice
+    assert status == -signal.SIGTERM and 'Traceback' not in printed and 'stopped by' not in printed
+    newest = checkpoints.CheckpointStore(os.path.join(story.path('twice'), 'ckpt')).newest()
+    assert newest.step == 0  # of --save_every; the step that was under way is nobody's
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def full_disk(monkeypatch, where, room):
+    """From the call after `room` calls on, os.fsync fails for paths below a folder."""
+    calls, fsync = [], os.fsync
+
+    def failing(descriptor):
+        if os.readlink('/proc/self/fd/%d' % descriptor).startswith(where):
+            calls.append(descriptor)
+            if len(calls) > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fsync(descriptor)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', failing)
+        yield
+
+
+def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, capsys):
+    """Five flushes a checkpoint: three files, their folder, the one above. There is room for those of steps 0, 7 and 10, not later.
+    The run goes on to its end, those three stay, each loss is one line, and the status is 1. With room again the same command
+    finishes it, equal to an undisturbed run."""
+    arguments = flags(story.folder, 'starved')
+    folder = os.path.join(story.path('starved'), 'ckpt')
+    with full_disk(monkeypatch, folder, 15):
+        assert run.main(arguments) == 1
+    printed = capsys.readouterr().err
+    lost = re.findall(r'no checkpoint at step (\d+): .* No space left on device; the ones before stay', printed)
+    assert [int(step) for step in lost] == [14, 20, 21, 28, 30, 35, 40]
+    assert 'the last checkpoint could not be written' in printed and 'Traceback' not in printed
+    assert sorted(os.listdir(folder)) == ['step-00000000', 'step-00000007', 'step-00000010']
+    assert checkpoints.CheckpointStore(folder).newest().step == 10
+    assert run.main(arguments) == 0
+    assert survival.differences(story.path('starved'), story.path('twin')) == []
+
+
+# --- the checkpoints themselves --------------------------------------------------------------------------------------------------
+
+def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
+    """One is kept. That of step 20 is damaged, the run goes on from step 10 and saves 14, which must stay."""
+    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
+    with Session() as session:
+        session.save(store, 10)
+        kept = os.path.join(str(tmp_path), 'step-00000010')
+        shutil.copytree(kept, kept[:-2] + '20')  # by its manifest it is another step's
+        assert store.newest().step == 10
+        session.save(store, 14)
+        assert [os.path.basename(path) for path in store.paths()] == ['step-00000014', 'step-00000020']
+        assert store.newest().step == 14
+        session.save(store, 20)
+        assert [os.path.basename(path) for path in store.paths()] == ['step-00000020'] and store.newest().step == 20
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
+    """The same step is saved again: the old one is set aside, the kill comes before the new one is in its place."""
+    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
+
+    def rename(source, target, real=os.rename):
+        if source.endswith('.tmp'):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with Session() as session:
+        session.save(store, 5)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, 'rename', rename)
+            session.save(store, 5)
+        assert sorted(os.listdir(str(tmp_path))) == ['step-00000005.old', 'step-00000005.tmp'] and store.newest().step == 5
+        session.save(store, 6)
+        assert sorted(os.listdir(str(tmp_path))) == ['step-00000006']
+
+
+def test_a_measurement_that_is_broken_off_leaves_no_trace_in_the_state():
+    """What `state` gave before does not change with what comes after."""
+    history, centers = History(), CenterMeasurement(None)
+    before = history.state()['rows'], centers.state()
+    history.rows.append({'step': 1})
+    centers._inters.append(1.0)
+    assert before == ([], [])
+
+
+def test_a_run_continued_at_its_end_has_embeddings_to_draw():
+    split = Split(np.ones((6, 2), np.float32), np.zeros(6, np.int32))
+    evaluation, logs = Evaluation(split), {}
+    evaluation.handle = FakeHandle()
+    evaluation.on_train_end(logs)
+    assert evaluation.embeddings.shape == (6, 2) and evaluation.predictions.tolist() == [0] * 6 and logs == {}

@@ -1,0 +1,129 @@
+"""Pictures and the report, from arrays made up here; no TensorFlow."""
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from callbacks.base import Handle
+from callbacks.centers import CenterMeasurement
+from callbacks.evaluation import Evaluation
+from callbacks.history import History
+from callbacks.pictures import Pictures
+from callbacks.report import Report
+from gitloss import metrics, plots
+from gitloss.data import Split
+
+
+class FakeHandle(Handle):
+    num_classes, step = 3, 0
+
+    def __init__(self, run_dir):
+        self.run_dir = str(run_dir)
+
+
+def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0):
+    """A Pictures callback that saw measurements at `steps`, embeddings growing by the step; its history; the last logs."""
+    random = np.random.RandomState(0)
+    labels = (np.arange(60) % 3).astype(np.int32)
+    evaluation, centers, history = Evaluation(Split(None, labels)), CenterMeasurement(None), History()
+    pictures = Pictures(evaluation, centers, history)
+    pictures.handle = FakeHandle(tmp_path)
+    pictures.handle.step = step
+    pictures.on_train_begin({})
+    base = random.randn(3, dim)
+    logs = {}
+    for number, at in enumerate(steps, 1):
+        evaluation.embeddings = (at * (base[labels] + 0.1 * random.randn(60, dim))).astype(np.float32)
+        evaluation.predictions = labels
+        centers.means = at * base
+        logs = {'step': at, 'train_loss': 1.0 / at, 'valid_loss': 1.1 / at, 'valid_acc': 0.9,
+                'inter_cls_dist': 1.0 * at, 'intra_cls_dist': 0.1}
+        history.rows.append(logs)
+        pictures.on_epoch_end(number, logs)
+    return pictures, history, logs
+
+
+@pytest.mark.parametrize('dim', [1, 2, 5])
+def test_every_picture_of_a_run(tmp_path, dim):
+    pictures, _, logs = measured(tmp_path, dim=dim)
+    pictures.on_train_end(logs)
+    sizes = {name: Image.open(str(tmp_path / 'plots' / name)).size for name in os.listdir(str(tmp_path / 'plots')) if '.' in name}
+    scatters = {'scatter-%06d.png' % step: (720, 640) for step in (5, 10, 15)}
+    curves = {name: (720, 420) for name in ('losses.png', 'distances.png', 'pairs.png')}
+    confusion = sizes.pop('confusion.png')
+    assert sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)})) and min(confusion) >= 400
+    assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
+    assert not pictures._warned
+
+
+def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
+    """The embeddings grow to the last measurement: its extent is the half-width of all pictures drawn at the end."""
+    pictures, _, logs = measured(tmp_path)
+    limits = []
+    scatter = plots.scatter
+    monkeypatch.setattr(plots, 'scatter', lambda points, labels, means, title, limit: (
+        limits.append(limit), scatter(points, labels, means, title, limit))[1])
+    pictures.on_train_end(logs)
+    points = pictures._evaluation.embeddings
+    assert limits == [pytest.approx(1.08 * max(np.abs(points).max(), np.abs(pictures._centers.means).max()), rel=1e-6)] * 3
+
+
+def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
+    """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the animation has 5, 10, 15, 20."""
+    measured(tmp_path)
+    pictures, _, logs = measured(tmp_path, steps=(15, 20), step=10)
+    assert [step for step, _ in pictures._frames()] == [5, 10, 15, 20]
+    pictures.on_train_end(logs)
+    assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 4
+
+
+def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
+    (tmp_path / 'plots').write_text('a file where the folder should be')
+    with caplog.at_level('WARNING', logger='gitloss'):
+        pictures, _, logs = measured(tmp_path)
+        pictures.on_train_end(logs)
+    assert len(caplog.records) == 1 and caplog.records[0].message.startswith('no picture (scatter) at step 0: ')
+
+
+def test_principal_axes():
+    """Points along (3, 4, 0) / 5 with a little spread along the third axis: those two axes, largest entry positive."""
+    along, across = np.linspace(-5, 5, 11)[:, None], np.array([[0.1], [-0.1]] * 5 + [[0.0]])
+    points = 7.0 + along * np.array([[0.6, 0.8, 0.0]]) + across * np.array([[0.0, 0.0, 1.0]])
+    origin, axes = plots.principal_axes(points)
+    np.testing.assert_allclose(origin, points.mean(axis=0))
+    np.testing.assert_allclose(np.abs(axes[:, 0]), [0.6, 0.8, 0.0], atol=0.02)
+    assert axes[1, 0] > 0.79 and axes[2, 1] > 0.99
+
+
+def test_pair_distances():
+    """(0,0) and (3,4) of class 0: genuine 5. (0,1) of class 1: impostors |(0,0)-(0,1)| = 1 and |(3,4)-(0,1)| = sqrt(18)."""
+    genuine, impostor = metrics.pair_distances(np.array([[0, 0], [3, 4], [0, 1]], np.float32), np.array([0, 0, 1]))
+    np.testing.assert_allclose(genuine, [5.0])
+    np.testing.assert_allclose(sorted(impostor), [1.0, np.sqrt(18)])
+
+
+def test_report_holds_everything_and_needs_no_network(tmp_path):
+    pictures, history, logs = measured(tmp_path)
+    pictures.on_train_end(logs)
+    results = {'network': 'mnist_cnn', 'options': {'dataset': 'mnist', 'data_path': '<b>&'},
+               'versions': {'tensorflow': '2.21'}, 'final': logs}
+    (tmp_path / 'results.json').write_text(json.dumps(results))
+    (tmp_path / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in history.rows))
+    report = Report()
+    report.handle = pictures.handle
+    report.on_train_end(logs)
+    text = (tmp_path / 'report.html').read_text()
+    assert len(re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text)) == 6 == text.count('<img ')
+    assert 'http' not in text and '&lt;b&gt;&amp;' in text and '<title>Git loss: mnist, mnist_cnn, 15 steps</title>' in text
+    assert text.count('<tr>') == 6 + 4 + 2 + 1  # final metrics, header and measurements, options, versions
+
+
+def test_a_run_without_results_has_no_report_and_says_so(tmp_path, caplog):
+    report = Report()
+    report.handle = FakeHandle(tmp_path)
+    with caplog.at_level('WARNING', logger='gitloss'):
+        report.on_train_end({})
+    assert 'no report.html' in caplog.text and not (tmp_path / 'report.html').exists()

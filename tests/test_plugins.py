@@ -1,0 +1,140 @@
+"""--callbacks, and the example of docs/callbacks.md."""
+import json
+import os
+import re
+
+import pytest
+
+import toys
+from callbacks.base import Callback
+from callbacks.centers import CenterMeasurement
+from callbacks.checkpoint import Checkpoint
+from callbacks.history import History
+from callbacks.keras import KerasCallback
+from gitloss import data
+from gitloss.backend import keras
+from test_run import command
+from trainers import devices, plugins
+from trainers.trainer import Trainer
+
+MINE = '''
+from callbacks.base import Callback
+from gitloss.backend import keras
+
+class Plain(Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs['score'] = 1.0
+
+class Set(Callback):
+    def __init__(self, options, other=1):
+        self.steps = options.steps
+
+def listed():
+    return [Plain(), keras.callbacks.CSVLogger('log.csv')]
+
+def optional(options=None):
+    return Set(options)
+
+def without(other=3):
+    return Plain()
+
+def broken():
+    return 1 / 0
+
+def number():
+    return 3
+
+def board():
+    return [keras.callbacks.TensorBoard('x')]
+
+value = 3
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / 'my_gitloss_callbacks.py').write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return str(tmp_path / 'my_gitloss_callbacks.py')
+
+
+def load(entries, folder):
+    return plugins.load(entries, toys.options(folder, steps=7))
+
+
+def test_modules_files_functions_classes_and_lists(mine, tmp_path):
+    found = load('my_gitloss_callbacks:Plain, %s:listed,my_gitloss_callbacks:Set,my_gitloss_callbacks:optional,'
+                 'my_gitloss_callbacks:without' % mine, tmp_path)
+    assert [type(callback).__name__ for callback in found] == ['Plain', 'Plain', 'KerasCallback', 'Set', 'Set', 'Plain']
+    assert isinstance(found[2], KerasCallback) and isinstance(found[2].wrapped, keras.callbacks.CSVLogger)
+    assert (found[3].steps, found[4].steps) == (7, 7)
+    assert load('', tmp_path) == [] and all(isinstance(callback, Callback) for callback in found)
+
+
+@pytest.mark.parametrize('entry, said', [
+    ('my_gitloss_callbacks', 'expected module:factory or file.py:factory. Received: my_gitloss_callbacks'),
+    (':f', 'expected module:factory or file.py:factory. Received: :f'),
+    ('a:b c', 'expected module:factory or file.py:factory. Received: a:b c'),
+    ('no_such_module:f', 'expected a module that can be imported. Received: no_such_module:f, which gives ModuleNotFoundError: No module'),
+    ('/no/such/file.py:f', 'expected a module that can be imported. Received: /no/such/file.py:f, which gives FileNotFoundError: '),
+    ('my_gitloss_callbacks:nothing', 'expected a function or class of the module. Received: my_gitloss_callbacks:nothing, which has none'),
+    ('my_gitloss_callbacks:value', 'expected a function or class of the module. Received: my_gitloss_callbacks:value, which has none'),
+    ('my_gitloss_callbacks:broken', 'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which gives '
+                                    'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 23)'),
+    ('my_gitloss_callbacks:number', 'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives one refused: '
+                                    'callbacks: expected objects of callbacks.base.Callback'),
+    ('my_gitloss_callbacks:board', 'which gives one refused: callbacks: expected callbacks that can work in a graph-mode run. Received: '
+                                   'keras.TensorBoard; it wants'),
+])
+def test_a_mistake_is_one_line_that_names_the_entry(mine, tmp_path, entry, said):
+    with pytest.raises(ValueError, match=r'^--callbacks: expected [^\n]*$') as caught:
+        load(entry, tmp_path)
+    assert said in str(caught.value)
+
+
+@pytest.fixture(scope='module')
+def example(tmp_path_factory):
+    """The file of the documentation."""
+    with open(os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8') as file:
+        code = re.search(r'```python\n(.*?)```', file.read(), re.DOTALL).group(1)
+    path = tmp_path_factory.mktemp('docs') / 'separation.py'
+    path.write_text(code)
+    return path
+
+
+def test_the_example_of_the_documentation(example, tmp_path):
+    """Ten lines without blanks, docstring and import; the best is the largest so far, and comes back with a resume."""
+    lines = [line for line in example.read_text().splitlines() if line.strip() and '"""' not in line and 'import' not in line]
+    assert len(lines) <= 10
+
+    def fit(steps):
+        settings = toys.options(tmp_path, steps=steps)
+        dataset = data.load('mnist', settings.data_folder)
+        mine = plugins.load('%s:Separation' % example, settings)
+        Trainer(settings, dataset, [CenterMeasurement(dataset.train)] + mine + [History(), Checkpoint()], devices.choose(settings)).fit()
+        return mine[0].best
+
+    assert fit(8) <= fit(12)
+    with open(os.path.join(toys.options(tmp_path).run_dir, 'history.jsonl')) as file:
+        rows = [json.loads(line) for line in file]
+    found = [row['inter_cls_dist'] / row['intra_cls_dist'] for row in rows]
+    assert [row['inter_to_intra'] for row in rows] == found and len(found) == 3
+    assert [row['inter_to_intra_best'] for row in rows] == [max(found[:n]) for n in (1, 2, 3)]
+
+
+def test_the_commands_of_the_documentation(example, tmp_path):
+    """As typed, from the folder of the file: the example, a list beside it, and early stopping on what a callback logs: a
+    score that is always 1 is not better at the second measurement."""
+    (tmp_path / 'mine.py').write_text(MINE)
+    (tmp_path / 'separation.py').write_text(example.read_text())
+    settings = toys.options(tmp_path, callbacks='separation:Separation,mine.py:listed', early_stopping=1, monitor='score')
+    result = command(toys.flags_of(settings), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        rows = [json.loads(line) for line in file]
+    assert rows[-1]['step'] == 8 and 'stopping after step 8: keras.EarlyStopping, best score 1\n' in result.stderr
+    assert rows[-1]['inter_to_intra_best'] >= rows[-1]['inter_to_intra'] > 0
+    assert len((tmp_path / 'log.csv').read_text().splitlines()) == 3
+    refused = command(toys.flags_of(toys.options(tmp_path, callbacks='mine.py:nothing')), cwd=tmp_path)
+    assert (refused.returncode, refused.stderr) == (2, 'trainers.run: --callbacks: expected a function or class of the module. Received: '
+                                                       'mine.py:nothing, which has none called nothing\n')
