@@ -20,10 +20,10 @@ def write_atomically(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         if os.path.exists(temporary):
             os.remove(temporary)  # on a full disk every byte counts
-        raise
+        raise OSError(error.errno, error.strerror, path)
 
 
 class History(Callback):
@@ -53,7 +53,7 @@ class History(Callback):
         try:
             write_atomically(os.path.join(self.handle.run_dir, 'history.jsonl'), ''.join(json.dumps(row) + '\n' for row in self.rows))
         except OSError as error:
-            log.warning('history.jsonl could not be written: %s; the next measurement tries again', error)
+            log.warning('no history: %s; the next measurement tries again', error)
 
     def on_train_begin(self, logs=None):
         self._write()
