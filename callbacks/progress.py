@@ -15,6 +15,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record):
         tqdm.write(self.format(record), file=sys.stderr)
+        sys.stderr.flush()  # before Python 3.9 lines to a file or a pipe would wait for 8 KiB of them
 
 
 class Progress(Callback):

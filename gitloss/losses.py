@@ -21,7 +21,7 @@ from gitloss.backend import keras, tf
 
 FORMS = ('elementwise', 'pairwise')
 DISTANCES = ('euclidean', 'cosine')
-# Above this many floats a block of differences is processed in rows, so that it never exceeds max(batch^2, this).
+# Floats in a block of differences, which is processed at once: what the caches hold. Measured fastest of 2^14 to 2^24.
 _BLOCK_FLOATS = 1 << 20
 # Up to this many dimensions summing the differences directly beats a matrix product.
 _DIRECT_DIMENSIONS = 8
@@ -113,12 +113,11 @@ def _block_terms(embeddings, first_row, rows, form):
 
 
 def _direct_terms(embeddings, rows, form):
-    """Value and gradient sums in one pass over row blocks of at most max(batch^2, 2^20) floats."""
+    """Value and gradient sums in one pass over row blocks of 2^20 floats, or of one row if that is more."""
     batch, dim = embeddings.shape.as_list()
     block = 1  # an unknown batch goes row by row
     if batch is not None:
-        limit = max(batch * batch, _BLOCK_FLOATS)
-        block = max(r for r in range(1, batch + 1) if batch % r == 0 and (r == 1 or r * batch * dim <= limit))
+        block = max(r for r in range(1, batch + 1) if batch % r == 0 and (r == 1 or r * batch * dim <= _BLOCK_FLOATS))
     if block == batch:
         return _block_terms(embeddings, 0, rows, form)
     blocks = tf.reshape(embeddings, [-1, block, dim])

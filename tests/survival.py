@@ -142,7 +142,7 @@ class Run:
         command = ['-m', 'trainers.run'] if plan is None else [
             os.path.join(ROOT, 'tests', 'survival.py'), json.dumps(dict(plan, marks=os.path.join(folder, 'marks')))]
         with open(self._printed, 'wb') as file:
-            self.process = subprocess.Popen([python] + command + flags, cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT),
+            self.process = subprocess.Popen([python] + command + flags, cwd=ROOT, env=dict({k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}, PYTHONPATH=ROOT),
                                             stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
     def wait(self):

@@ -1,5 +1,8 @@
 """Callbacks without a model: a list of hooks fed by hand."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
 from gitloss.data import Split
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Recorder(Callback):
@@ -201,3 +206,12 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
     callback.on_train_begin({})
     callback.on_epoch_end(3, {'step': 15})
     assert [json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()] == [5, 10, 15]
+
+
+def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
+    """`os._exit`, as a kill, leaves what a process has not flushed: before Python 3.9 that would be all lines to anything but a terminal."""
+    code = ('import logging, os; from callbacks.progress import ConsoleHandler, log; log.addHandler(ConsoleHandler()); '
+            'log.setLevel(logging.INFO); log.info("step 1"); os._exit(0)')
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+    done = subprocess.run([sys.executable, '-c', code], env=dict(environment, PYTHONPATH=ROOT), stderr=subprocess.PIPE, timeout=120)
+    assert done.stderr.decode().splitlines() == ['step 1']

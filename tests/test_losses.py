@@ -502,9 +502,9 @@ def test_mean_drift_by_hand():
 
 @pytest.mark.parametrize('batch, block_floats', [(24, 24 * 24 * 2), (24, 1), (23, 1)])
 def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
-    """Blocks are the largest divisor r of the batch with r * batch * dim <= max(batch^2, block floats); dim 17.
+    """Blocks are the largest divisor r of the batch with r * batch * dim <= block floats, or single rows; dim 17.
 
-    24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: limit 576, r = 1. A prime batch: r = 1 as well.
+    24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: r = 1. A prime batch: r = 1 as well.
     """
     monkeypatch.setattr(losses, '_BLOCK_FLOATS', block_floats)
     x, labels, centers = _case(batch=batch, dim=17)

@@ -9,7 +9,7 @@ import toys
 from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
-from trainers import devices
+from trainers import checkpoints, devices
 from trainers.trainer import Trainer, TrainingError
 
 ADAM_SLOTS = ['beta1_power', 'beta2_power']
@@ -104,6 +104,32 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(tmp_path
     from callbacks.guards import LossGuard
     with pytest.raises(TrainingError, match=r'step \d+: expected a finite loss. Received: loss (nan|inf)'):
         trainer_of(toys.options(tmp_path, learning_rate=1e30), [LossGuard(), Checkpoint()]).fit()
+
+
+def test_labels_beyond_the_classes_are_refused_before_the_training(tmp_path):
+    settings = toys.options(tmp_path)
+    dataset = data.load('mnist', settings.data_folder)
+    with pytest.raises(ValueError, match=r'^labels of the training set: expected 0 to 2 for 3 classes\. Received: 0 to 3$'):
+        Trainer(settings, dataset._replace(num_classes=3), [], devices.choose(settings))
+
+
+def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_checkpoint(tmp_path):
+    """On a CPU the gather of the center finds it: at step 6 of batches of 16, the 5 * 16th sample of the stream is the first bad one."""
+    settings = toys.options(tmp_path, save_every='4')
+    dataset = data.load('mnist', settings.data_folder)
+    first = data.BatchStream(dataset.train, 16, settings.seed)
+    labels = dataset.train.labels.copy()
+    fine = set(np.concatenate([first.indices(step) for step in range(5)]))
+    bad = next(number for number in first.indices(5) if number not in fine)
+
+    class Spoil(Callback):
+        def on_train_begin(self, logs=None):
+            labels[bad] = 99
+
+    trainer = Trainer(settings, dataset._replace(train=data.Split(dataset.train.images, labels)), [Spoil()], devices.choose(settings))
+    with pytest.raises(TrainingError, match=r'^step 6: .*99.*\[0, 4\)'):
+        trainer.fit()
+    assert checkpoints.find(settings.run_dir, 'run').step == 4
 
 
 def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):

@@ -45,6 +45,10 @@ class Trainer(Handle):
         self.steps, self.every = options.steps, options.update_centers
         self.batch_size, self.num_classes = options.batch_size, dataset.num_classes
         self._options, self._dataset, self._device = options, dataset, device
+        low, high = dataset.train.labels.min(), dataset.train.labels.max()
+        if low < 0 or high >= dataset.num_classes:  # a CPU would say so at the step, other devices read nothing or zeros
+            raise ValueError('labels of the training set: expected 0 to %d for %d classes. Received: %d to %d'
+                             % (dataset.num_classes - 1, dataset.num_classes, low, high))
         self._versions = versions or {}
         self._callbacks = CallbackList(callbacks)
         self._graph, self._session = tf.Graph(), None
