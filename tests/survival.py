@@ -142,8 +142,13 @@ class Run:
         command = ['-m', 'trainers.run'] if plan is None else [
             os.path.join(ROOT, 'tests', 'survival.py'), json.dumps(dict(plan, marks=os.path.join(folder, 'marks')))]
         with open(self._printed, 'wb') as file:
-            self.process = subprocess.Popen([python] + command + flags, cwd=ROOT, env=dict({k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}, PYTHONPATH=ROOT),
-                                            stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            self.process = subprocess.Popen([python] + command + flags, cwd=ROOT, env=self._environment(), stdin=subprocess.DEVNULL,
+                                            stdout=file, stderr=file)
+
+    @staticmethod
+    def _environment():
+        """As on a machine where nobody has set PYTHONUNBUFFERED: what is printed must come out all the same."""
+        return dict({name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}, PYTHONPATH=ROOT)
 
     def wait(self):
         """The exit status; one that hangs is ended, and raises."""

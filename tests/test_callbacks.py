@@ -209,7 +209,7 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
 
 
 def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
-    """`os._exit`, as a kill, leaves what a process has not flushed: before Python 3.9 that would be all lines to anything but a terminal."""
+    """`os._exit`, as a kill, drops what is not flushed: before Python 3.9 that would be all lines to anything but a terminal."""
     code = ('import logging, os; from callbacks.progress import ConsoleHandler, log; log.addHandler(ConsoleHandler()); '
             'log.setLevel(logging.INFO); log.info("step 1"); os._exit(0)')
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}

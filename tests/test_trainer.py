@@ -127,7 +127,7 @@ def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_che
             labels[bad] = 99
 
     trainer = Trainer(settings, dataset._replace(train=data.Split(dataset.train.images, labels)), [Spoil()], devices.choose(settings))
-    with pytest.raises(TrainingError, match=r'^step 6: .*99.*\[0, 4\)'):
+    with pytest.raises(TrainingError, match=r'^step 6: .*99'):
         trainer.fit()
     assert checkpoints.find(settings.run_dir, 'run').step == 4
 

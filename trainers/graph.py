@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 
-from gitloss import data, heads, losses
+from gitloss import convolution, data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
 from trainers import schedules
@@ -43,9 +43,9 @@ def name_of(variable):
 
 
 class TrainingGraph:
-    """Builds into the current graph. Without `training` only what an evaluation needs is there."""
+    """Builds into the current graph, for `device`: cpu, gpu or npu. Without one only what an evaluation needs is there."""
 
-    def __init__(self, options, dataset, training=True):
+    def __init__(self, options, dataset, device=None):
         self._options = options
         self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
         self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
@@ -53,8 +53,8 @@ class TrainingGraph:
         shared = dict(form=options.git_loss_form, distance=options.distance)
         self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
         self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared)
-        if training:
-            self._build_training(dataset)
+        if device is not None:
+            self._build_training(dataset, device)
         self._build_evaluation()
 
     def _objective(self, embeddings, logits, labels):
@@ -76,13 +76,14 @@ class TrainingGraph:
             raise ValueError('--freeze: expected to leave a variable to train. Received: %r, which matches all' % self._options.freeze)
         return [variable for name, variable in weights.items() if name not in frozen]
 
-    def _build_training(self, dataset):
+    def _build_training(self, dataset, device):
         options = self._options
         stream = data.BatchStream(dataset.train, options.batch_size, options.seed)
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
         images, labels = self.iterator.get_next()
-        self.embeddings, logits = self.model(tf.cast(images, tf.float32))
+        with tf.get_default_graph().gradient_override_map(convolution.overrides(device)):
+            self.embeddings, logits = self.model(tf.cast(images, tf.float32))
         terms = self._objective(self.embeddings, logits, labels)
         accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
         self.global_step = tf.train.get_or_create_global_step()

@@ -93,7 +93,7 @@ class Trainer(Handle):
     def evaluate(self, checkpoint, measure):
         """Restores the weights of a checkpoint, whichever TensorFlow wrote it, and returns `measure(self)`."""
         with self._graph.as_default():
-            self._net = TrainingGraph(self._options, self._dataset, training=False)
+            self._net = TrainingGraph(self._options, self._dataset)
             saver = tf.train.Saver(self._net.model.weights + self._net.center_layer.weights)
             self._graph.finalize()
             with tf.Session(graph=self._graph, config=self._device.config) as self._session:
@@ -106,7 +106,7 @@ class Trainer(Handle):
         return self._callbacks.failures
 
     def _build(self):
-        self._net = TrainingGraph(self._options, self._dataset)
+        self._net = TrainingGraph(self._options, self._dataset, self._device.name)
         self._callbacks.build(self)
         self._saver = tf.train.Saver(tf.global_variables(), max_to_keep=None)
         self._initial = tf.global_variables_initializer()
