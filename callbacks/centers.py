@@ -6,6 +6,10 @@ import numpy as np
 from callbacks.base import Callback
 from gitloss import metrics
 
+# Embeddings up to this many bytes are kept for the second pass, which needs the means of the first; more are computed again, so that
+# memory stays O(classes x dim) for data sets of any size.
+_KEPT_BYTES = 256 << 20
+
 
 class CenterMeasurement(Callback):
     """At each measurement sweeps the training set: class means, intra- and inter-class distance.
@@ -25,31 +29,43 @@ class CenterMeasurement(Callback):
         self._split, self._init, self._reset, self._distance = split, init, reset, distance
         self._inters = []
 
-    def _sweep(self):
-        batches = [(embeddings, labels) for embeddings, _, labels, _ in self.handle.sweep(self._split)]
-        return tuple(np.concatenate(parts) for parts in zip(*batches))
+    def _batches(self):
+        return ((embeddings, labels) for embeddings, _, labels, _ in self.handle.sweep(self._split))
 
-    def _set_centers(self, embeddings, labels):
-        if self._distance == 'cosine':
-            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        means, counts = metrics.class_means(embeddings, labels, self.handle.num_classes)
-        self.handle.set_centers(np.where(counts[:, None] > 0, means, self.handle.centers()))
+    def _sweep(self, keep=0):
+        """(ClassSums of the embeddings, ClassSums of what centers are means of, the batches if they take at most `keep` bytes)."""
+        sums = metrics.ClassSums(self.handle.num_classes)
+        for_centers = metrics.ClassSums(self.handle.num_classes) if self._distance == 'cosine' else sums
+        kept, size = [], 0
+        for embeddings, labels in self._batches():
+            sums.add(embeddings, labels)
+            if for_centers is not sums:
+                for_centers.add(embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12), labels)
+            size += embeddings.nbytes
+            if size <= keep:
+                kept.append((embeddings, labels))
+            else:
+                kept.clear()
+        return sums, for_centers, kept if size <= keep else None
+
+    def _set_centers(self, sums):
+        self.handle.set_centers(np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers()))
 
     def on_train_begin(self, logs=None):
         if self._init == 'means' and self.handle.step == 0:
-            self._set_centers(*self._sweep())
+            self._set_centers(self._sweep()[1])
 
     def on_epoch_end(self, epoch, logs=None):
-        embeddings, labels = self._sweep()
-        means, counts = metrics.class_means(embeddings, labels, self.handle.num_classes)
-        self.means = np.where(counts[:, None] > 0, means, np.nan)
-        self._inters.append(metrics.inter_class_distance(means, counts))
-        logs['intra_cls_dist'] = metrics.intra_class_distance(embeddings, labels, means)
+        sums, for_centers, kept = self._sweep(_KEPT_BYTES)
+        means = sums.means()
+        self.means = np.where(sums.counts[:, None] > 0, means, np.nan)
+        self._inters.append(metrics.inter_class_distance(means, sums.counts))
+        logs['intra_cls_dist'] = metrics.intra_class_distance(self._batches() if kept is None else kept, means)
         logs['inter_cls_dist'] = self._inters[-1]
         logs['inter_cls_dist_running'] = float(np.mean(self._inters))
         logs['centers_moved'] = float(np.mean(self.handle.center_updates() > 0))
         if self._reset:
-            self._set_centers(embeddings, labels)
+            self._set_centers(for_centers)
 
     def state(self):
         return list(self._inters)  # as it is now: a measurement may yet be broken off

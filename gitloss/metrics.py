@@ -8,35 +8,54 @@ from __future__ import annotations
 import numpy as np
 
 
-def class_means(embeddings, labels, num_classes):
-    """Mean embedding of each class.
+class ClassSums:
+    """Sums per class over a stream of batches, in O(classes x dim) memory however many samples come.
 
     Args:
-      embeddings: float [n, dim].
-      labels: int [n] in [0, num_classes).
-      num_classes: number of rows wanted.
-
-    Returns:
-      (means float64 [num_classes, dim], counts int64 [num_classes]). A class without samples has count 0 and a mean of zeros.
+      num_classes: number of classes.
     """
-    counts = np.bincount(labels, minlength=num_classes)
-    sums = np.stack([np.bincount(labels, weights=column, minlength=num_classes) for column in np.asarray(embeddings).T], axis=1)
-    return sums / np.maximum(counts, 1)[:, None], counts
+
+    def __init__(self, num_classes):
+        self.counts = np.zeros(num_classes, np.int64)  # samples of each class so far
+        self._sums = None
+
+    def add(self, values, labels):
+        """Adds a batch: values float [n, dim], labels int [n] in [0, num_classes). Its cost does not depend on num_classes."""
+        if self._sums is None:
+            self._sums = np.zeros((len(self.counts), values.shape[1]), np.float64)
+        order = np.argsort(labels, kind='stable')
+        present, first = np.unique(labels[order], return_index=True)
+        self._sums[present] += np.add.reduceat(values[order], first, axis=0, dtype=np.float64)
+        self.counts[present] += np.diff(np.append(first, len(labels)))
+
+    def means(self):
+        """float64 [num_classes, dim]; zeros for a class without samples."""
+        return self._sums / np.maximum(self.counts, 1)[:, None]
 
 
-def intra_class_distance(embeddings, labels, means):
-    """Mean over the classes present of the mean Euclidean distance of their samples to the class mean."""
-    counts = np.bincount(labels, minlength=len(means))
-    distances = np.linalg.norm(np.asarray(embeddings, np.float64) - means[labels], axis=1)
-    sums = np.bincount(labels, weights=distances, minlength=len(means))
-    return float(np.mean(sums[counts > 0] / counts[counts > 0]))
+def intra_class_distance(batches, means):
+    """Mean over the classes present of the mean Euclidean distance of their samples to the class mean.
+
+    Args:
+      batches: an iterable of (embeddings float [n, dim], labels int [n]).
+      means: float64 [classes, dim].
+    """
+    distances = ClassSums(len(means))
+    for embeddings, labels in batches:
+        distances.add(np.linalg.norm(embeddings - means[labels], axis=1)[:, None], labels)
+    return float(np.mean(distances.means()[distances.counts > 0]))
 
 
-def inter_class_distance(means, counts):
-    """Mean Euclidean distance over all pairs of means of the classes that have samples; 0 for fewer than two of them."""
+def inter_class_distance(means, counts, most=2000):
+    """Mean Euclidean distance over all pairs of means of the classes that have samples; 0 for fewer than two of them.
+
+    Of more than `most` such classes as many are taken, evenly spaced by number: all pairs of a million classes would take days.
+    """
     present = means[counts > 0]
     if len(present) < 2:
         return 0.0
+    if len(present) > most:
+        present = present[np.linspace(0, len(present) - 1, most).astype(int)]
     total = sum(float(np.linalg.norm(present[i + 1:] - present[i], axis=1).sum()) for i in range(len(present) - 1))
     return total / (len(present) * (len(present) - 1) / 2)
 

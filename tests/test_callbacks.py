@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from callbacks import centers
 from callbacks.base import Callback, CallbackList, Handle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
@@ -133,6 +134,22 @@ def test_center_measurement():
     again = CenterMeasurement(split)
     again.load_state(json.loads(json.dumps(callback.state())))
     assert again.state() == [4.0, 8.0]
+
+
+def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
+    """The same numbers from two sweeps as from one: 10 samples of 2 floats in batches of 4 take 80 bytes, 79 may be kept."""
+    split = Split(np.random.RandomState(0).randn(10, 2).astype(np.float32), (np.arange(10) % 3).astype(np.int32))
+    found = []
+    for kept, sweeps in ((80, 1), (79, 2)):
+        monkeypatch.setattr(centers, '_KEPT_BYTES', kept)
+        callback, logs, made = CenterMeasurement(split), {}, []
+        callback.handle = FakeHandle()
+        sweep = callback.handle.sweep
+        callback.handle.sweep = lambda split, sweep=sweep, made=made: made.append(split) or sweep(split)
+        callback.on_epoch_end(1, logs)
+        assert len(made) == sweeps
+        found.append(logs)
+    assert found[0] == found[1]
 
 
 def test_centers_are_set_to_the_class_means():
