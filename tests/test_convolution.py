@@ -40,8 +40,8 @@ def test_only_tensorflow_1_on_a_cpu_needs_them():
 @pytest.mark.parametrize('model, optimizer, rate, allowed', [('mnist_cnn', 'momentum', 0.01, 1e-3), ('lenet_pp', 'momentum', 0.01, 1e-3),
                                                              ('mnist_cnn', 'adam', 1e-3, 0.02)])
 def test_the_loss_curve_is_that_of_the_plain_gradients(tmp_path, monkeypatch, model, optimizer, rate, allowed):
-    """100 steps from one seed. Sums in another order differ by some 1e-7: the first steps show nothing else. Then training multiplies them. Adam divides by the size of the
-    gradient: where that is nearly nothing, rounding alone decides the direction of a whole step, and the curves part a little."""
+    """100 steps from one seed. Sums in another order differ by some 1e-7: the first steps show nothing else. Then training multiplies
+    it; with Adam more, which divides by the size of the gradient: where that is nearly nothing, rounding decides a whole step."""
     class Losses(Callback):
         def __init__(self):
             self.seen = []

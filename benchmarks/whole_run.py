@@ -1,0 +1,211 @@
+"""Where the wall time of a whole run goes, and what its parts cost.
+
+    python benchmarks/whole_run.py [--json=FILE] [--without=Class,Class] [--flag=value ...]
+    python benchmarks/whole_run.py --rounds=3 --compare=TensorBoard,Pictures,Report --steps=1000
+
+Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around every callback's hook, every step,
+sweep and checkpoint. Time spent in one of them inside another counts for the inner one only. Before and after it, in the same process,
+the bare step (the training operation alone, nothing fetched) and the bare forward pass are measured: the least the job can take.
+`--compare` runs with and without the callbacks named, in turns, a process each: the difference of the medians of wall time.
+"""
+import argparse
+import collections
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+BEGIN = time.monotonic()
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HOOKS = ('build', 'fetches', 'on_train_begin', 'on_train_batch_begin', 'on_train_batch_end', 'on_epoch_begin', 'on_epoch_end', 'on_rewind',
+         'on_train_end', 'close', 'state', 'load_state')
+SEEING = ('TensorBoard', 'Pictures', 'Report')
+
+
+class Account:
+    """Seconds by name; what an inner name takes is not counted for the outer one."""
+
+    def __init__(self):
+        self.seconds, self.calls = collections.Counter(), collections.Counter()
+        self._inner = [0.0]
+
+    @contextlib.contextmanager
+    def of(self, name):
+        start = time.perf_counter()
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            self.seconds[name] += elapsed - self._inner.pop()
+            self.calls[name] += 1
+            self._inner[-1] += elapsed
+
+    def around(self, owner, attribute, name):
+        function = getattr(owner, attribute)
+
+        def timed(*args, **keywords):
+            with self.of(name):
+                return function(*args, **keywords)
+        setattr(owner, attribute, timed)
+
+
+def _bare(settings):
+    """(ms of the training operation alone, ms of a forward pass of one batch)."""
+    from gitloss import data
+    from gitloss.backend import tf
+    from trainers import devices
+    from trainers.graph import TrainingGraph
+    dataset, device = data.load(settings.dataset, settings.data_folder), devices.choose(settings)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, dataset, device=device.name)
+        initial = tf.global_variables_initializer()
+        with tf.Session(config=device.config) as session:
+            session.run(initial)
+            session.run(net.iterator.initializer, {net.first_step: 0})
+            images, labels, _ = next(data.padded_batches(dataset.train, settings.batch_size))
+            step = session.make_callable(net.train_op)
+            forward = session.make_callable(net.eval_fetches['embeddings'].op, feed_list=[net.eval_images])
+            results = []
+            for call in (step, lambda: forward(images)):
+                times = []
+                for _ in range(50):
+                    start = time.perf_counter()
+                    call()
+                    times.append(time.perf_counter() - start)
+                results.append(statistics.median(times[10:]))
+    return results
+
+
+def _instrument(account, run, without, first):
+    from gitloss import data
+    from trainers import checkpoints
+    from trainers.trainer import Trainer
+    build_callbacks = run.build_callbacks
+
+    def build(*args):
+        chosen = [one for one in build_callbacks(*args) if type(one).__name__ not in without]
+        for one in chosen:
+            for hook in HOOKS:
+                account.around(one, hook, type(one).__name__)
+        return chosen
+    run.build_callbacks = build
+    account.around(data, 'load', 'load the data')
+    for name, label in (('_build', 'build the graph'), ('_initialise', 'start the session'), ('_train_step', 'steps, the trainer\'s part')):
+        account.around(Trainer, name, label)
+    account.around(checkpoints.CheckpointStore, 'save', 'Checkpoint')
+    sweep, initialise, step = Trainer.sweep, Trainer._initialise, Trainer._train_step
+
+    def timed_sweep(trainer, split, with_losses=False):
+        walk = sweep(trainer, split, with_losses)
+        while True:
+            with account.of('sweeps'):
+                batch = next(walk, None)
+            if batch is None:
+                return
+            yield batch
+    Trainer.sweep = timed_sweep
+
+    def timed_session(trainer):
+        initialise(trainer)
+        session = trainer._session.run
+
+        def timed(*args, **keywords):
+            with account.of('steps, in TensorFlow') if account.inside_step else contextlib.nullcontext():
+                return session(*args, **keywords)
+        trainer._session.run = timed
+
+    def timed_step(trainer):
+        account.inside_step = True
+        try:
+            step(trainer)
+        finally:
+            account.inside_step = False
+        first.setdefault('step', time.monotonic() - BEGIN)
+    Trainer._initialise, Trainer._train_step = timed_session, timed_step
+
+
+def measure(arguments, rest):
+    sys.path.insert(0, ROOT)
+    account, first = Account(), {}
+    account.inside_step = False
+    with account.of('import'):
+        from gitloss.backend import tf
+        from trainers import options, run, trainer  # noqa: F401
+    without = [name for name in arguments.without.split(',') if name]
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ['--flagfile=' + os.path.join(ROOT, 'flags', 'full.cfg'), '--exp_save_dir=' + os.path.join(folder, 'run')] + rest
+        settings = options.parse(flags)
+        imported = time.monotonic() - BEGIN
+        bare = [] if arguments.case else [_bare(settings)]
+        lost = time.monotonic() - BEGIN - imported
+        _instrument(account, run, without, first)
+        if run.main(flags):
+            raise SystemExit('the run failed')
+        total = time.monotonic() - BEGIN - lost
+        bare += [] if arguments.case else [_bare(settings)]
+    result = {'total': total, 'first step': first['step'] - lost, 'tensorflow': tf.__version__, 'steps': settings.steps,
+              'seconds': dict(account.seconds), 'calls': dict(account.calls)}
+    if bare:
+        step, forward = (statistics.mean(pair) for pair in zip(*bare))
+        batches = account.calls['sweeps']  # one more call than batches ends each sweep; that is below the clock's noise
+        result.update(bare_step=step, bare_forward=forward, least=settings.steps * step + batches * forward, sweep_batches=batches)
+    return result
+
+
+def _print(result):
+    total = result['total']
+    print('TensorFlow %s: %d steps, %.0f s in all, %.1f s to the first step'
+          % (result['tensorflow'], result['steps'], total, result['first step']))
+    print('bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of sweeps take %.0f s at least; the run took %.3f times '
+          'that\n' % (result['bare_step'] * 1e3, result['bare_forward'] * 1e3, result['steps'], result['sweep_batches'], result['least'],
+             total / result['least']))
+    print('| part | seconds | share of the run |\n|---|---|---|')
+    seconds = collections.Counter(result['seconds'])
+    seconds['everything else'] = total - sum(seconds.values())
+    for name, value in seconds.most_common():
+        print('| %s | %.2f | %.2f %% |' % (name, value, 100 * value / total))
+    for name, parts in (('TensorBoard, pictures and report together', SEEING), ('checkpoints', ('Checkpoint',))):
+        together = sum(seconds[part] for part in parts)
+        print('| *%s* | %.2f | %.2f %% |' % (name, together, 100 * together / total))
+
+
+def compare(arguments, rest):
+    totals = collections.OrderedDict((without, []) for without in ('', arguments.compare))
+    for _ in range(arguments.rounds):
+        for without in totals:
+            done = subprocess.run([sys.executable, os.path.abspath(__file__), '--case', '--without=' + without] + rest,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+            totals[without].append(json.loads(done.stdout.decode().splitlines()[-1])['total'])
+            print('%-40s %.1f s' % ('without ' + without if without else 'with everything', totals[without][-1]), file=sys.stderr, flush=True)
+    everything, less = (statistics.median(values) for values in totals.values())
+    print('with everything %.1f s, without %s %.1f s: they cost %.2f %%'
+          % (everything, arguments.compare, less, 100 * (everything / less - 1)))
+    return {'with': totals[''], 'without': totals[arguments.compare]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--json')
+    parser.add_argument('--without', default='')
+    parser.add_argument('--compare')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--case', action='store_true', help=argparse.SUPPRESS)
+    arguments, rest = parser.parse_known_args()
+    result = compare(arguments, rest) if arguments.compare else measure(arguments, rest)
+    if arguments.case:
+        print(json.dumps(result))
+    elif not arguments.compare:
+        _print(result)
+    if arguments.json:
+        with open(arguments.json, 'w') as file:
+            json.dump(result, file, indent=1)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
