@@ -181,7 +181,7 @@ def compare(arguments, rest):
             done = subprocess.run([sys.executable, os.path.abspath(__file__), '--case', '--without=' + without] + rest,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
             totals[without].append(json.loads(done.stdout.decode().splitlines()[-1])['total'])
-            print('%-40s %.1f s' % ('without ' + without if without else 'with everything', totals[without][-1]), file=sys.stderr, flush=True)
+            print('without %-35s %.1f s' % (without or 'nothing', totals[without][-1]), file=sys.stderr, flush=True)
     everything, less = (statistics.median(values) for values in totals.values())
     print('with everything %.1f s, without %s %.1f s: they cost %.2f %%'
           % (everything, arguments.compare, less, 100 * (everything / less - 1)))
