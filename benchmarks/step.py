@@ -60,7 +60,7 @@ def _ours(steps):
         settings = options.Options(steps=steps + 15, update_centers=steps + 15, evaluate=False, exp_save_dir=folder, device='cpu')
         dataset = data.load(settings.dataset, settings.data_folder)
         clock = Clock()
-        callbacks = run.build_callbacks(settings, dataset, {}, []) + [clock]
+        callbacks = run.build_callbacks(settings, dataset, {'versions': {}, 'device': 'cpu'}, []) + [clock]
         Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()
     return statistics.median(b - a for a, b in zip(clock.ends[14:], clock.ends[15:])) * 1e3
 
