@@ -1,6 +1,7 @@
 """Pictures of the embeddings while they form, and of the run when it is over."""
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 
@@ -18,19 +19,25 @@ class Pictures(Callback):
     """`plots/scatter-<step>.png` at each measurement: validation embeddings, and the class means of the training set.
 
     At the end the scatters are drawn again with one pair of axes for the whole run, and beside them `scatter.gif`, `losses.png`,
-    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs) and `confusion.png`. Embeddings of
-    more than two dimensions are projected on their two principal axes, at the end for all pictures on those of the last measurement.
-    What is drawn again lies in `plots/frames/`, so that a continued run has it too. A failing plot warns once and never stops the
-    training.
+    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png`, and `tsne.png` of the
+    last measurement if asked for. Embeddings of more than two dimensions are projected on their two principal axes, at the end for all
+    pictures on those of the last measurement. What is drawn again lies in `plots/frames/`, so that a continued run has it too. A failing
+    plot warns once and never stops the training.
 
     Args:
       evaluation: the callback that holds `embeddings`, `labels` and `predictions` of the measurement.
       centers: the callback that holds the class `means`.
       history: the callback that holds the `rows` of all measurements.
+      projection: "pca", or "tsne" for that picture besides.
+
+    Raises:
+      ValueError: "tsne" without scikit-learn.
     """
 
-    def __init__(self, evaluation, centers, history):
-        self._evaluation, self._centers, self._history = evaluation, centers, history
+    def __init__(self, evaluation, centers, history, projection='pca'):
+        if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
+            raise ValueError('--projection: expected scikit-learn to be installed for tsne. Received: none; pip install scikit-learn')
+        self._evaluation, self._centers, self._history, self._projection = evaluation, centers, history, projection
         self._limit = 0.0
         self._warned = False
 
@@ -93,6 +100,8 @@ class Pictures(Callback):
         if self._evaluation.embeddings is not None:
             self._guarded('pairs', self._draw_pairs)
             self._guarded('confusion', self._draw_confusion)
+            if self._projection == 'tsne':
+                self._guarded('t-SNE', self._draw_tsne)
 
     def _draw_run(self):
         frames = []
@@ -125,6 +134,18 @@ class Pictures(Callback):
     def _draw_pairs(self):
         genuine, impostor = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
         _save(plots.distances(genuine, impostor), self._path('pairs.png'))
+
+    def _draw_tsne(self):
+        """Neighbours stay neighbours, distances between groups mean nothing; that is why it is no substitute for the scatter."""
+        from sklearn.manifold import TSNE
+        points, means = self._evaluation.embeddings[:_POINTS], self._centers.means
+        there = np.isfinite(means).all(axis=1)
+        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init='pca' if points.shape[1] > 1 else 'random', learning_rate=200.0,
+                     random_state=0).fit_transform(np.concatenate([points, means[there]]).astype(np.float32))
+        marks = np.full((len(means), 2), np.nan)
+        marks[there] = plane[len(points):]
+        _save(plots.scatter(plane[:len(points)], self._evaluation.labels[:_POINTS], marks,
+                            't-SNE of %d-dimensional embeddings' % points.shape[1]), self._path('tsne.png'))
 
     def _draw_confusion(self):
         _save(plots.confusion(self._evaluation.labels, self._evaluation.predictions, self.handle.num_classes),

@@ -26,7 +26,8 @@ figcaption { font-size: 13px; color: #555; } h1 { font-size: 22px; } h2 { font-s
 _PICTURES = (('scatter.gif', 'The validation embeddings over the run, with the class means of the training set.'),
              ('losses.png', 'Losses. git floor: what the git term comes to when every sample lies on its center.'),
              ('distances.png', 'Distances within and between the classes of the training set.'),
-             ('pairs.png', 'Distances of pairs of validation samples.'), ('confusion.png', 'Confusion matrix of the validation set.'))
+             ('pairs.png', 'Distances of pairs of validation samples.'), ('confusion.png', 'Confusion matrix of the validation set.'),
+             ('tsne.png', 'The validation embeddings by t-SNE: who is whose neighbour; distances between groups mean nothing.'))
 
 
 def _cell(value):

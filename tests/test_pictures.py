@@ -24,12 +24,12 @@ class FakeHandle(Handle):
         self.run_dir = str(run_dir)
 
 
-def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0):
+def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
     """A Pictures callback that saw measurements at `steps`, embeddings growing by the step; its history; the last logs."""
     random = np.random.RandomState(0)
     labels = (np.arange(60) % 3).astype(np.int32)
     evaluation, centers, history = Evaluation(Split(None, labels)), CenterMeasurement(None), History()
-    pictures = Pictures(evaluation, centers, history)
+    pictures = Pictures(evaluation, centers, history, projection)
     pictures.handle = FakeHandle(tmp_path)
     pictures.handle.step = step
     pictures.on_train_begin({})
@@ -57,6 +57,30 @@ def test_every_picture_of_a_run(tmp_path, dim):
     assert sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)})) and min(confusion) >= 400
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
     assert not pictures._warned
+
+
+def test_tsne_of_the_last_measurement(tmp_path):
+    """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbour of every point is of its class, and so is its center."""
+    pytest.importorskip('sklearn')
+    drawn = []
+    pictures, _, logs = measured(tmp_path, dim=5, projection='tsne')
+    scatter = plots.scatter
+    try:
+        plots.scatter = lambda *arguments: (drawn.append(arguments[:3]), scatter(*arguments))[1]
+        pictures.on_train_end(logs)
+    finally:
+        plots.scatter = scatter
+    points, labels, means = drawn[-1]
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(len(points))
+    assert np.array_equal(labels[apart.argmin(axis=1)], labels)
+    assert np.array_equal(labels[np.linalg.norm(points[:, None] - means[None], axis=2).argmin(axis=0)], [0, 1, 2])
+    assert Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not pictures._warned
+
+
+def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='^--projection: expected scikit-learn'):
+        measured(tmp_path, projection='tsne')
 
 
 def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):

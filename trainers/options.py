@@ -105,6 +105,8 @@ class Options:
     ckpt_path: str = _option('', 'A checkpoint folder; evaluation only (trainers.evaluate).', 'output')
     keep_checkpoints: int = _option(3, 'Newest checkpoints to keep; the best one by valid_acc is kept besides.', 'output', low=1)
     log_every: int = _option(100, 'Steps between two progress lines where stderr is no terminal.', 'output', low=1)
+    projection: str = _option('pca', 'Pictures of embeddings of more than two dimensions: pca, the two principal axes; tsne: a t-SNE of '
+                              'the last measurement besides (needs scikit-learn).', 'output', choices=('pca', 'tsne'))
     tf_logs: bool = _option(False, 'Show TensorFlow\'s own log and warnings.', 'output')
 
     def __post_init__(self):

@@ -64,7 +64,8 @@ def build_callbacks(options, dataset, facts, header):
     if not options.evaluate:
         return [guard] + extra + writers + [Checkpoint()]
     # The checkpoint comes last: a run that is killed before it makes all of the measurement again.
-    return [guard, centers, evaluation] + extra + writers + [Pictures(evaluation, centers, history), Checkpoint(), Report()]
+    return [guard, centers, evaluation] + extra + writers + [Pictures(evaluation, centers, history, options.projection),
+                                                        Checkpoint(), Report()]
 
 
 def train(options):

@@ -13,7 +13,7 @@ log = logging.getLogger('gitloss')
 _LOCK = 'run.lock'
 # Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on.
 _FREE = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs',
-         'device', 'on_nan', 'max_loss', 'early_stopping'}
+         'projection', 'device', 'on_nan', 'max_loss', 'early_stopping'}
 
 
 def differing_flags(saved, now):
