@@ -29,6 +29,8 @@ class Pictures(Callback):
       history: the callback that holds the `rows` of all measurements.
     """
 
+    chief_only = True
+
     def __init__(self, evaluation, centers, history):
         self._evaluation, self._centers, self._history = evaluation, centers, history
         self._limit = 0.0

@@ -1,0 +1,355 @@
+"""Several workers as one: N of them with batch B / N train as one with batch B.
+
+What every worker must do alike goes through a Group: values of all are gathered, gradients are summed, the chief's variables and
+decisions reach everybody. `OneWorker` does nothing at all, `Collectives` is TensorFlow's own engine: a ring over gRPC, NCCL between GPUs.
+Who takes part is said by TF_CONFIG, as TFJob, Slurm scripts and hand-made clusters set it.
+"""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+
+import numpy as np
+
+from gitloss.backend import tf
+from trainers.options import one_line
+
+log = logging.getLogger('gitloss')
+_BUCKET_BYTES = 64 << 20  # gradients go in reductions of up to so many: few enough to pay no latency, small enough to hold twice
+_LETTER_WORDS = 1 << 14   # a decision of the chief travels in letters of 64 KiB, of one static shape
+_START_FACTOR = 10        # pods and imports take their time: at the start the limit is so many times --collective_timeout
+_LEADER = '/job:worker/replica:0/task:0'
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+         tf.errors.InternalError)
+
+
+class WorkerLost(RuntimeError):
+    """Another worker has ended or does not answer, in one line."""
+
+
+class OneWorker:
+    """The trivial group. The graph gets no operation of it, a step no cost."""
+
+    rank, size, is_chief = 0, 1, True
+
+    def all_gather(self, tensor):
+        """[rows, ...] of this worker -> [size * rows, ...] of all in the order of rank.
+
+        Its gradient is this worker's rows of the incoming one: right where every worker computes the whole loss of what was gathered
+        and the gradients of the weights are then summed.
+        """
+        return tensor
+
+    def all_reduce(self, tensors):
+        """A list of float32 tensors -> the list of their sums over the workers."""
+        return tensors
+
+    def build(self, variables):
+        """Creates what `agree` and the methods below it need. `variables`: what makes a worker the replica of another."""
+
+    def session(self, graph, config):
+        return tf.Session(graph=graph, config=config)
+
+    def run(self, session, fetches, feeds=None, wish=(), what=''):
+        """A `session.run` that all workers make together. `wish`: numbers from 0 on. Returns (values, the largest wishes of all)."""
+        return session.run(fetches, feeds), wish
+
+    def decide(self, session, decision):
+        """What `decision()`, JSON values, returns on the chief. Its ValueError is raised on every worker."""
+        return decision()
+
+    def spread(self, session):
+        """Gives every worker the chief's values of all variables."""
+
+    def check_replicas(self, session, step):
+        """Raises WorkerLost where the variables of two workers differ."""
+
+    def finish(self, session):
+        """Waits for the others at the end, so that none leaves while another still reads from it."""
+
+    def close(self, session):
+        if session is not None:
+            session.close()
+
+
+class Workers(OneWorker):
+    """What is the same whatever carries the values. An engine adds `all_gather`, `all_reduce`, `broadcast` and `session`.
+
+    Args:
+      rank, size: which one of how many.
+      timeout: seconds without a word after which the process ends: a hung peer cannot be told from a slow one otherwise, and a
+        collective operation cannot be cancelled on all TensorFlows.
+      addresses: "host:port" of each worker, to say which of them is silent.
+    """
+
+    def __init__(self, rank, size, timeout, addresses=()):
+        self.rank, self.size, self.is_chief = rank, size, rank == 0
+        self._timeout, self._addresses = timeout, addresses
+        self._factor = _START_FACTOR
+        self._deadline, self._what, self._status = None, 'start', 1
+        threading.Thread(target=self._watch, name='gitloss watchdog', daemon=True).start()
+
+    def broadcast(self, variables):
+        """An op that gives `variables` the chief's values on every worker."""
+        raise NotImplementedError
+
+    # --- what all decide alike ----------------------------------------------------------------------------------------------
+
+    def build(self, variables):
+        self._names = [variable.name.split(':')[0] for variable in variables]
+        self._wish = tf.placeholder(tf.int32, [1, 2], name='wish')
+        self._wishes = self.all_gather(self._wish)
+        with tf.device('/cpu:0'):
+            self._sums = self.all_gather(tf.stack([_checksum(variable) for variable in variables])[None, :])
+            self._letter = tf.placeholder(tf.int32, [_LETTER_WORDS], name='letter')
+            mail = tf.get_variable('mail', [_LETTER_WORDS], tf.int32, tf.zeros_initializer(), trainable=False, use_resource=True,
+                                   collections=[tf.GraphKeys.LOCAL_VARIABLES])
+            self._write, self._read = tf.assign(mail, self._letter), mail.read_value()
+        self._post, self._spread = self.broadcast([mail]), self.broadcast(variables)
+
+    def run(self, session, fetches, feeds=None, wish=(0, 0), what=''):
+        feeds = dict(feeds or {})
+        feeds[self._wish] = [wish]
+        values, wishes = self._run(session, [fetches, self._wishes], feeds, what)
+        return values, [int(value) for value in np.max(wishes, axis=0)]
+
+    def _run(self, session, fetches, feeds=None, what=''):
+        self._what = what or self._what
+        self._deadline = time.monotonic() + self._timeout * self._factor
+        try:
+            return session.run(fetches, feeds)
+        except _LOST as error:
+            raise WorkerLost(self._lost(one_line(error.message.splitlines()[0] if error.message else type(error).__name__, 160)))
+        finally:
+            self._deadline = None
+
+    def _share(self, session, value):
+        """The chief's JSON value, on every worker. The first word says how long it is."""
+        text = json.dumps(value).encode('utf-8') if self.is_chief else b''
+        words = np.frombuffer(len(text).to_bytes(4, 'little') + text + bytes(-len(text) % 4), '<i4')
+        received = np.zeros(0, np.int32)
+        while not len(received) or 4 + received[0] > received.nbytes:
+            letter = words[len(received):len(received) + _LETTER_WORDS]
+            session.run(self._write, {self._letter: np.pad(letter, (0, _LETTER_WORDS - len(letter)), 'constant')})
+            self._run(session, self._post)
+            received = np.concatenate([received, session.run(self._read)])
+        return json.loads(received.astype('<i4').tobytes()[4:4 + int(received[0])].decode('utf-8'))
+
+    def decide(self, session, decision):
+        made, error = None, None
+        if self.is_chief:
+            try:
+                made = decision()
+            except ValueError as problem:
+                error = problem
+        shared = self._share(session, [made, error and str(error)])
+        self._factor = 1  # all are here
+        if shared[1]:
+            raise error or ValueError(shared[1])
+        return made if self.is_chief else shared[0]
+
+    def spread(self, session):
+        self._run(session, self._spread)
+
+    def check_replicas(self, session, step):
+        sums = self._run(session, self._sums, what='step %d' % step)
+        others = np.argwhere(sums != sums[0])
+        if len(others):
+            rank, place = others[0]
+            raise WorkerLost('step %d: expected the same variables on all %d workers. Received: another %s on worker %d than on worker 0'
+                             % (step, self.size, self._names[place], rank))
+
+    def finish(self, session):
+        self._status = 0  # the training is over: who does not come any more costs nothing
+        try:
+            self._run(session, self._post, what='end')
+        except WorkerLost:
+            pass
+
+    def close(self, session):
+        self._what, self._deadline = '', time.monotonic() + self._timeout  # it may wait for a peer that is gone
+        super().close(session)
+        self._deadline = None
+
+    # --- when a worker is lost ----------------------------------------------------------------------------------------------
+
+    def _lost(self, reason):
+        silent = [rank for rank, address in enumerate(self._addresses) if rank != self.rank and not _answers(address)][:8]
+        return '%s: expected an answer of all %d workers. Received: %s; %s. Start all of them again to go on from the last checkpoint' % (
+            self._what, self.size, reason, ', '.join('worker %d at %s is gone' % (rank, self._addresses[rank]) for rank in silent)
+            or 'no worker is gone, one hangs or has ended just now')
+
+    def _watch(self):
+        """Ends the process, from beside a main thread that waits for ever; whatever was saved is whole."""
+        while self._deadline is None or time.monotonic() < self._deadline:
+            time.sleep(min(0.25, self._timeout / 8.0))
+        if self._status and self._what:
+            log.error('%s', self._lost('nothing for %g s, --collective_timeout%s' % (
+                self._timeout * self._factor, '' if self._factor == 1 else ' times %d at the start' % _START_FACTOR)))
+        os._exit(self._status)
+
+
+class Collectives(Workers):
+    """TensorFlow's collective operations between processes that each run a `tf.train.Server`.
+
+    The engine orders the members of a group by the text of their task names, and /task:10 comes before /task:2. So rank r takes the task
+    number that is the r-th in that order, and what is gathered lies in the order of rank.
+    """
+
+    def __init__(self, addresses, rank, config, timeout, device='cpu'):
+        tasks = sorted(range(len(addresses)), key=str)
+        by_task = dict(zip(tasks, addresses))
+        self._hint = 'nccl' if device == 'gpu' else 'ring'
+        self._instance = 0
+        self._filter = '/job:worker/task:%d' % tasks[rank]
+        try:
+            self._server = tf.train.Server({'worker': [by_task[task] for task in range(len(addresses))]}, job_name='worker',
+                                           task_index=tasks[rank], config=self._config(config))
+        except (tf.errors.OpError, RuntimeError) as error:
+            raise ValueError('TF_CONFIG: expected an address of this machine with a free port. Received: %s for worker %d: %s'
+                             % (addresses[rank], rank, one_line(str(error).splitlines()[0], 160)))
+        super().__init__(rank, len(addresses), timeout, addresses)
+
+    def _config(self, config):
+        own = tf.ConfigProto()
+        own.CopyFrom(config)
+        own.device_filters.append(self._filter)  # else a session waits for all workers before it is made
+        own.experimental.collective_group_leader = _LEADER
+        return own
+
+    def session(self, graph, config):
+        limit = time.monotonic() + self._timeout * self._factor
+        while not _answers(self._addresses[0]):
+            if time.monotonic() > limit:
+                raise WorkerLost(self._lost('nothing for %g s at the start' % (self._timeout * self._factor)))
+            time.sleep(0.1)
+        return tf.Session(self._server.target, graph=graph, config=self._config(config))
+
+    def _collective(self, host, **extra):
+        """Group 1: the devices that train. Group 2: the processors beside them, for whole numbers, which NCCL has no way for."""
+        self._instance += 1  # every worker builds the same collectives in the same order
+        return dict(group_size=self.size, group_key=2 if host else 1, instance_key=self._instance,
+                    communication_hint='ring' if host else self._hint, **extra)
+
+    def all_gather(self, tensor):
+        shape = tensor.shape.as_list()
+        rows = shape[0]
+
+        def gathered(local):
+            return tf.raw_ops.CollectiveGather(input=local, shape=[rows * self.size] + shape[1:],
+                                               **self._collective(not tensor.dtype.is_floating))
+        if not tensor.dtype.is_floating:
+            with tf.device('/cpu:0'):
+                return gathered(tensor)
+        mine = slice(self.rank * rows, (self.rank + 1) * rows)
+        return tf.custom_gradient(lambda local: (gathered(local), lambda upstream: upstream[mine]))(tensor)
+
+    def all_reduce(self, tensors):
+        buckets, room = [], 0
+        for tensor in tensors:
+            size = tensor.shape.num_elements() * tensor.dtype.size
+            if size > room:
+                buckets.append([])
+                room = _BUCKET_BYTES
+            buckets[-1].append(tensor)
+            room -= size
+        sums = []
+        for bucket in buckets:
+            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in bucket], 0)
+            total = tf.raw_ops.CollectiveReduce(input=flat, merge_op='Add', final_op='Id', subdiv_offsets=[0], **self._collective(False))
+            parts = tf.split(total, [tensor.shape.num_elements() for tensor in bucket])
+            sums += [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, bucket)]
+        return sums
+
+    def broadcast(self, variables):
+        moves = []
+        with tf.device('/cpu:0'):
+            for variable in variables:
+                settings = self._collective(True, shape=variable.shape)
+                if self.is_chief:
+                    moves.append(tf.raw_ops.CollectiveBcastSend(input=variable, **settings))
+                else:
+                    moves.append(tf.assign(variable, tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **settings)))
+        return tf.group(*moves)
+
+
+def _checksum(variable):
+    """int32: the bits of all values, each times an odd number of its own, summed with wrap-around: exact in any order."""
+    value = tf.convert_to_tensor(variable)
+    bits = tf.reshape(tf.bitcast(value if value.dtype.size % 4 == 0 else tf.cast(value, tf.float32), tf.int32), [-1])
+    return tf.reduce_sum(bits * (2 * tf.range(tf.size(bits)) + 1))
+
+
+def _answers(address):
+    host, _, port = address.rpartition(':')
+    try:
+        socket.create_connection((host.strip('[]'), int(port)), timeout=1.0).close()
+        return True
+    except OSError:
+        return False
+
+
+def cluster(text):
+    """(addresses of all workers, the chief first; number of this one) from the text of TF_CONFIG; ([], 0) for none.
+
+    Raises:
+      ValueError: it says something else than a cluster of workers.
+    """
+    def wrong(expected, received):
+        return ValueError('TF_CONFIG: expected %s. Received: %s' % (expected, one_line(str(received), 120)))
+    if not text.strip():
+        return [], 0
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
+        raise wrong('JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}', text)
+    jobs = config.get('cluster') if isinstance(config, dict) else None
+    task = config.get('task') if isinstance(config, dict) else None
+    if jobs is None and task is None:
+        return [], 0
+    if not isinstance(jobs, dict) or not isinstance(task, dict):
+        raise wrong('an object with the objects "cluster" and "task"', text)
+    strange = sorted(set(jobs) - {'chief', 'master', 'worker'})
+    if strange:
+        raise wrong('jobs chief (or master) and worker: the workers train in step, without parameter servers, and the chief evaluates',
+                    'a job ' + ', '.join(strange))
+    ranked = [(job, index, address) for job in ('chief', 'master', 'worker') for index, address in enumerate(_listed(jobs, job, wrong))]
+    if not ranked:
+        raise wrong('cluster.worker, a list of "host:port"', text)
+    addresses = [address for _, _, address in ranked]
+    if len(set(addresses)) < len(addresses):
+        raise wrong('an address of its own for each worker', ', '.join(addresses))
+    if task.get('type') == 'evaluator':
+        raise wrong('task.type chief, master or worker; there is no evaluator, the workers evaluate together', 'evaluator')
+    mine = [rank for rank, (job, index, _) in enumerate(ranked) if [job, index] == [task.get('type'), task.get('index')]]
+    if not mine or isinstance(task['index'], bool):
+        raise wrong('task.type and task.index of one of the cluster, %s' % ', '.join(
+            '%s 0 to %d' % (job, len(jobs[job]) - 1) for job in sorted(jobs) if jobs[job]), json.dumps(task))
+    return addresses, mine[0]
+
+
+def _listed(jobs, job, wrong):
+    found = jobs.get(job, [])
+    for address in found if isinstance(found, list) else [found]:
+        if not isinstance(found, list) or not isinstance(address, str) or not re.match(r'.+:\d{1,5}$', address):
+            raise wrong('cluster.%s, a list of "host:port"' % job, json.dumps(found))
+    return found
+
+
+def choose(options, device):
+    """The group this process belongs to.
+
+    Raises:
+      ValueError: TF_CONFIG is wrong, or the batch cannot be divided among the workers.
+    """
+    addresses, rank = cluster(os.environ.get('TF_CONFIG', ''))
+    size = max(len(addresses), 1)
+    if options.batch_size % size:
+        raise ValueError('--batch_size: expected a multiple of the %d workers, it is the batch of all. Received: %d'
+                         % (size, options.batch_size))
+    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name) if size > 1 else OneWorker()
