@@ -17,12 +17,14 @@ import time
 import numpy as np
 
 from gitloss.backend import tf
+from trainers.checkpoints import reason
 from trainers.options import one_line
 
 log = logging.getLogger('gitloss')
 _BUCKET_BYTES = 64 << 20  # gradients go in reductions of up to so many: few enough to pay no latency, small enough to hold twice
 _LETTER_WORDS = 1 << 14   # a decision of the chief travels in letters of 64 KiB, of one static shape
 _START_FACTOR = 10        # pods and imports take their time: at the start the limit is so many times --collective_timeout
+_PATIENCE = 2.0           # seconds without an answer after which a worker looks whether the others are still there
 _LEADER = '/job:worker/replica:0/task:0'
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
          tf.errors.InternalError)
@@ -91,7 +93,7 @@ class Workers(OneWorker):
         self.rank, self.size, self.is_chief = rank, size, rank == 0
         self._timeout, self._addresses = timeout, addresses
         self._factor = _START_FACTOR
-        self._deadline, self._what, self._status = None, 'start', 1
+        self._started, self._what, self._stuck = None, 'start', False
         threading.Thread(target=self._watch, name='gitloss watchdog', daemon=True).start()
 
     def broadcast(self, variables):
@@ -120,13 +122,13 @@ class Workers(OneWorker):
 
     def _run(self, session, fetches, feeds=None, what=''):
         self._what = what or self._what
-        self._deadline = time.monotonic() + self._timeout * self._factor
+        self._started = time.monotonic()
         try:
             return session.run(fetches, feeds)
         except _LOST as error:
-            raise WorkerLost(self._lost(one_line(error.message.splitlines()[0] if error.message else type(error).__name__, 160)))
+            raise WorkerLost(self._lost(one_line(reason(error), 160)))
         finally:
-            self._deadline = None
+            self._started = None
 
     def _share(self, session, value):
         """The chief's JSON value, on every worker. The first word says how long it is."""
@@ -165,33 +167,45 @@ class Workers(OneWorker):
                              % (step, self.size, self._names[place], rank))
 
     def finish(self, session):
-        self._status = 0  # the training is over: who does not come any more costs nothing
-        try:
-            self._run(session, self._post, what='end')
-        except WorkerLost:
-            pass
+        def meet():
+            try:
+                session.run(self._post)
+            except tf.errors.OpError:  # the training is over: who has left already is missed by nobody
+                pass
+        meeting = threading.Thread(target=meet, daemon=True)
+        meeting.start()
+        meeting.join(self._timeout)
+        self._stuck = meeting.is_alive()
 
     def close(self, session):
-        self._what, self._deadline = '', time.monotonic() + self._timeout  # it may wait for a peer that is gone
-        super().close(session)
-        self._deadline = None
+        if not self._stuck:
+            self._what, self._started = 'end', time.monotonic()  # after a failure it may wait for ever
+            super().close(session)
+            self._started = None
 
     # --- when a worker is lost ----------------------------------------------------------------------------------------------
 
     def _lost(self, reason):
         silent = [rank for rank, address in enumerate(self._addresses) if rank != self.rank and not _answers(address)][:8]
-        return '%s: expected an answer of all %d workers. Received: %s; %s. Start all of them again to go on from the last checkpoint' % (
+        return '%s: expected an answer from all %d workers. Received: %s; %s. Start all of them again to go on from the last checkpoint' % (
             self._what, self.size, reason, ', '.join('worker %d at %s is gone' % (rank, self._addresses[rank]) for rank in silent)
             or 'no worker is gone, one hangs or has ended just now')
 
     def _watch(self):
-        """Ends the process, from beside a main thread that waits for ever; whatever was saved is whole."""
-        while self._deadline is None or time.monotonic() < self._deadline:
+        """Ends the process, from beside a main thread that waits for ever; whatever was saved is whole.
+
+        Not every TensorFlow tells that a peer has died. So who has waited for a while knocks: all at the chief, the chief at all.
+        """
+        waited = 0.0
+        while waited < self._timeout * self._factor:
             time.sleep(min(0.25, self._timeout / 8.0))
-        if self._status and self._what:
-            log.error('%s', self._lost('nothing for %g s, --collective_timeout%s' % (
-                self._timeout * self._factor, '' if self._factor == 1 else ' times %d at the start' % _START_FACTOR)))
-        os._exit(self._status)
+            started = self._started
+            waited = time.monotonic() - started if started else 0.0
+            if waited > _PATIENCE and self._factor == 1 and any(
+                    _answers(address) is False for address in (self._addresses if self.is_chief else self._addresses[:1])):
+                break
+        log.error('%s', self._lost('nothing for %.0f s' % waited))
+        os._exit(1)
 
 
 class Collectives(Workers):
@@ -286,12 +300,15 @@ def _checksum(variable):
 
 
 def _answers(address):
+    """Whether there is a server; False: surely none, the machine refuses; None: nobody says anything."""
     host, _, port = address.rpartition(':')
     try:
         socket.create_connection((host.strip('[]'), int(port)), timeout=1.0).close()
         return True
-    except OSError:
+    except ConnectionRefusedError:
         return False
+    except OSError:
+        return None
 
 
 def cluster(text):
@@ -308,10 +325,9 @@ def cluster(text):
         config = json.loads(text)
     except (ValueError, RecursionError):
         raise wrong('JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}', text)
-    jobs = config.get('cluster') if isinstance(config, dict) else None
-    task = config.get('task') if isinstance(config, dict) else None
-    if jobs is None and task is None:
+    if config == {}:
         return [], 0
+    jobs, task = (config.get('cluster'), config.get('task')) if isinstance(config, dict) else (None, None)
     if not isinstance(jobs, dict) or not isinstance(task, dict):
         raise wrong('an object with the objects "cluster" and "task"', text)
     strange = sorted(set(jobs) - {'chief', 'master', 'worker'})

@@ -1,7 +1,8 @@
 """python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this machine, for a trial.
 
-Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports and its share of the processor cores. Worker 0, the chief, prints
-here; what the others print is in their files in --log_dir. When one fails the others are ended; the exit status is that of the first to fail.
+Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports and its share of the processor cores. Worker 0, the chief,
+prints here; what the others print is in their files in --log_dir. When one fails the others are ended; the exit status is that of the
+first to fail.
 """
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def _cores(rank, workers):
     return cores[rank * share:(rank + 1) * share] or [cores[rank % len(cores)]]
 
 
-def start(arguments, workers, log_dir, python=sys.executable):
+def start(arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')):
     """Starts the workers. Returns [(process, path of its log or None)] in the order of rank."""
     addresses, started = free_addresses(workers), []
     os.makedirs(log_dir, exist_ok=True)
@@ -47,7 +48,7 @@ def start(arguments, workers, log_dir, python=sys.executable):
         path = os.path.join(log_dir, 'worker-%d.log' % rank) if rank else None
         with open(path or os.devnull, 'wb') as log:
             # A session of its own: Ctrl-C reaches a worker once, from here, because a second signal would end it without a checkpoint.
-            process = subprocess.Popen([python, '-m', 'trainers.run'] + arguments, cwd=ROOT, stdin=subprocess.DEVNULL,
+            process = subprocess.Popen([python] + list(program) + arguments, cwd=ROOT, stdin=subprocess.DEVNULL,
                                        env=dict(os.environ, TF_CONFIG=json.dumps(config)), start_new_session=True,
                                        stdout=log if rank else None, stderr=log if rank else None)
         if hasattr(os, 'sched_setaffinity'):  # not on a Mac; before the import of TensorFlow, which looks at it, is over
