@@ -92,7 +92,8 @@ class Crew:
     """The processes of one run. Always ended: `with Crew(...) as crew`."""
 
     def __init__(self, flags, size, logs, program=PROGRAM):
-        self.started = launch.start(flags, size, str(logs), program=program)
+        self.started = []
+        launch.start(self.started, flags, size, str(logs), program=program)
         self.processes = [process for process, _ in self.started]
 
     def __enter__(self):

@@ -13,7 +13,7 @@ import toys
 from crew import together
 from gitloss import data
 from gitloss.backend import tf
-from trainers import devices, distribution, launch
+from trainers import cluster, devices, distribution, launch
 from trainers.distribution import WorkerLost
 
 
@@ -30,26 +30,26 @@ def config(cluster, kind='worker', index=0):
     (json.dumps({'cluster': {'worker': ['[::1]:5', 'b:2']}, 'task': {'type': 'worker', 'index': 0}, 'environment': 'cloud'}),
      (['[::1]:5', 'b:2'], 0))])
 def test_the_cluster_of_a_tf_config(text, expected):
-    assert distribution.cluster(text) == expected
+    assert cluster.read(text) == expected
 
 
 @pytest.mark.parametrize('text, said', [
     ('{worker', 'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. Received: {worker'),
     ('[1]', 'Received: [1]'),
-    ('{"cluster": {"worker": ["a:1"]}}', 'expected an object with the objects "cluster" and "task"'),
+    ('{"cluster": {"worker": ["a:1"]}}', 'expected objects "cluster" and "task", as {'),
     (config({}), 'expected cluster.worker, a list of "host:port"'),
     (config({'worker': 'a:1'}), 'expected cluster.worker, a list of "host:port". Received: "a:1"'),
     (config({'worker': ['a']}), 'expected cluster.worker, a list of "host:port". Received: ["a"]'),
     (config({'worker': ['a:1', 'a:1']}), 'expected an address of its own for each worker. Received: a:1, a:1'),
-    (config({'worker': ['a:1', 'b:1']}, index=2), 'one of the cluster, worker 0 to 1. Received: {"type": "worker", "index": 2}'),
+    (config({'worker': ['a:1', 'b:1']}, index=2), 'one of worker 0, worker 1. Received: {"type": "worker", "index": 2}'),
     (config({'worker': ['a:1', 'b:1']}, index=-1), 'Received: {"type": "worker", "index": -1}'),
     (config({'worker': ['a:1', 'b:1']}, index=True), 'Received: {"type": "worker", "index": true}'),
-    (config({'worker': ['a:1']}, 'chief'), 'one of the cluster, worker 0 to 0. Received: {"type": "chief", "index": 0}'),
-    (config({'worker': ['a:1'], 'ps': ['p:1']}), 'without parameter servers, and the chief evaluates. Received: a job ps'),
-    (config({'worker': ['a:1']}, 'evaluator'), 'there is no evaluator, the workers evaluate together. Received: evaluator')])
+    (config({'worker': ['a:1']}, 'chief'), 'one of worker 0. Received: {"type": "chief", "index": 0}'),
+    (config({'worker': ['a:1'], 'ps': ['p:1']}), 'all train in step, without parameter servers or evaluators. Received: job ps'),
+    (config({'worker': ['a:1']}, 'evaluator'), 'one of worker 0. Received: {"type": "evaluator", "index": 0}')])
 def test_a_wrong_tf_config_is_one_line(text, said):
     with pytest.raises(ValueError) as caught:
-        distribution.cluster(text)
+        cluster.read(text)
     assert str(caught.value).startswith('TF_CONFIG: expected ') and said in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -104,10 +104,10 @@ def test_the_gradient_of_a_gather_is_the_own_part_of_the_whole():
         np.testing.assert_allclose(gradient, ((w + w.T).dot(x))[2 * rank:2 * rank + 2], rtol=1e-5)
 
 
-@pytest.mark.parametrize('bucket, reductions', [(1 << 20, 1), (4 * 8, 3)])
+@pytest.mark.parametrize('bucket, reductions', [(1 << 20, 1), (8, 3)])
 def test_sums_come_in_few_reductions(monkeypatch, bucket, reductions):
     """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of its own, then 2."""
-    monkeypatch.setattr(distribution, '_BUCKET_BYTES', bucket)
+    monkeypatch.setattr(distribution, '_BUCKET', bucket)
 
     def work(group, session):
         values = [tf.fill(shape, float(place + group.rank)) for place, shape in enumerate(([2, 3], [], [20], [1, 2]))]
@@ -211,7 +211,8 @@ def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
 def test_one_failure_ends_the_others(tmp_path):
     """Worker 1 fails, worker 0 would sleep for a minute; the line names the first and its file."""
     program = 'import os, sys, time; time.sleep(60 if \'"index": 0\' in os.environ["TF_CONFIG"] else 0.3); sys.exit(7)'
-    started = launch.start([], 2, str(tmp_path), program=('-c', program))
+    started = []
+    launch.start(started, [], 2, str(tmp_path), program=('-c', program))
     before = time.monotonic()
     assert launch.wait(started, grace=0.5) == 7
     assert time.monotonic() - before < 20 and started[0][0].returncode == -signal.SIGKILL

@@ -1,15 +1,13 @@
 """Several workers as one: N of them with batch B / N train as one with batch B.
 
-What every worker must do alike goes through a Group: values of all are gathered, gradients are summed, the chief's variables and
-decisions reach everybody. `OneWorker` does nothing at all, `Collectives` is TensorFlow's own engine: a ring over gRPC, NCCL between GPUs.
-Who takes part is said by TF_CONFIG, as TFJob, Slurm scripts and hand-made clusters set it.
+What all must do alike goes through a group: values of all are gathered, gradients are summed, the chief's variables and decisions reach
+everybody. `OneWorker` does nothing at all, `Collectives` is TensorFlow's own engine: a ring over gRPC, NCCL between GPUs.
 """
 from __future__ import annotations
 
 import json
 import logging
 import os
-import re
 import socket
 import threading
 import time
@@ -17,21 +15,21 @@ import time
 import numpy as np
 
 from gitloss.backend import tf
+from trainers import cluster
 from trainers.checkpoints import reason
 from trainers.options import one_line
 
 log = logging.getLogger('gitloss')
-_BUCKET_BYTES = 64 << 20  # gradients go in reductions of up to so many: few enough to pay no latency, small enough to hold twice
-_LETTER_WORDS = 1 << 14   # a decision of the chief travels in letters of 64 KiB, of one static shape
-_START_FACTOR = 10        # pods and imports take their time: at the start the limit is so many times --collective_timeout
-_PATIENCE = 2.0           # seconds without an answer after which a worker looks whether the others are still there
-_LEADER = '/job:worker/replica:0/task:0'
+_BUCKET = 1 << 24   # gradients go in reductions of up to so many numbers: few enough to pay no latency, small enough to hold twice
+_LETTER = 1 << 14   # a decision of the chief travels in letters of 64 KiB, of one static shape
+_START_FACTOR = 10  # pods and imports take their time: at the start the limit is so many times --collective_timeout
+_PATIENCE = 2.0     # seconds without an answer after which a worker looks whether the others are still there
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
          tf.errors.InternalError)
 
 
 class WorkerLost(RuntimeError):
-    """Another worker has ended or does not answer, in one line."""
+    """Another worker has ended, does not answer or has other variables, in one line."""
 
 
 class OneWorker:
@@ -40,19 +38,16 @@ class OneWorker:
     rank, size, is_chief = 0, 1, True
 
     def all_gather(self, tensor):
-        """[rows, ...] of this worker -> [size * rows, ...] of all in the order of rank.
-
-        Its gradient is this worker's rows of the incoming one: right where every worker computes the whole loss of what was gathered
-        and the gradients of the weights are then summed.
-        """
+        """[rows, ...] of this worker -> [size * rows, ...] of all in the order of rank. Its gradient is this worker's rows of the incoming
+        one: right where all compute the whole loss of what was gathered, and the gradients of the weights are then summed."""
         return tensor
 
     def all_reduce(self, tensors):
-        """A list of float32 tensors -> the list of their sums over the workers."""
+        """A list of tensors of one float type -> the list of their sums over the workers."""
         return tensors
 
     def build(self, variables):
-        """Creates what `agree` and the methods below it need. `variables`: what makes a worker the replica of another."""
+        """Creates what the methods below need. `variables`: what makes a worker the replica of another."""
 
     def session(self, graph, config):
         return tf.Session(graph=graph, config=config)
@@ -80,27 +75,23 @@ class OneWorker:
 
 
 class Workers(OneWorker):
-    """What is the same whatever carries the values. An engine adds `all_gather`, `all_reduce`, `broadcast` and `session`.
+    """What is the same whatever carries the values. An engine adds `all_gather`, `all_reduce`, `broadcast` and perhaps `session`.
 
     Args:
       rank, size: which one of how many.
-      timeout: seconds without a word after which the process ends: a hung peer cannot be told from a slow one otherwise, and a
-        collective operation cannot be cancelled on all TensorFlows.
-      addresses: "host:port" of each worker, to say which of them is silent.
+      timeout: seconds without an answer after which the process ends, because a collective cannot be cancelled on all TensorFlows.
+      addresses: "host:port" of each worker, to see which one is gone.
     """
 
     def __init__(self, rank, size, timeout, addresses=()):
         self.rank, self.size, self.is_chief = rank, size, rank == 0
-        self._timeout, self._addresses = timeout, addresses
-        self._factor = _START_FACTOR
+        self._addresses, self._timeout, self._limit = addresses, timeout, timeout * _START_FACTOR
         self._started, self._what, self._stuck = None, 'start', False
-        threading.Thread(target=self._watch, name='gitloss watchdog', daemon=True).start()
+        threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
 
     def broadcast(self, variables):
         """An op that gives `variables` the chief's values on every worker."""
         raise NotImplementedError
-
-    # --- what all decide alike ----------------------------------------------------------------------------------------------
 
     def build(self, variables):
         self._names = [variable.name.split(':')[0] for variable in variables]
@@ -108,20 +99,18 @@ class Workers(OneWorker):
         self._wishes = self.all_gather(self._wish)
         with tf.device('/cpu:0'):
             self._sums = self.all_gather(tf.stack([_checksum(variable) for variable in variables])[None, :])
-            self._letter = tf.placeholder(tf.int32, [_LETTER_WORDS], name='letter')
-            mail = tf.get_variable('mail', [_LETTER_WORDS], tf.int32, tf.zeros_initializer(), trainable=False, use_resource=True,
+            self._letter = tf.placeholder(tf.int32, [_LETTER], name='letter')
+            mail = tf.get_variable('mail', [_LETTER], tf.int32, tf.zeros_initializer(), trainable=False, use_resource=True,
                                    collections=[tf.GraphKeys.LOCAL_VARIABLES])
             self._write, self._read = tf.assign(mail, self._letter), mail.read_value()
         self._post, self._spread = self.broadcast([mail]), self.broadcast(variables)
 
     def run(self, session, fetches, feeds=None, wish=(0, 0), what=''):
-        feeds = dict(feeds or {})
-        feeds[self._wish] = [wish]
-        values, wishes = self._run(session, [fetches, self._wishes], feeds, what)
-        return values, [int(value) for value in np.max(wishes, axis=0)]
-
-    def _run(self, session, fetches, feeds=None, what=''):
         self._what = what or self._what
+        values, wishes = self._run(session, [fetches, self._wishes], {**(feeds or {}), self._wish: [wish]})
+        return values, np.max(wishes, axis=0).tolist()
+
+    def _run(self, session, fetches, feeds=None):
         self._started = time.monotonic()
         try:
             return session.run(fetches, feeds)
@@ -130,39 +119,37 @@ class Workers(OneWorker):
         finally:
             self._started = None
 
-    def _share(self, session, value):
-        """The chief's JSON value, on every worker. The first word says how long it is."""
-        text = json.dumps(value).encode('utf-8') if self.is_chief else b''
-        words = np.frombuffer(len(text).to_bytes(4, 'little') + text + bytes(-len(text) % 4), '<i4')
-        received = np.zeros(0, np.int32)
-        while not len(received) or 4 + received[0] > received.nbytes:
-            letter = words[len(received):len(received) + _LETTER_WORDS]
-            session.run(self._write, {self._letter: np.pad(letter, (0, _LETTER_WORDS - len(letter)), 'constant')})
-            self._run(session, self._post)
-            received = np.concatenate([received, session.run(self._read)])
-        return json.loads(received.astype('<i4').tobytes()[4:4 + int(received[0])].decode('utf-8'))
-
     def decide(self, session, decision):
-        made, error = None, None
+        made = problem = None
         if self.is_chief:
             try:
                 made = decision()
-            except ValueError as problem:
-                error = problem
-        shared = self._share(session, [made, error and str(error)])
-        self._factor = 1  # all are here
-        if shared[1]:
-            raise error or ValueError(shared[1])
-        return made if self.is_chief else shared[0]
+            except ValueError as error:
+                problem = error
+        shared, mistake = self._share(session, [made, problem and str(problem)])
+        self._limit = self._timeout  # all are here
+        if mistake:
+            raise problem or ValueError(mistake)
+        return made if self.is_chief else shared
+
+    def _share(self, session, value):
+        """The chief's JSON value. Its length comes first."""
+        text = json.dumps(value).encode('utf-8') if self.is_chief else b''
+        words = np.frombuffer(len(text).to_bytes(4, 'little') + text + bytes(-len(text) % 4), '<i4')
+        received = np.zeros(0, np.int32)
+        while not len(received) or received.nbytes < 4 + received[0]:
+            letter = words[len(received):len(received) + _LETTER]
+            session.run(self._write, {self._letter: np.pad(letter, (0, _LETTER - len(letter)), 'constant')})
+            self._run(session, self._post)
+            received = np.concatenate([received, session.run(self._read)])
+        return json.loads(received.astype('<i4').tobytes()[4:4 + received[0]].decode('utf-8'))
 
     def spread(self, session):
         self._run(session, self._spread)
 
     def check_replicas(self, session, step):
-        sums = self._run(session, self._sums, what='step %d' % step)
-        others = np.argwhere(sums != sums[0])
-        if len(others):
-            rank, place = others[0]
+        sums = self._run(session, self._sums)
+        for rank, place in np.argwhere(sums != sums[0])[:1]:
             raise WorkerLost('step %d: expected the same variables on all %d workers. Received: another %s on worker %d than on worker 0'
                              % (step, self.size, self._names[place], rank))
 
@@ -183,26 +170,23 @@ class Workers(OneWorker):
             super().close(session)
             self._started = None
 
-    # --- when a worker is lost ----------------------------------------------------------------------------------------------
-
-    def _lost(self, reason):
-        silent = [rank for rank, address in enumerate(self._addresses) if rank != self.rank and not _answers(address)][:8]
+    def _lost(self, said):
+        gone = ['worker %d at %s is gone' % (rank, address) for rank, address in enumerate(self._addresses)
+                if rank != self.rank and not _answers(address)][:8]
         return '%s: expected an answer from all %d workers. Received: %s; %s. Start all of them again to go on from the last checkpoint' % (
-            self._what, self.size, reason, ', '.join('worker %d at %s is gone' % (rank, self._addresses[rank]) for rank in silent)
-            or 'no worker is gone, one hangs or has ended just now')
+            self._what, self.size, said, ', '.join(gone) or 'no worker is gone, one hangs or has ended just now')
 
     def _watch(self):
         """Ends the process, from beside a main thread that waits for ever; whatever was saved is whole.
 
         Not every TensorFlow tells that a peer has died. So who has waited for a while knocks: all at the chief, the chief at all.
         """
-        waited = 0.0
-        while waited < self._timeout * self._factor:
+        waited, peers = 0.0, self._addresses if self.is_chief else self._addresses[:1]
+        while waited < self._limit:
             time.sleep(min(0.25, self._timeout / 8.0))
             started = self._started
             waited = time.monotonic() - started if started else 0.0
-            if waited > _PATIENCE and self._factor == 1 and any(
-                    _answers(address) is False for address in (self._addresses if self.is_chief else self._addresses[:1])):
+            if waited > _PATIENCE and self._limit == self._timeout and False in map(_answers, peers):
                 break
         log.error('%s', self._lost('nothing for %.0f s' % waited))
         os._exit(1)
@@ -217,30 +201,27 @@ class Collectives(Workers):
 
     def __init__(self, addresses, rank, config, timeout, device='cpu'):
         tasks = sorted(range(len(addresses)), key=str)
-        by_task = dict(zip(tasks, addresses))
-        self._hint = 'nccl' if device == 'gpu' else 'ring'
-        self._instance = 0
-        self._filter = '/job:worker/task:%d' % tasks[rank]
+        by_task = [address for _, address in sorted(zip(tasks, addresses))]
+        self._hint, self._instance, self._task = 'nccl' if device == 'gpu' else 'ring', 0, tasks[rank]
         try:
-            self._server = tf.train.Server({'worker': [by_task[task] for task in range(len(addresses))]}, job_name='worker',
-                                           task_index=tasks[rank], config=self._config(config))
+            self._server = tf.train.Server({'worker': by_task}, job_name='worker', task_index=self._task, config=self._config(config))
         except (tf.errors.OpError, RuntimeError) as error:
             raise ValueError('TF_CONFIG: expected an address of this machine with a free port. Received: %s for worker %d: %s'
-                             % (addresses[rank], rank, one_line(str(error).splitlines()[0], 160)))
+                             % (addresses[rank], rank, one_line(reason(error), 160)))
         super().__init__(rank, len(addresses), timeout, addresses)
 
     def _config(self, config):
         own = tf.ConfigProto()
         own.CopyFrom(config)
-        own.device_filters.append(self._filter)  # else a session waits for all workers before it is made
-        own.experimental.collective_group_leader = _LEADER
+        own.device_filters.append('/job:worker/task:%d' % self._task)  # else a session waits for all workers before it is made
+        own.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         return own
 
     def session(self, graph, config):
-        limit = time.monotonic() + self._timeout * self._factor
+        start = time.monotonic()
         while not _answers(self._addresses[0]):
-            if time.monotonic() > limit:
-                raise WorkerLost(self._lost('nothing for %g s at the start' % (self._timeout * self._factor)))
+            if time.monotonic() - start > self._limit:
+                raise WorkerLost(self._lost('nothing for %.0f s' % self._limit))
             time.sleep(0.1)
         return tf.Session(self._server.target, graph=graph, config=self._config(config))
 
@@ -251,28 +232,20 @@ class Collectives(Workers):
                     communication_hint='ring' if host else self._hint, **extra)
 
     def all_gather(self, tensor):
-        shape = tensor.shape.as_list()
-        rows = shape[0]
-
-        def gathered(local):
-            return tf.raw_ops.CollectiveGather(input=local, shape=[rows * self.size] + shape[1:],
-                                               **self._collective(not tensor.dtype.is_floating))
+        rows, *rest = tensor.shape.as_list()
+        mine, whole = slice(self.rank * rows, (self.rank + 1) * rows), [rows * self.size] + rest
         if not tensor.dtype.is_floating:
             with tf.device('/cpu:0'):
-                return gathered(tensor)
-        mine = slice(self.rank * rows, (self.rank + 1) * rows)
-        return tf.custom_gradient(lambda local: (gathered(local), lambda upstream: upstream[mine]))(tensor)
+                return tf.raw_ops.CollectiveGather(input=tensor, shape=whole, **self._collective(True))
+        return tf.custom_gradient(lambda local: (tf.raw_ops.CollectiveGather(input=local, shape=whole, **self._collective(False)),
+                                                 lambda upstream: upstream[mine]))(tensor)
 
     def all_reduce(self, tensors):
-        buckets, room = [], 0
+        buckets, sums = [[]], []
         for tensor in tensors:
-            size = tensor.shape.num_elements() * tensor.dtype.size
-            if size > room:
+            if buckets[-1] and sum(one.shape.num_elements() for one in buckets[-1] + [tensor]) > _BUCKET:
                 buckets.append([])
-                room = _BUCKET_BYTES
             buckets[-1].append(tensor)
-            room -= size
-        sums = []
         for bucket in buckets:
             flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in bucket], 0)
             total = tf.raw_ops.CollectiveReduce(input=flat, merge_op='Add', final_op='Id', subdiv_offsets=[0], **self._collective(False))
@@ -281,15 +254,12 @@ class Collectives(Workers):
         return sums
 
     def broadcast(self, variables):
-        moves = []
+        def move(variable, **settings):
+            if self.is_chief:
+                return tf.raw_ops.CollectiveBcastSend(input=variable, **settings)
+            return tf.assign(variable, tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **settings))
         with tf.device('/cpu:0'):
-            for variable in variables:
-                settings = self._collective(True, shape=variable.shape)
-                if self.is_chief:
-                    moves.append(tf.raw_ops.CollectiveBcastSend(input=variable, **settings))
-                else:
-                    moves.append(tf.assign(variable, tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **settings)))
-        return tf.group(*moves)
+            return tf.group(*[move(variable, **self._collective(True, shape=variable.shape)) for variable in variables])
 
 
 def _checksum(variable):
@@ -311,61 +281,14 @@ def _answers(address):
         return None
 
 
-def cluster(text):
-    """(addresses of all workers, the chief first; number of this one) from the text of TF_CONFIG; ([], 0) for none.
-
-    Raises:
-      ValueError: it says something else than a cluster of workers.
-    """
-    def wrong(expected, received):
-        return ValueError('TF_CONFIG: expected %s. Received: %s' % (expected, one_line(str(received), 120)))
-    if not text.strip():
-        return [], 0
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        raise wrong('JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}', text)
-    if config == {}:
-        return [], 0
-    jobs, task = (config.get('cluster'), config.get('task')) if isinstance(config, dict) else (None, None)
-    if not isinstance(jobs, dict) or not isinstance(task, dict):
-        raise wrong('an object with the objects "cluster" and "task"', text)
-    strange = sorted(set(jobs) - {'chief', 'master', 'worker'})
-    if strange:
-        raise wrong('jobs chief (or master) and worker: the workers train in step, without parameter servers, and the chief evaluates',
-                    'a job ' + ', '.join(strange))
-    ranked = [(job, index, address) for job in ('chief', 'master', 'worker') for index, address in enumerate(_listed(jobs, job, wrong))]
-    if not ranked:
-        raise wrong('cluster.worker, a list of "host:port"', text)
-    addresses = [address for _, _, address in ranked]
-    if len(set(addresses)) < len(addresses):
-        raise wrong('an address of its own for each worker', ', '.join(addresses))
-    if task.get('type') == 'evaluator':
-        raise wrong('task.type chief, master or worker; there is no evaluator, the workers evaluate together', 'evaluator')
-    mine = [rank for rank, (job, index, _) in enumerate(ranked) if [job, index] == [task.get('type'), task.get('index')]]
-    if not mine or isinstance(task['index'], bool):
-        raise wrong('task.type and task.index of one of the cluster, %s' % ', '.join(
-            '%s 0 to %d' % (job, len(jobs[job]) - 1) for job in sorted(jobs) if jobs[job]), json.dumps(task))
-    return addresses, mine[0]
-
-
-def _listed(jobs, job, wrong):
-    found = jobs.get(job, [])
-    for address in found if isinstance(found, list) else [found]:
-        if not isinstance(found, list) or not isinstance(address, str) or not re.match(r'.+:\d{1,5}$', address):
-            raise wrong('cluster.%s, a list of "host:port"' % job, json.dumps(found))
-    return found
-
-
 def choose(options, device):
-    """The group this process belongs to.
+    """The group this process belongs to, by TF_CONFIG.
 
     Raises:
       ValueError: TF_CONFIG is wrong, or the batch cannot be divided among the workers.
     """
-    addresses, rank = cluster(os.environ.get('TF_CONFIG', ''))
-    size = max(len(addresses), 1)
-    if options.batch_size % size:
+    addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
+    if options.batch_size % max(len(addresses), 1):
         raise ValueError('--batch_size: expected a multiple of the %d workers, it is the batch of all. Received: %d'
-                         % (size, options.batch_size))
-    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name) if size > 1 else OneWorker()
+                         % (len(addresses), options.batch_size))
+    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name) if len(addresses) > 1 else OneWorker()
