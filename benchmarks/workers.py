@@ -91,8 +91,8 @@ def measure(workers, threads, steps, flags):
 
 
 def model(latency=50e-6):
-    """Seconds of a step's communication: a ring all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring gather N - 1 rounds of one worker's
-    rows; each round costs the latency and its bytes over the bandwidth of one worker's link. 128 images per worker."""
+    """A step's communication: a ring all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring gather N - 1 rounds of one worker's rows;
+    each round costs the latency and its bytes over the bandwidth of one worker's link. 128 images per worker."""
     print('| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per worker | own rows only |\n'
           '|---|---|---|---|---|---|---|')
     for name, parameters, dim in (('mnist_cnn, 0.29 M', 288770, 2), ('ResNet-50 like, 25 M', 25000000, 512)):
