@@ -85,6 +85,9 @@ def measure(workers, threads, steps, flags):
             launch.end(started)
             os.sched_setaffinity(0, own)
         if status:
+            for _, path in started[1:]:
+                with open(path) as file:
+                    print(path, file.read(), file=sys.stderr)
             raise RuntimeError('%d workers: expected status 0. Received: %d' % (workers, status))
         with open(report) as file:
             return json.load(file)

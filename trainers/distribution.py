@@ -86,7 +86,7 @@ class Workers(OneWorker):
     def __init__(self, rank, size, timeout, addresses=()):
         self.rank, self.size, self.is_chief = rank, size, rank == 0
         self._addresses, self._timeout, self._limit = addresses, timeout, timeout * _START_FACTOR
-        self._started, self._what, self._stuck = None, 'start', False
+        self._started, self._what = None, 'start'
         threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
 
     def broadcast(self, variables):
@@ -154,21 +154,21 @@ class Workers(OneWorker):
                              % (step, self.size, self._names[place], rank))
 
     def finish(self, session):
-        def meet():
-            try:
-                session.run(self._post)
-            except tf.errors.OpError:  # the training is over: who has left already is missed by nobody
-                pass
-        meeting = threading.Thread(target=meet, daemon=True)
-        meeting.start()
-        meeting.join(self._timeout)
-        self._stuck = meeting.is_alive()
+        self._attempt(lambda: session.run(self._post))
 
     def close(self, session):
-        if not self._stuck:
-            self._what, self._started = 'end', time.monotonic()  # after a failure it may wait for ever
-            super().close(session)
-            self._started = None
+        self._attempt(lambda: super(Workers, self).close(session))
+
+    def _attempt(self, work):
+        """What concerns a peer that may have left: the training is over, and who has gone is missed by nobody."""
+        def attempt():
+            try:
+                work()
+            except tf.errors.OpError:
+                pass
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(min(self._timeout, 10.0))
 
     def _lost(self, said):
         gone = ['worker %d at %s is gone' % (rank, address) for rank, address in enumerate(self._addresses)
