@@ -31,6 +31,7 @@ class Handle:
     every = 0             # steps between two measurements
     batch_size = 0
     num_classes = 0
+    rank, workers, is_chief = 0, 1, True  # several workers: the number of this one, how many, and whether it is the one that writes
 
     @property
     def step(self):
@@ -42,7 +43,8 @@ class Handle:
 
         Yields (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses), where losses is a dictionary of the
         batch's scalar losses (`loss`, `softmax_loss`, `center_loss`, `git_loss`) if asked for, else empty. A last short
-        batch is padded with samples from the beginning of the split, which count for its losses and nothing else.
+        batch is padded with samples from the beginning of the split, which count for its losses and nothing else. Several workers
+        share the work of each batch and all see all of it: every worker must make the same sweeps.
         """
         raise NotImplementedError
 
@@ -92,9 +94,14 @@ class Handle:
 
 
 class Callback:
-    """Does nothing at every hook. `handle` is there from `build` on."""
+    """Does nothing at every hook. `handle` is there from `build` on.
+
+    With several workers every one of them has the list, and what a callback decides it must decide alike on all: from logs and sweeps,
+    which are the same everywhere, not from a clock.
+    """
 
     handle = None
+    chief_only = False  # True: it only writes, and the chief alone has it
 
     def build(self):
         """Create graph operations here: the graph is finalized afterwards."""
@@ -163,8 +170,8 @@ class CallbackList:
     failures are kept in `failures` for the exit status.
     """
 
-    def __init__(self, callbacks):
-        self.callbacks = [as_callback(callback) for callback in callbacks]
+    def __init__(self, callbacks, is_chief=True):
+        self.callbacks = [callback for callback in map(as_callback, callbacks) if is_chief or not callback.chief_only]
         self.failures = []
         self._built = []
 

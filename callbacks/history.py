@@ -35,6 +35,8 @@ class History(Callback):
       started: `time.monotonic()` when the program began.
     """
 
+    chief_only = True
+
     def __init__(self, facts=None, best='valid_acc', started=None):
         self.rows = []
         self._facts, self._best = facts or {}, best

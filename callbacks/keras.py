@@ -123,6 +123,7 @@ class KerasCallback(Callback):
                              % (self.wrapped_kind, reason))
         self._state = {name: types for kind in self._kinds for name, types in _STATE.get(kind, {}).items()}
         self._is_csv = 'CSVLogger' in self._kinds
+        self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved, self._monitor_seen = {}, False
 
     def build(self):

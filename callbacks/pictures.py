@@ -34,6 +34,8 @@ class Pictures(Callback):
       ValueError: "tsne" without scikit-learn.
     """
 
+    chief_only = True
+
     def __init__(self, evaluation, centers, history, projection='pca'):
         if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
             raise ValueError('--projection: expected scikit-learn to be installed for tsne. Received: none; pip install scikit-learn')

@@ -55,6 +55,8 @@ def _picture(path, caption):
 class Report(Callback):
     """Writes `report.html` at the end, after the callbacks whose files it shows. It holds its pictures and needs no network."""
 
+    chief_only = True
+
     def on_train_end(self, logs=None):
         try:
             self._write()

@@ -55,6 +55,8 @@ class TensorBoard(Callback):
       hparams: the options that count as hyperparameters, {name: plain value}; None for all.
     """
 
+    chief_only = True
+
     def __init__(self, log_every=20, evaluation=None, centers=None, facts=None, hparams=None):
         self._log_every, self._evaluation, self._centers = log_every, evaluation, centers
         self._facts, self._hparams = facts or {}, hparams

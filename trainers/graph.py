@@ -2,6 +2,10 @@
 
 Order inside a step, written down because everything hangs on it: forward pass, losses and gradients read weights and centers as they
 were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers.
+
+With several workers each runs the network over its part of the batch. Embeddings and labels are gathered, so that every worker computes
+the center and git terms and moves the centers over the whole batch; the softmax term, the accuracy and the gradients are parts that are
+summed once.
 """
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from gitloss import convolution, data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
 from trainers import schedules
+from trainers.distribution import OneWorker
 
 LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
 # --loss: the classifier, and whether the center and the git term count.
@@ -45,11 +50,12 @@ def name_of(variable):
 class TrainingGraph:
     """Builds into the current graph, for `device`: cpu, gpu or npu. Without one only what an evaluation needs is there."""
 
-    def __init__(self, options, dataset, device=None):
-        self._options = options
+    def __init__(self, options, dataset, device=None, group=None):
+        self._options, self._group = options, group or OneWorker()
+        self._rows = options.batch_size // self._group.size
         self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
         self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
-                                  options.batch_size, options.seed, dataset.mean_image, self._head)
+                                  self._rows, options.seed, dataset.mean_image, self._head)
         shared = dict(form=options.git_loss_form, distance=options.distance)
         self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
         self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared)
@@ -57,17 +63,33 @@ class TrainingGraph:
             self._build_training(dataset, device)
         self._build_evaluation()
 
-    def _objective(self, embeddings, logits, labels):
-        """L = L_S + lambda_c L_C + lambda_g L_G and its parts, by name. A term that does not count is computed to be logged."""
+    def _objective(self, logits, labels, all_embeddings, all_labels):
+        """The parts of the objective and their total by name; of the softmax term only what this worker adds to it."""
         logits = heads.training_logits(self._head, logits, labels)
-        softmax = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
-        center, git = self.center_layer([embeddings, labels]), self._git_layer([embeddings, labels])
+        softmax = self._share(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        center, git = self.center_layer([all_embeddings, all_labels]), self._git_layer([all_embeddings, all_labels])
+        return self._terms(softmax, center, git)
+
+    def _share(self, values):
+        """What this worker's values add to their mean over all workers."""
+        mean = tf.reduce_mean(values)
+        return mean if self._group.size == 1 else mean / self._group.size
+
+    def _terms(self, softmax, center, git):
+        """L = L_S + lambda_c L_C + lambda_g L_G and its parts, by name. A term that does not count is computed to be logged."""
         _, counts_center, counts_git = _OBJECTIVES[self._options.loss]
         total = softmax
         for counts, weight, term in ((counts_center, self._options.lambda_c, center), (counts_git, self._options.lambda_g, git)):
             if counts and weight:
                 total += weight * term
         return dict(zip(LOSSES, (total, softmax, center, git)))
+
+    def _summed(self, terms, tensors):
+        """The terms and the tensors with the parts of all workers put together, in one reduction."""
+        if self._group.size == 1:
+            return terms, tensors
+        softmax, *sums = self._group.all_reduce([terms['softmax_loss']] + tensors)
+        return self._terms(softmax, terms['center_loss'], terms['git_loss']), sums
 
     def _trainable(self):
         weights = {name_of(variable): variable for variable in self.model.trainable_weights}
@@ -78,14 +100,15 @@ class TrainingGraph:
 
     def _build_training(self, dataset, device):
         options = self._options
-        stream = data.BatchStream(dataset.train, options.batch_size, options.seed)
+        stream = data.BatchStream(dataset.train, options.batch_size, options.seed, self._group.rank, self._group.size)
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
         images, labels = self.iterator.get_next()
         with tf.get_default_graph().gradient_override_map(convolution.overrides(device)):
-            self.embeddings, logits = self.model(tf.cast(images, tf.float32))
-        terms = self._objective(self.embeddings, logits, labels)
-        accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+            embeddings, logits = self.model(tf.cast(images, tf.float32))
+        self.embeddings, all_labels = self._group.all_gather(embeddings), self._group.all_gather(labels)
+        terms = self._objective(logits, labels, self.embeddings, all_labels)
+        accuracy = self._share(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.get_variable('learning_rate', [], initializer=tf.constant_initializer(options.learning_rate),
                                              trainable=False, use_resource=True)
@@ -94,23 +117,29 @@ class TrainingGraph:
         optimizer = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
         trainable = self._trainable()
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
-        before = tf.gather(self.center_layer.centers, labels)
+        terms, sums = self._summed(terms, [accuracy] + [gradient for gradient, _ in gradients])
+        accuracy, gradients = sums[0], list(zip(sums[1:], trainable))
+        before = tf.gather(self.center_layer.centers, all_labels)
         with tf.control_dependencies([before] + list(terms.values()) + [gradient for gradient, _ in gradients]):
-            move_centers = self.center_layer.update(self.embeddings, labels)
+            move_centers = self.center_layer.update(self.embeddings, all_labels)
         with tf.control_dependencies([move_centers]):
-            after = tf.gather(self.center_layer.centers, labels)
+            after = tf.gather(self.center_layer.centers, all_labels)
         self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
-        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, labels),
-                                 git_floor=losses.git_floor(labels, options.git_loss_form))
+        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, all_labels),
+                                 git_floor=losses.git_floor(all_labels, options.git_loss_form))
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
         self.new_learning_rate = tf.placeholder(tf.float32, [], name='new_learning_rate')
         self.set_learning_rate = tf.assign(self.learning_rate, self.new_learning_rate)
 
     def _build_evaluation(self):
-        embeddings, logits = self.model.outputs
-        self.eval_images = self.model.input
-        self.eval_labels = tf.placeholder(tf.int32, [self._options.batch_size], name='input_labels')
-        self.eval_fetches = {'embeddings': embeddings, 'predictions': tf.argmax(logits, 1, output_type=tf.int32)}
-        self.eval_losses = self._objective(embeddings, logits, self.eval_labels)
+        self.eval_images, (embeddings, logits) = self.model.input, self.model.outputs
+        if self._group.size > 1:  # of the model's own outputs Keras would take what is gathered for layers to trace
+            self.eval_images = tf.placeholder(tf.float32, self.model.input.shape, name='part_of_images')
+            embeddings, logits = self.model(self.eval_images)
+        self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')
+        all_embeddings, predictions = self._group.all_gather(embeddings), tf.argmax(logits, 1, output_type=tf.int32)
+        self.eval_fetches = {'embeddings': all_embeddings, 'predictions': self._group.all_gather(predictions)}
+        terms = self._objective(logits, self.eval_labels, all_embeddings, self._group.all_gather(self.eval_labels))
+        self.eval_losses, _ = self._summed(terms, [])
         self.new_centers = tf.placeholder(tf.float32, self.center_layer.centers.shape, name='new_centers')
         self.set_centers = tf.assign(self.center_layer.centers, self.new_centers)

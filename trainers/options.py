@@ -64,7 +64,7 @@ class Options:
     margin: float = _option(-1.0, 'Margin of arcface (radians) and cosface; -1: the paper\'s, 0.5 and 0.35.', 'loss', low=-1.0, high=1.57)
     scale: float = _option(0.0, 'Scale of the cosines of arcface and cosface; 0: the paper\'s, 64.', 'loss', low=0.0)
     steps: int = _option(8000, 'Training steps.', 'training', low=1)
-    batch_size: int = _option(128, 'Images per step.', 'training', low=1, high=1 << 20)
+    batch_size: int = _option(128, 'Images per step, of all workers together.', 'training', low=1, high=1 << 20)
     learning_rate: float = _option(1e-3, 'Learning rate, before --schedule and --warmup_steps.', 'training', above=0.0)
     optimizer: str = _option('adam', 'adam, sgd, momentum (SGD with --momentum), or adagrad, with TensorFlow\'s defaults otherwise.',
                              'training', choices=('adam', 'sgd', 'momentum', 'adagrad'))
@@ -100,6 +100,10 @@ class Options:
     precision_mode: str = _option('allow_mix_precision', 'Precision mode of the NPU; without effect on cpu and gpu.', 'device',
                                   choices=('allow_mix_precision', 'allow_fp32_to_fp16', 'force_fp16', 'force_fp32',
                                            'must_keep_origin_dtype'))
+    collective_timeout: float = _option(60.0, 'Several workers: seconds without an answer of another worker after which all the others '
+                                        'stop; ten times as many at the start. The chief must save and draw in less.', 'device', above=0.0)
+    check_replicas: int = _option(100, 'Several workers: steps between two comparisons of all their variables; 0: never.', 'device',
+                                  low=0, high=10**9)
     exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. See --resume '
                                 'for a run found there; nothing is overwritten.', 'output')
     ckpt_path: str = _option('', 'A checkpoint folder; evaluation only (trainers.evaluate).', 'output')

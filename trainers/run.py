@@ -39,7 +39,7 @@ def _early_stopping(options):
     return [keras.callbacks.EarlyStopping(options.monitor, patience=options.early_stopping, mode='max' if larger_is_better else 'min')]
 
 
-def build_callbacks(options, dataset, facts, header):
+def build_callbacks(options, dataset, facts, header, rank=0):
     """The callbacks of a run, in the order in which they see each measurement: who measures, who watches, who writes, who draws."""
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
@@ -58,7 +58,8 @@ def build_callbacks(options, dataset, facts, header):
         centers = CenterMeasurement(dataset.train, options.center_init, options.reset_centers, options.distance)
         evaluation = Evaluation(dataset.valid, final_split=dataset.test)
     made_by = dict(facts['versions'], device=facts['device'])
-    writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), history,
+    log_file = 'train_%s%s.log' % (options_module.device_id(), '.worker%d' % rank if rank else '')
+    writers = [Progress(options.log_every, log_file, header), history,
                TensorBoard(evaluation=evaluation, centers=centers, facts={'versions': made_by}, hparams=options.hyperparameters())]
     extra = plugins.load(options.callbacks, options) + _early_stopping(options)
     if not options.evaluate:
@@ -71,10 +72,11 @@ def build_callbacks(options, dataset, facts, header):
 def train(options):
     """Loads, trains, finishes. Returns the exit status."""
     from gitloss import data
-    from trainers import devices
+    from trainers import devices, distribution
     from trainers.trainer import Trainer
     dataset = data.load(options.dataset, options.data_folder)
     device = devices.choose(options)
+    group = distribution.choose(options, device)
     made_by = versions()
     facts = {'network': options.model, 'options': options.as_dict(), 'versions': made_by, 'device': device.name}
     header = ['Git loss %s, Python %s, TensorFlow %s, device %s (%s)' % (
@@ -82,7 +84,10 @@ def train(options):
               '%s: %d training, %d validation, %d test images of %s, %d classes; %s, %d-dimensional embeddings' % (
                   dataset.name, len(dataset.train.labels), len(dataset.valid.labels), len(dataset.test.labels),
                   'x'.join(str(n) for n in dataset.train.images.shape[1:]), dataset.num_classes, options.model, options.embedding_dim)]
-    trainer = Trainer(options, dataset, build_callbacks(options, dataset, facts, header), device, made_by)
+    if group.size > 1:
+        header.append('worker %d of %d, %d images of each batch of %d' % (group.rank, group.size, options.batch_size // group.size,
+                                                                         options.batch_size))
+    trainer = Trainer(options, dataset, build_callbacks(options, dataset, facts, header, group.rank), device, made_by, group)
     trainer.fit()
     return 1 if trainer.failures else 0
 

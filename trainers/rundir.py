@@ -13,13 +13,15 @@ log = logging.getLogger('gitloss')
 _LOCK = 'run.lock'
 # Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on.
 _FREE = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs',
-         'projection', 'device', 'on_nan', 'max_loss', 'early_stopping'}
+         'projection', 'device', 'on_nan', 'max_loss', 'early_stopping', 'collective_timeout', 'check_replicas'}
+# Flags in which the workers of one run may differ: where things lie on their machine, what they show, and what the chief alone does.
+FREE_FOR_A_WORKER = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection', 'device'}
 
 
-def differing_flags(saved, now):
+def differing_flags(saved, now, free=_FREE):
     """Flags that matter and differ, as 'name (was a, is b)'. A flag the saved options do not know counts as its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(Options)}
-    free = _FREE - {'steps'} if 'cosine' in (saved.get('schedule'), now['schedule']) else _FREE  # the cosine ends at --steps
+    free = free - {'steps'} if 'cosine' in (saved.get('schedule'), now['schedule']) else free  # the cosine ends at --steps
     return ['--%s (was %s, is %s)' % (name, saved.get(name, defaults[name]), now[name])
             for name in defaults if name not in free and saved.get(name, defaults[name]) != now[name]]
 

@@ -13,6 +13,7 @@ from callbacks.base import CallbackList, Diverged, Handle, log
 from gitloss import data
 from gitloss.backend import tf
 from trainers import checkpoints, rundir
+from trainers.distribution import OneWorker
 from trainers.graph import LOSSES, TrainingGraph, name_of
 
 
@@ -37,9 +38,10 @@ class Trainer(Handle):
       callbacks: a list of callbacks.
       device: a trainers.devices.Device.
       versions: facts for the checkpoints' manifests.
+      group: the trainers.distribution group of workers that this process trains in; None: it trains alone.
     """
 
-    def __init__(self, options, dataset, callbacks, device, versions=None):
+    def __init__(self, options, dataset, callbacks, device, versions=None, group=None):
         self.options = options.as_dict()
         self.run_dir, self.run_name = options.run_dir, os.path.basename(options.run_dir)
         self.steps, self.every = options.steps, options.update_centers
@@ -50,7 +52,9 @@ class Trainer(Handle):
             raise ValueError('labels of the training set: expected 0 to %d for %d classes. Received: %d to %d'
                              % (dataset.num_classes - 1, dataset.num_classes, low, high))
         self._versions = versions or {}
-        self._callbacks = CallbackList(callbacks)
+        self._group = group or OneWorker()
+        self.rank, self.workers, self.is_chief = self._group.rank, self._group.size, self._group.is_chief
+        self._callbacks = CallbackList(callbacks, self.is_chief)
         self._graph, self._session = tf.Graph(), None
         self._dir = rundir.RunDir(self.run_dir)
         self._store = checkpoints.CheckpointStore(os.path.join(self.run_dir, 'ckpt'), options.keep_checkpoints)
@@ -60,6 +64,7 @@ class Trainer(Handle):
         self._warm = False                        # the first step of a process also compiles
         self._saved_step, self._saved_at = -1, time.monotonic()
         self._signal = None
+        self._wishes = [0, 0]                     # the signal, and whether to save, that the workers have agreed on
 
     # --- the three phases ---------------------------------------------------------------------------------------------------
 
@@ -81,12 +86,12 @@ class Trainer(Handle):
                 with self._signals():
                     logs = self._loop()
                 self._callbacks.end(logs)
+                self._group.finish(self._session)
             except tf.errors.OpError as error:
                 raise TrainingError('step %d: %s' % (self._step, checkpoints.reason(error)))
             finally:
                 self._callbacks.close()
-                if self._session is not None:
-                    self._session.close()
+                self._group.close(self._session)
                 self._dir.release()
         return logs
 
@@ -106,16 +111,17 @@ class Trainer(Handle):
         return self._callbacks.failures
 
     def _build(self):
-        self._net = TrainingGraph(self._options, self._dataset, self._device.name)
+        self._net = TrainingGraph(self._options, self._dataset, self._device.name, self._group)
         self._callbacks.build(self)
         self._saver = tf.train.Saver(tf.global_variables(), max_to_keep=None)
         self._initial = tf.global_variables_initializer()
         self._warm_saver, self._warm_start = self._prepare_warm_start()
+        self._group.build(tf.global_variables())
         self._graph.finalize()
 
     def _prepare_warm_start(self):
         """For --init_checkpoint: a saver over what is taken from it, and the checkpoint."""
-        if not self._options.init_checkpoint:
+        if not self._options.init_checkpoint or not self.is_chief:
             return None, None
         checkpoint = checkpoints.find(self._options.init_checkpoint, '--init_checkpoint')
         there = {name: tuple(shape) for name, shape in checkpoints.variables(checkpoint)}
@@ -132,7 +138,8 @@ class Trainer(Handle):
         self._fresh = fresh
         return tf.train.Saver(taken), checkpoint
 
-    def _initialise(self):
+    def _claim(self):
+        """The folder, and the checkpoint to go on from, or None."""
         self._dir.claim()
         checkpoint = rundir.checkpoint_to_continue(self._options.resume, self._store, self.options, self._dataset_facts())
         if checkpoint is None:
@@ -141,7 +148,25 @@ class Trainer(Handle):
         with open(path + '.tmp', 'w', encoding='utf-8') as file:
             json.dump(self.options, file, indent=1)
         os.replace(path + '.tmp', path)
-        self._session = tf.Session(graph=self._graph, config=self._device.config)
+        return checkpoint
+
+    def _claim_together(self):
+        """The chief claims and decides; the others see that they train the same, and take its checkpoint's manifest."""
+        facts = [self.options, self._dataset_facts()]
+        options, dataset, found = self._group.decide(self._session, lambda: facts + [self._claim()])
+        if not self.is_chief:
+            os.makedirs(self.run_dir, exist_ok=True)
+            differing = rundir.differing_flags(options, self.options, rundir.FREE_FOR_A_WORKER)
+            if dataset != facts[1]:
+                differing.append('--data_path (another data set)')
+            if differing:
+                raise ValueError('worker %d: expected the flags of worker 0. Received: %s'
+                                 % (self.rank, ', '.join(differing)))
+        return found and checkpoints.Checkpoint(*found)
+
+    def _initialise(self):
+        self._session = self._group.session(self._graph, self._device.config)
+        checkpoint = self._claim_together()
         self._session.run(self._initial)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -151,6 +176,7 @@ class Trainer(Handle):
             if self._warm_start is not None:
                 checkpoints.restore(self._session, self._warm_saver, self._warm_start)
                 log.info('weights from %s%s', self._warm_start.path, '; fresh: ' + ', '.join(self._fresh) if self._fresh else '')
+            self._group.spread(self._session)
             self._start_stream()
 
     def _start_stream(self):
@@ -169,7 +195,9 @@ class Trainer(Handle):
             self._callbacks.load_state(manifest['callbacks'])
         except ValueError as error:
             raise checkpoints.DamagedCheckpoint('%s: %s' % (checkpoint.path, error))
-        checkpoints.restore(self._session, self._saver, checkpoint)
+        if self.is_chief:
+            checkpoints.restore(self._session, self._saver, checkpoint)
+        self._group.spread(self._session)
         self._step, self._epoch, self._saved_step = checkpoint.step, manifest['epoch'], checkpoint.step
         self._logs, self._totals, self._timing = logs, totals, timing
         self._start_stream()
@@ -199,7 +227,7 @@ class Trainer(Handle):
         fetches = dict(self._callbacks.fetches(batch), learning_rate=self._net.rate_of_step, **self._net.step_fetches)
         start = time.perf_counter()
         try:
-            _, values = self._session.run([self._net.train_op, fetches])
+            _, values = self._run([self._net.train_op, fetches])
         except tf.errors.InvalidArgumentError as error:
             raise TrainingError('step %d: %s' % (batch, checkpoints.reason(error)))
         seconds = time.perf_counter() - start
@@ -213,7 +241,15 @@ class Trainer(Handle):
             self._totals[name] = self._totals.get(name, 0) + value
         self._totals['learning_rate'] = logs['learning_rate']  # of the last step, no sum
         logs['images_per_sec'] = self.batch_size / seconds
+        if self._options.check_replicas and batch % self._options.check_replicas == 0:
+            self._group.check_replicas(self._session, batch)
         self._callbacks.run('on_train_batch_end', batch, logs)
+
+    def _run(self, fetches, feeds=None):
+        """A run that all workers make; what they wish rides along, and is what they act upon."""
+        wish = [self._signal or 0, self.is_chief and self._time_to_save()]
+        values, self._wishes = self._group.run(self._session, fetches, feeds, wish, 'step %d' % (self._step + 1))
+        return values
 
     def _measurement_is_due(self):
         return bool(self._totals) and (self._step % self.every == 0 or self._step >= self.steps or bool(self._stop_reason))
@@ -226,6 +262,7 @@ class Trainer(Handle):
                 'learning_rate': self._totals['learning_rate'],
                 'images_per_sec': self.batch_size * self._totals['steps'] / self._totals['seconds'], 'seconds': self._totals['seconds']}
         logs.update({'train_' + name: value for name, value in means.items()})
+        logs = self._group.decide(self._session, lambda: logs)  # speeds differ: who watches one must decide alike everywhere
         self._logs, self._totals, self._epoch = logs, {}, self._epoch + 1
         try:
             self._callbacks.run('on_epoch_end', self._epoch, logs)
@@ -239,11 +276,18 @@ class Trainer(Handle):
         if self._saved_step == self._step or not self._options.save_every:
             return False
         number, in_seconds = self._options.save_interval
-        return time.monotonic() - self._saved_at >= number if in_seconds else self._step % number == 0
+        if in_seconds:
+            return self._time_to_save() if self.workers == 1 else bool(self._wishes[1])
+        return self._step % number == 0
+
+    def _time_to_save(self):
+        """--save_every in seconds, by the clock of this process."""
+        return self._options.save_every.endswith('s') and time.monotonic() - self._saved_at >= self._options.save_interval[0]
 
     def _roll_back(self, error):
         """Back to the last checkpoint with a smaller learning rate, if the error allows it; else the training ends."""
-        checkpoint = self._store.newest(checkpoints.TO_CONTINUE) if error.rate_factor else None
+        found = self._group.decide(self._session, lambda: self._store.newest(checkpoints.TO_CONTINUE)) if error.rate_factor else None
+        checkpoint = found and checkpoints.Checkpoint(*found)
         if checkpoint is None:
             raise TrainingError(str(error) + ('; there is no checkpoint to go back to' if error.rate_factor else ''))
         rate = self.learning_rate * error.rate_factor
@@ -256,11 +300,12 @@ class Trainer(Handle):
         return _SignalHandlers(self)
 
     def _obey_signal(self, save=True):
-        if self._signal is None:
+        signum = self._signal if self.workers == 1 else self._wishes[0]
+        if not signum:
             return
         if save and self._saved_step != self._step:
             self._save_or_warn()
-        raise Interrupted(self._signal)
+        raise Interrupted(signum)
 
     def _save_or_warn(self, states=None):
         """A full disk costs this checkpoint, not the training."""
@@ -282,9 +327,10 @@ class Trainer(Handle):
 
     def sweep(self, split, with_losses=False):
         fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
-        for images, labels, count in data.padded_batches(split, self.batch_size):
+        part = data.part_of(self.batch_size, self.rank, self.workers)
+        for images, labels, count in data.padded_batches(split, self.batch_size, self.rank, self.workers):
             self._obey_signal(save=False)
-            values = self._session.run(fetches, {self._net.eval_images: images, self._net.eval_labels: labels})
+            values = self._run(fetches, {self._net.eval_images: images, self._net.eval_labels: labels[part]})
             batch_losses = {name: values[name].item() for name in LOSSES if name in values}
             yield values['embeddings'][:count], values['predictions'][:count], labels[:count], batch_losses
 
@@ -317,7 +363,8 @@ class Trainer(Handle):
         return self._write_checkpoint(metrics or {}, self._callbacks.state())
 
     def save_aside(self, path, metrics=None):
-        return self._store.save_aside(path, self._session, self._saver, self._step, self._contents(metrics or {}, self._callbacks.state()))
+        contents = self._contents(metrics or {}, self._callbacks.state())
+        return self._store.save_aside(path, self._session, self._saver, self._step, contents) if self.is_chief else path
 
     def _contents(self, metrics, states):
         """What a manifest says of the run as it is now."""
@@ -327,7 +374,8 @@ class Trainer(Handle):
                 'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'timing': self._timing, 'callbacks': states}
 
     def _write_checkpoint(self, metrics, states):
-        path = self._store.save(self._session, self._saver, self._step, self._contents(metrics, states))
+        contents = self._contents(metrics, states)  # on every worker: weights that are not finite stop or rewind them all
+        path = self._store.save(self._session, self._saver, self._step, contents) if self.is_chief else ''
         self._saved_step, self._saved_at = self._step, time.monotonic()
         return path
 

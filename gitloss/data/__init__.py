@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from gitloss.data.mnist import Dataset, Split, load_mnist
-from gitloss.data.stream import BatchStream, padded_batches
+from gitloss.data.stream import BatchStream, padded_batches, part_of
 
 DATASETS = {'mnist': load_mnist}
 
@@ -14,4 +14,4 @@ def load(name, path):
     return DATASETS[name](path)
 
 
-__all__ = ['BatchStream', 'DATASETS', 'Dataset', 'Split', 'load', 'load_mnist', 'padded_batches']
+__all__ = ['BatchStream', 'DATASETS', 'Dataset', 'Split', 'load', 'load_mnist', 'padded_batches', 'part_of']

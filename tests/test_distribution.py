@@ -1,0 +1,236 @@
+"""The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads here; test_workers.py has processes."""
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import toys
+from crew import together
+from gitloss import data
+from gitloss.backend import tf
+from trainers import cluster, devices, distribution, launch
+from trainers.distribution import WorkerLost
+
+
+def config(cluster, kind='worker', index=0):
+    return json.dumps({'cluster': cluster, 'task': {'type': kind, 'index': index}})
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('', ([], 0)), ('{}', ([], 0)),
+    (config({'worker': ['a:1', 'b:2']}, index=1), (['a:1', 'b:2'], 1)),
+    (config({'chief': ['c:0'], 'worker': ['a:1', 'b:2']}, index=1), (['c:0', 'a:1', 'b:2'], 2)),  # as TFJob writes it
+    (config({'chief': ['c:0'], 'worker': ['a:1']}, 'chief'), (['c:0', 'a:1'], 0)),
+    (config({'worker': ['a:1'], 'master': ['m:9']}, 'master'), (['m:9', 'a:1'], 0)),
+    (json.dumps({'cluster': {'worker': ['[::1]:5', 'b:2']}, 'task': {'type': 'worker', 'index': 0}, 'environment': 'cloud'}),
+     (['[::1]:5', 'b:2'], 0))])
+def test_the_cluster_of_a_tf_config(text, expected):
+    assert cluster.read(text) == expected
+
+
+@pytest.mark.parametrize('text, said', [
+    ('{worker', 'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. Received: {worker'),
+    ('[1]', 'Received: [1]'),
+    ('{"cluster": {"worker": ["a:1"]}}', 'expected objects "cluster" and "task", as {'),
+    (config({}), 'expected cluster.worker, a list of "host:port"'),
+    (config({'worker': 'a:1'}), 'expected cluster.worker, a list of "host:port". Received: "a:1"'),
+    (config({'worker': ['a']}), 'expected cluster.worker, a list of "host:port". Received: ["a"]'),
+    (config({'worker': ['a:1', 'a:1']}), 'expected an address of its own for each worker. Received: a:1, a:1'),
+    (config({'worker': ['a:1', 'b:1']}, index=2), 'one of worker 0, worker 1. Received: {"type": "worker", "index": 2}'),
+    (config({'worker': ['a:1', 'b:1']}, index=-1), 'Received: {"type": "worker", "index": -1}'),
+    (config({'worker': ['a:1', 'b:1']}, index=True), 'Received: {"type": "worker", "index": true}'),
+    (config({'worker': ['a:1']}, 'chief'), 'one of worker 0. Received: {"type": "chief", "index": 0}'),
+    (config({'worker': ['a:1'], 'ps': ['p:1']}), 'all train in step, without parameter servers or evaluators. Received: job ps'),
+    (config({'worker': ['a:1']}, 'evaluator'), 'one of worker 0. Received: {"type": "evaluator", "index": 0}')])
+def test_a_wrong_tf_config_is_one_line(text, said):
+    with pytest.raises(ValueError) as caught:
+        cluster.read(text)
+    assert str(caught.value).startswith('TF_CONFIG: expected ') and said in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_batch_that_cannot_be_divided_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', config({'worker': ['a:1', 'b:1', 'c:1']}))
+    settings = toys.options(tmp_path)
+    with pytest.raises(ValueError, match='^--batch_size: expected a multiple of the 3 workers, it is the batch of all. Received: 16$'):
+        distribution.choose(settings, devices.choose(settings))
+
+
+def test_without_a_cluster_or_with_one_worker_the_group_is_trivial(tmp_path, monkeypatch):
+    settings = toys.options(tmp_path)
+    for text in ('', config({'worker': ['a:1']})):
+        monkeypatch.setenv('TF_CONFIG', text)
+        assert type(distribution.choose(settings, devices.choose(settings))) is distribution.OneWorker
+
+
+def test_one_worker_adds_nothing_to_the_graph():
+    with tf.Graph().as_default() as graph:
+        group, tensor = distribution.OneWorker(), tf.ones([2, 3])
+        before = len(graph.get_operations())
+        assert group.all_gather(tensor) is tensor and group.all_reduce([tensor])[0] is tensor
+        group.build([])
+        assert len(graph.get_operations()) == before
+
+
+# --- collectives ---------------------------------------------------------------------------------------------------------------
+
+def test_what_is_gathered_lies_in_the_order_of_rank():
+    """Eleven workers: the engine itself orders by the text of task names, where 10 comes before 2."""
+    def work(group, session):
+        gathered = group.all_gather(tf.constant([[group.rank]], tf.int32))
+        with session() as run:
+            return run.run(gathered).ravel().tolist()
+    assert together(11, work) == [list(range(11))] * 11
+
+
+def test_the_gradient_of_a_gather_is_the_own_part_of_the_whole():
+    """L = sum_ij w_ij (x_i . x_j) over all six rows of three workers: dL/dx_i = sum_j (w_ij + w_ji) x_j, of which each worker computes
+    its two rows."""
+    random = np.random.RandomState(0)
+    x, w = random.randn(6, 4).astype(np.float32), random.randn(6, 6).astype(np.float32)
+
+    def work(group, session):
+        mine = tf.constant(x[2 * group.rank:2 * group.rank + 2])
+        everything = group.all_gather(mine)
+        gradient, = tf.gradients(tf.reduce_sum(w * tf.matmul(everything, everything, transpose_b=True)), [mine])
+        with session() as run:
+            return run.run([everything, gradient])
+    for rank, (everything, gradient) in enumerate(together(3, work)):
+        assert everything.tobytes() == x.tobytes()
+        np.testing.assert_allclose(gradient, ((w + w.T).dot(x))[2 * rank:2 * rank + 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize('bucket, reductions', [(1 << 20, 1), (8, 3)])
+def test_sums_come_in_few_reductions(monkeypatch, bucket, reductions):
+    """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of its own, then 2."""
+    monkeypatch.setattr(distribution, '_BUCKET', bucket)
+
+    def work(group, session):
+        values = [tf.fill(shape, float(place + group.rank)) for place, shape in enumerate(([2, 3], [], [20], [1, 2]))]
+        sums = group.all_reduce(values)
+        count = sum(op.type == 'CollectiveReduce' for op in tf.get_default_graph().get_operations())
+        with session() as run:
+            return count, run.run(sums)
+    for count, sums in together(2, work):
+        assert count == reductions
+        assert [(value.shape, np.unique(value).tolist()) for value in sums] == [((2, 3), [1]), ((), [3]), ((20,), [5]), ((1, 2), [7])]
+
+
+def variables_of(rank):
+    return [tf.get_variable('a', initializer=tf.constant([-0.0, np.nan, 1.0 + rank]), use_resource=True),
+            tf.get_variable('b', initializer=tf.constant(1 << (40 + rank), tf.int64)),
+            tf.get_variable('c', initializer=tf.constant([rank, 7], tf.int32), use_resource=True)]
+
+
+def test_what_the_chief_has_and_decides_reaches_all():
+    """Variables to the bit, the sign of zero and NaN included; a decision longer than one letter of 64 KiB; wishes."""
+    decision = {'text': 'x' * 100000 + '\u00e9', 'pi': 0.1 + 0.2, 'nothing': None}
+
+    def work(group, session):
+        variables = variables_of(group.rank)
+        initial, one = tf.global_variables_initializer(), tf.constant(1)
+        group.build(variables)
+        with session() as run:
+            run.run(initial)
+            decided = [group.decide(run, lambda value=value: value if group.is_chief else 'own') for value in (decision, None)]
+            _, wishes = group.run(run, one, wish=[15 * group.rank, 0])
+            group.spread(run)
+            group.check_replicas(run, 1)
+            group.finish(run)
+            return decided, wishes, [value.tobytes() for value in run.run(variables)]
+    for decided, wishes, values in together(2, work):
+        assert decided == [decision, None] and wishes == [15, 0]
+        assert values == [np.array([-0.0, np.nan, 1], np.float32).tobytes(), np.int64(1 << 40).tobytes(),
+                          np.array([0, 7], np.int32).tobytes()]
+
+
+def test_a_mistake_that_the_chief_finds_is_told_by_all():
+    def work(group, session):
+        group.build(variables_of(0))
+        with session() as run:
+            def decision():
+                raise ValueError('--steps: expected more. Received: less')
+            group.decide(run, decision)
+    assert [(type(error), str(error)) for error in together(2, work)] == [(ValueError, '--steps: expected more. Received: less')] * 2
+
+
+@pytest.mark.parametrize('change, name', [({'a': [0, np.nan, 1]}, 'a'), ({'b': 1 << 41}, 'b'), ({'c': [7, 0]}, 'c')])
+def test_replicas_that_differ_stop_the_run(change, name):
+    """In the sign of a zero, in the upper half of a whole number, in the order of two."""
+    def work(group, session):
+        variables = variables_of(0)
+        changes = [tf.assign(variable, change[variable.name[0]]) for variable in variables if variable.name[0] in change]
+        initial = tf.global_variables_initializer()
+        group.build(variables)
+        with session() as run:
+            run.run(initial)
+            if group.rank == 1:
+                run.run(changes)
+            group.check_replicas(run, 300)
+    for error in together(2, work):
+        assert isinstance(error, WorkerLost)
+        assert str(error) == ('step 300: expected the same variables on all 2 workers. Received: another %s on worker 1 than on worker 0'
+                              % name)
+
+
+# --- data ----------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('size', [1, 2, 3])
+def test_the_parts_of_the_workers_make_the_global_batch(size):
+    split = data.Split(np.arange(70, dtype=np.uint8).reshape(70, 1, 1, 1), np.arange(70, dtype=np.int32))
+    whole = data.BatchStream(split, 12, seed=3)
+    for step in (0, 5, 11):  # the last one runs into the third epoch
+        parts = [data.BatchStream(split, 12, 3, rank, size).batch(step) for rank in range(size)]
+        for part, both in zip(zip(*parts), whole.batch(step)):
+            assert np.concatenate(part).tolist() == both.tolist()
+    walks = zip(*[data.padded_batches(split, 12, rank, size) for rank in range(size)])
+    for parts, (images, labels, count) in zip(walks, data.padded_batches(split, 12)):
+        assert np.concatenate([part for part, _, _ in parts]).tolist() == images.tolist()
+        assert all(their.tolist() == labels.tolist() and n == count for _, their, n in parts)
+
+
+# --- commands ------------------------------------------------------------------------------------------------------------------
+
+def launched(*arguments):
+    return subprocess.run([sys.executable, '-m', 'trainers.launch'] + list(arguments), cwd=launch.ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120)
+
+
+def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
+    """Both workers find the mistake in the flags; worker 1 says so in its file."""
+    ended = launched('--workers=2', '--log_dir=%s' % tmp_path, '--', '--steps=many')
+    said = "trainers.run: --steps: expected a whole number. Received: 'many'\n"
+    assert ended.returncode == 2
+    assert said in ended.stdout.decode() and (tmp_path / 'worker-1.log').read_text() == said
+
+
+def test_one_failure_ends_the_others(tmp_path):
+    """Worker 1 fails, worker 0 would sleep for a minute; the line names the first and its file."""
+    program = 'import os, sys, time; time.sleep(60 if \'"index": 0\' in os.environ["TF_CONFIG"] else 0.3); sys.exit(7)'
+    started = []
+    launch.start(started, [], 2, str(tmp_path), program=('-c', program))
+    before = time.monotonic()
+    assert launch.wait(started, grace=0.5) == 7
+    assert time.monotonic() - before < 20 and started[0][0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('arguments', [['--workers=0'], ['--workers=two'], ['--wrokers=2']])
+def test_a_mistake_in_the_launchers_flags_is_status_2(arguments):
+    assert launched(*arguments).returncode == 2
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(('0.0.0.0', 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        monkeypatch.setenv('TF_CONFIG', config({'worker': ['127.0.0.1:%d' % port, '127.0.0.1:1']}))
+        settings = toys.options(tmp_path)
+        with pytest.raises(ValueError) as caught:
+            distribution.choose(settings, devices.choose(settings))
+    assert str(caught.value).startswith('TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
+                                        'worker 0: ' % port) and '\n' not in str(caught.value)
