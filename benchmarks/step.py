@@ -1,5 +1,6 @@
 """Time of one training step: ours, the upstream graph, PyTorch, and the machine's matrix product as the ceiling.
 
+    python benchmarks/step.py --growth
     python benchmarks/step.py [--rounds=3] [--steps=60] [--peer=/path/to/python3.7] [--json=FILE]
 
 Every contestant runs in a process of its own, one after the other on the same cores, in as many rounds as asked for; each round
@@ -10,6 +11,7 @@ gives the median of its steps after a warm-up, and the table the median of the r
   torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through torch.compile. Optional.
   sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: what the cores can do at best
 
+`--growth` prints another table: ours over batch, embedding size and classes, with the slope between neighbours and the peak memory.
 `--peer` adds ours and upstream on a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
 """
 import argparse
@@ -184,14 +186,58 @@ def _sgemm(library):
     return 2.0 * size ** 3 / best / 1e9
 
 
+def _grown(batch, dim, classes):
+    """(ms, peak MiB above what the process held before) of a training step on random images, pairwise form."""
+    import numpy
+
+    from gitloss import data
+    from gitloss.backend import tf
+    from trainers import devices, options
+    from trainers.graph import TrainingGraph
+    random = numpy.random.RandomState(0)
+    split = data.Split(random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
+                       random.randint(0, classes, 2 * batch).astype(numpy.int32))
+    dataset = data.Dataset('random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), '')
+    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form='pairwise', device='cpu')
+    device = devices.choose(settings)
+    with open('/proc/self/status') as file:
+        idle = int(dict(line.split(':', 1) for line in file)['VmRSS'].split()[0])
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, dataset, device)
+        initial = tf.global_variables_initializer()
+        with tf.Session(config=device.config) as session:
+            session.run(initial)
+            session.run(net.iterator.initializer, {net.first_step: 0})
+            ms = _medians(session.make_callable(net.train_op), 10, 3)
+    with open('/proc/self/status') as file:
+        return ms, (int(dict(line.split(':', 1) for line in file)['VmHWM'].split()[0]) - idle) / 1024.0
+
+
+def growth():
+    """The table of --growth: a line for each value of one of the three, the others as in flags/full.cfg."""
+    import math
+    print('| | | ms/step | grows as | peak memory, MiB |\n|---|---|---|---|---|')
+    usual = {'batch': BATCH, 'dim': 2, 'classes': 10}
+    for name, values in (('batch', (32, 64, 128, 256, 512, 1024)), ('dim', (2, 8, 32, 128, 512)), ('classes', (10, 1000, 100000, 1000000))):
+        before = None
+        for value in values:
+            size = dict(usual, **{name: value})
+            result, failure = _run(sys.executable, 'grown', 0, [str(size[key]) for key in ('batch', 'dim', 'classes')])
+            ms, mib = result or (float('nan'), float('nan'))
+            slope = '%s^%.2f' % (name, math.log(ms / before[1]) / math.log(value / before[0])) if before and not failure else ''
+            print('| %s | %s | %s | %s | %s |' % (name, '{:,}'.format(value), failure or '%.1f' % ms, slope,
+                                                  '' if failure else '%.0f' % mib), flush=True)
+            before = None if failure else (value, ms)
+
+
 CONTESTANTS = {'ours': _ours, 'upstream': _upstream, 'torch': lambda steps: _torch(steps, False),
                'torch_compiled': lambda steps: _torch(steps, True), 'sgemm_tensorflow': lambda steps: _sgemm('tensorflow'),
                'sgemm_torch': lambda steps: _sgemm('torch')}
 
 
-def _run(python, name, steps):
-    result = subprocess.run([python, os.path.abspath(__file__), '--case', name, '--steps', str(steps)], capture_output=True,
-                            encoding='utf-8')
+def _run(python, name, steps, size=()):
+    result = subprocess.run([python, os.path.abspath(__file__), '--case', name, '--steps', str(steps), '--size', *size],
+                            capture_output=True, encoding='utf-8')
     if result.returncode:
         return None, (result.stderr.strip().splitlines() or ['no message'])[-1]
     return json.loads(result.stdout.strip().splitlines()[-1]), None
@@ -203,10 +249,17 @@ def main():
     parser.add_argument('--steps', type=int, default=60)
     parser.add_argument('--peer')
     parser.add_argument('--json')
-    parser.add_argument('--case', choices=sorted(CONTESTANTS), help=argparse.SUPPRESS)
+    parser.add_argument('--growth', action='store_true')
+    parser.add_argument('--case', help=argparse.SUPPRESS)
+    parser.add_argument('--size', nargs='*', type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.growth:
+        return growth()
     if arguments.case:
         sys.path.insert(0, ROOT)
+        if arguments.case == 'grown':
+            print(json.dumps(_grown(*arguments.size)))
+            return 0
         print(json.dumps(CONTESTANTS[arguments.case](arguments.steps)))
         return 0
     runs = [(sys.executable, name, name) for name in CONTESTANTS]

@@ -19,10 +19,10 @@ class Pictures(Callback):
     """`plots/scatter-<step>.png` at each measurement: validation embeddings, and the class means of the training set.
 
     At the end the scatters are drawn again with one pair of axes for the whole run, and beside them `scatter.gif`, `losses.png`,
-    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png`, and `tsne.png` of the
-    last measurement if asked for. Embeddings of more than two dimensions are projected on their two principal axes, at the end for all
-    pictures on those of the last measurement. What is drawn again lies in `plots/frames/`, so that a continued run has it too. A failing
-    plot warns once and never stops the training.
+    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png`, and, if asked
+    for, `tsne.png` of the last measurement. Embeddings of more than two dimensions are projected on their two principal axes, at the end
+    for all pictures on those of the last measurement. What is drawn again lies in `plots/frames/`, so that a continued run has it too.
+    A failing plot warns once and never stops the training.
 
     Args:
       evaluation: the callback that holds `embeddings`, `labels` and `predictions` of the measurement.
