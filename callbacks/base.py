@@ -31,11 +31,16 @@ class Handle:
     every = 0             # steps between two measurements
     batch_size = 0
     num_classes = 0
+    step_before = 0       # `step` before the last session.run, which makes several where steps are sunk into one
 
     @property
     def step(self):
         """Steps done so far."""
         raise NotImplementedError
+
+    def passed(self, every):
+        """Whether the last session.run reached or passed a multiple of `every` steps. (After an overflow a sunk loop passes them.)"""
+        return self.step // every > self.step_before // every
 
     def sweep(self, split, with_losses=False):
         """Forward pass over a Split in order, weights as they are now, in batches of the training's size.
@@ -95,6 +100,7 @@ class Callback:
     """Does nothing at every hook. `handle` is there from `build` on."""
 
     handle = None
+    intervals = {}  # {name: steps between two of its turns}, for the devices that give control back only every so many steps
 
     def build(self):
         """Create graph operations here: the graph is finalized afterwards."""
@@ -113,8 +119,8 @@ class Callback:
         """Before step `batch` (counted from 1)."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `git_floor`, `center_drift`, `accuracy` of its
-        batch, `learning_rate`, `images_per_sec`, fetched extras."""
+        """After step `batch`, or the last of several with --iterations_per_loop; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`,
+        `git_floor`, `center_drift`, `accuracy` of its batch, `learning_rate`, `images_per_sec`, fetched extras."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Before the first step after a measurement."""

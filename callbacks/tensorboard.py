@@ -115,7 +115,7 @@ class TensorBoard(Callback):
     # --- while it trains ----------------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._events is not None and batch % self._log_every == 0:
+        if self._events is not None and self.handle.passed(self._log_every):
             own = {name: value for name, value in logs.items() if name != 'images_per_sec'}  # of one step it says little
             self._attempt('scalars', lambda: self._events.add(batch, _scalars(own, 'train_batch/{}'.format)))
 

@@ -320,6 +320,13 @@ class CenterLoss(_CentersLayer):
 class GitLoss(_CentersLayer):
     """`git_loss` as a layer over (embeddings, labels); `share=` another layer's centers, as the total loss wants it."""
 
+    def __init__(self, num_classes, method=None, **kwargs):
+        super().__init__(num_classes, **kwargs)
+        self.method = method
+
     def call(self, inputs):
         embeddings, labels = inputs
-        return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance)
+        return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance, method=self.method)
+
+    def get_config(self):
+        return dict(super().get_config(), method=self.method)

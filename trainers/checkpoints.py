@@ -22,6 +22,8 @@ log = logging.getLogger('gitloss')
 
 Checkpoint = collections.namedtuple('Checkpoint', 'path step manifest')
 _PREFIX = 'model'
+_ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
+_LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}  # of the NPU's adapter and of TensorFlow
 _FORMAT = 1
 _NAME = re.compile(r'step-(\d{8,})(\.old)?$')
 _PLAIN = (int, float)
@@ -153,6 +155,31 @@ def _readable(checkpoint):
         yield
     except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
         raise DamagedCheckpoint('%s: expected a checkpoint of this model. Received: %s' % (checkpoint.path, reason(error)))
+
+
+class Saver:
+    """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes from any device to any other.
+
+    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear, and adds variables of its own. The former are
+    saved under their plain names; the latter begin anew where a checkpoint has none, and are left unread where no one has them.
+    """
+
+    def __init__(self, variables):
+        named = {_ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables}
+        lasting = {name: variable for name, variable in named.items() if name not in _LOSS_SCALING}
+        self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
+        self._scaling = set(named) - set(lasting)
+        if self._scaling:
+            self._lasting = tf.train.Saver(lasting)
+
+    def save(self, session, path, **settings):
+        self._saver.save(session, path, **settings)
+
+    def restore(self, session, path):
+        anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}
+        if anew:
+            log.info('no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(anew)))
+        (self._lasting if anew else self._saver).restore(session, path)
 
 
 class CheckpointStore:

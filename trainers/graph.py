@@ -10,13 +10,13 @@ import fnmatch
 from gitloss import data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
-from trainers import schedules
+from trainers import devices, npu, schedules
 
 LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
 # --loss: the classifier, and whether the center and the git term count.
 _OBJECTIVES = {'git': ('softmax', 1, 1), 'center': ('softmax', 1, 0), 'softmax': ('softmax', 0, 0), 'arcface': ('arcface', 0, 0),
                'cosface': ('cosface', 0, 0)}
-_OPTIMIZERS = {'adam': lambda rate, options: tf.train.AdamOptimizer(rate),
+_OPTIMIZERS = {'adam': lambda rate, options: tf.train.AdamOptimizer(rate, epsilon=options.adam_epsilon),
                'sgd': lambda rate, options: tf.train.GradientDescentOptimizer(rate),
                'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
                'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate)}
@@ -43,16 +43,17 @@ def name_of(variable):
 
 
 class TrainingGraph:
-    """Builds into the current graph. Without `training` only what an evaluation needs is there."""
+    """Builds into the current graph, for a devices.Device. Without `training` only what an evaluation needs is there."""
 
-    def __init__(self, options, dataset, training=True):
-        self._options = options
+    def __init__(self, options, dataset, device, training=True):
+        self._options, self._device = options, device
         self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
         self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
                                   options.batch_size, options.seed, dataset.mean_image, self._head)
         shared = dict(form=options.git_loss_form, distance=options.distance)
         self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
-        self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared)
+        self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared,
+                                         method='direct' if device.name == 'npu' else None)  # the NPU has no float64
         if training:
             self._build_training(dataset)
         self._build_evaluation()
@@ -90,7 +91,9 @@ class TrainingGraph:
                                              trainable=False, use_resource=True)
         self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps, options.warmup_steps,
                                                                   options.decay_steps, options.decay_rate)
-        optimizer = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        optimizer = devices.loss_scaled(plain, options, self._device)
+        self.loss_scaled = optimizer is not plain
         trainable = self._trainable()
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
         before = tf.gather(self.center_layer.centers, labels)
@@ -99,6 +102,11 @@ class TrainingGraph:
         with tf.control_dependencies([move_centers]):
             after = tf.gather(self.center_layer.centers, labels)
         self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
+        with tf.control_dependencies([self.train_op]):
+            self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
+        self.loop = npu.Sinking(self.train_op, options.iterations_per_loop) if options.iterations_per_loop > 1 else None
+        if self.loop:
+            self.train_op = self.loop.op
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, labels),
                                  git_floor=losses.git_floor(labels, options.git_loss_form))
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])

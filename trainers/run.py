@@ -58,8 +58,10 @@ def build_callbacks(options, dataset, facts, header):
         centers = CenterMeasurement(dataset.train, options.center_init, options.reset_centers, options.distance)
         evaluation = Evaluation(dataset.valid, final_split=dataset.test)
     made_by = dict(facts['versions'], device=facts['device'])
+    sunk = options.iterations_per_loop
     writers = [Progress(options.log_every, 'train_%s.log' % options_module.device_id(), header), history,
-               TensorBoard(evaluation=evaluation, centers=centers, facts={'versions': made_by}, hparams=options.hyperparameters())]
+               TensorBoard(log_every=-(-20 // sunk) * sunk, evaluation=evaluation, centers=centers, facts={'versions': made_by},
+                           hparams=options.hyperparameters())]
     extra = plugins.load(options.callbacks, options) + _early_stopping(options)
     if not options.evaluate:
         return [guard] + extra + writers + [Checkpoint()]

@@ -1,0 +1,156 @@
+"""The Ascend NPU: its session, its loss scaling, iteration sinking and HCCL. The only module that imports the adapter.
+
+The adapter is `npu_bridge` on TensorFlow 1.15 and `npu_device.compat.v1` on 2.x. Its import redirects every later Session: it is
+imported by name, on first use, for device npu alone.
+"""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+
+from gitloss.backend import tf
+from trainers.npu_options import KEYS
+from trainers.options import OptionError, device_id
+
+_ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
+_OFF = 2  # RewriterConfig.OFF
+_FIRST_LOSS_SCALE, _RAISE_EVERY = 2.0 ** 16, 1000
+
+
+def session_config(values):
+    """The ConfigProto of the adapter's sessions, from `npu_options.settings`."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
+    rewrites = config.graph_options.rewrite_options
+    rewrites.remapping = rewrites.memory_optimization = _OFF  # both break what the adapter rewrites; npu_config_proto forgets the latter
+    optimizer = rewrites.custom_optimizers.add()
+    optimizer.name = 'NpuOptimizer'
+    for key, value in sorted(values.items()):
+        setattr(optimizer.parameter_map[key], KEYS[key].field, tf.compat.as_bytes(value) if isinstance(value, str) else value)
+    return config
+
+
+def is_installed():
+    """Could the adapter be imported? It is not."""
+    return importlib.util.find_spec(_ADAPTER.split('.')[0]) is not None
+
+
+def adapter(module='npu_init'):
+    """A module of the adapter, imported.
+
+    Raises:
+      ValueError: it is not there, or a compiled library behind it is not.
+    """
+    try:
+        found = importlib.import_module('%s.%s' % (_ADAPTER, module))
+        if module == 'npu_init' and _ADAPTER != 'npu_bridge':
+            importlib.import_module('npu_device.compat').enable_v1()
+        return found
+    except (ImportError, AttributeError, OSError, tf.errors.NotFoundError) as error:  # the last: a library that TensorFlow loads
+        raise ValueError('--device: expected %s of CANN to be importable for npu on TensorFlow %s. Received: %s; is CANN installed and its '
+                         'set_env.sh sourced?' % (_ADAPTER, tf.__version__, (str(error) or type(error).__name__).splitlines()[0]))
+
+
+def loss_scaled(optimizer, scale, is_distributed=False):
+    """The optimizer behind NPULossScaleOptimizer; `scale`: "dynamic" or a number. To be called outside any control_dependencies."""
+    managers = adapter('estimator.npu.npu_loss_scale_manager')
+    if scale == 'dynamic':  # halves and doubles, so that the scale stays a power of two and costs no rounding
+        manager = managers.ExponentialUpdateLossScaleManager(_FIRST_LOSS_SCALE, _RAISE_EVERY, decr_every_n_nan_or_inf=2, decr_ratio=0.5)
+    else:
+        manager = managers.FixedLossScaleManager(float(scale))
+    return adapter('estimator.npu.npu_loss_scale_optimizer').NPULossScaleOptimizer(optimizer, manager, is_distributed)
+
+
+class Sinking:
+    """`iterations` training steps in one session.run. To be made once, at the root name scope: the adapter looks for `IterationOp`."""
+
+    def __init__(self, train_op, iterations):
+        self._loop, self._iterations = adapter('estimator.npu.util').IterationPerLoop(), iterations
+        self.op = self._loop.create_iteration_per_loop_var(train_op)
+
+    def load(self, session):
+        self._loop.load_iteration_per_loop_var(session, self._iterations)
+
+
+def check_intervals(iterations, intervals):
+    """A sunk loop gives control back every `iterations` steps, so whatever happens must fall there. intervals: {name: steps}."""
+    for name, steps in intervals.items():
+        if steps % iterations:
+            raise OptionError('--iterations_per_loop: expected a divisor of %s, %d. Received: %d' % (name, steps, iterations))
+
+
+def rank_environment(environment=os.environ):
+    """(rank, size) from the environment that CANN's launchers set; it is checked here, because a wrong one ends in a time-out.
+
+    Raises:
+      ValueError: the line names the variable.
+    """
+    def number(name, default, high):
+        text = environment.get(name) or default
+        if not re.match(r'\d{1,5}$', text) or not int(text) < high:
+            raise ValueError('%s: expected a whole number below %d. Received: %r' % (name, high, text))
+        return int(text)
+
+    size = number('RANK_SIZE', '1', 32769)
+    if size <= 1:
+        return 0, 1
+    rank = number('RANK_ID', 'none', size)
+    if not environment.get('JOB_ID'):
+        raise ValueError('JOB_ID: expected any name, the same for all ranks, with RANK_SIZE=%d. Received: none' % size)
+    device_id()
+    path = environment.get('RANK_TABLE_FILE') or ''
+    try:
+        with open(path, encoding='utf-8') as file:
+            if not isinstance(json.load(file), dict):
+                raise ValueError('no object')
+    except (OSError, ValueError) as error:
+        raise ValueError('RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=%d. Received: %r, %s'
+                         % (size, path, getattr(error, 'strerror', None) or 'not JSON: %s' % error))
+    return rank, size
+
+
+class Hccl:
+    """The workers of a training on several cards, by HCCL. Every rank builds the same graph and runs the same fetches, or all hang.
+
+    The adapter's npu_distributed_optimizer_wrapper is not used: it averages gradients inside compute_gradients, each rank's loss being
+    its own. Here every rank computes the loss of the gathered batch, and the parts of its gradient are summed once, by `all_reduce`;
+    a second reduction would divide them by the number of ranks. Ranks come from the environment, so no init_resource is needed.
+    """
+
+    def __init__(self):
+        self.rank, self.size = rank_environment()
+        self.is_chief = self.rank == 0
+        self._hccl = adapter('hccl.hccl_ops')
+
+    def all_gather(self, tensor):
+        """[rows, ...] of this rank -> [size * rows, ...] of all, in the order of ranks. The gradient is that of this rank's rows: every
+        rank has the whole loss."""
+        rows = tensor.shape.as_list()[0]
+
+        @tf.custom_gradient
+        def gathered(own):
+            return (self._hccl.allgather(own, self.size),
+                    lambda upstream: upstream[self.rank * rows:(self.rank + 1) * rows])
+
+        return gathered(tensor) if tensor.dtype.is_floating else self._hccl.allgather(tensor, self.size)
+
+    def all_reduce(self, tensors):
+        """The sums over all ranks of a list of tensors, of each type in one reduction."""
+        sums = [None] * len(tensors)
+        for dtype in {tensor.dtype for tensor in tensors}:
+            group = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in group], axis=0)
+            parts = tf.split(self._hccl.allreduce(flat, 'sum', fusion=0), [tensors[place].shape.num_elements() for place in group])
+            for place, part in zip(group, parts):
+                sums[place] = tf.reshape(part, tensors[place].shape)
+        return sums
+
+    def broadcast(self, variables):
+        """An op that gives every rank the chief's values. The adapter's own leaves out what is not trainable, the centers for one."""
+        return tf.group(*[tf.assign(variable, self._hccl.broadcast([variable.read_value()], 0)[0]) for variable in variables])
+
+    def close(self):
+        """Nothing is held beside the session, which the trainer closes."""

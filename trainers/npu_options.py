@@ -1,0 +1,148 @@
+"""--npu_option and the other flags of the NPU, as the adapter's parameter_map: typed, and checked before anything is imported.
+
+The adapter *ignores* a key it does not know, and a value in the wrong field of the proto reads as 0: the table KEYS is the only guard.
+"""
+from __future__ import annotations
+
+import collections
+import difflib
+import json
+import os
+import re
+
+from trainers.options import PRECISION_MODES, OptionError
+
+Key = collections.namedtuple('Key', 'field allowed default')
+Key.__doc__ = """field: of the AttrValue, b, i or s. allowed: the values, a (low, high), or for text a pattern, "file", "folder" or "json".
+default: the adapter's own, which is in force where nothing is said."""
+_ANY, _COUNT, _SECONDS = r'.+', (1, 2**31 - 1), (1, 2147483)
+KEYS = {
+    'use_off_line': Key('b', (True,), True),  # False would compute on the host
+    'mix_compile_mode': Key('b', None, False), 'enable_data_pre_proc': Key('b', None, False), 'hcom_parallel': Key('b', None, True),
+    'enable_dump': Key('b', None, False), 'enable_dump_debug': Key('b', None, False), 'profiling_mode': Key('b', None, False),
+    'iterations_per_loop': Key('i', _COUNT, 1), 'graph_run_mode': Key('i', (0, 1), 1), 'session_device_id': Key('i', (0, 9999), None),
+    'local_rank_id': Key('i', (0, 9999), None), 'deterministic': Key('i', (0, 1), 0), 'hccl_timeout': Key('i', _SECONDS, 1836),
+    'op_wait_timeout': Key('i', _SECONDS, 120), 'op_execute_timeout': Key('i', _SECONDS, None),
+    'static_memory_policy': Key('i', (0, 4), None),
+    'precision_mode': Key('s', PRECISION_MODES, None),
+    'precision_mode_v2': Key('s', ('fp16', 'origin', 'cube_fp16in_fp32out', 'mixed_float16', 'mixed_bfloat16', 'mixed_hif8', 'cube_hif8'),
+                             None),
+    'modify_mixlist': Key('s', 'file', None), 'customize_dtypes': Key('s', 'file', None), 'op_precision_mode': Key('s', 'file', None),
+    'dump_path': Key('s', 'folder', None), 'dump_step': Key('s', r'\d+(-\d+)?(\|\d+(-\d+)?)*', None),
+    'dump_mode': Key('s', ('input', 'output', 'all'), 'output'),
+    'dump_debug_mode': Key('s', ('all', 'aicore_overflow', 'atomic_overflow'), None), 'profiling_options': Key('s', 'json', None),
+    'aoe_mode': Key('s', ('1', '2', '4'), None), 'work_path': Key('s', 'folder', None),
+    'jit_compile': Key('s', ('true', 'false', 'auto'), None), 'op_compiler_cache_mode': Key('s', ('enable', 'force', 'disable'), None),
+    'op_compiler_cache_dir': Key('s', _ANY, None), 'fusion_switch_file': Key('s', 'file', None), 'debug_dir': Key('s', 'folder', None)}
+_GONE = {'graph_memory_max_size': 'nothing', 'variable_memory_max_size': 'nothing', 'mstune_mode': 'aoe_mode', 'op_tune_mode': 'aoe_mode',
+         'auto_tune_mode': 'aoe_mode'}
+_MIXED = {'allow_mix_precision', 'allow_mix_precision_fp16', 'allow_mix_precision_bf16', 'mixed_float16', 'mixed_bfloat16', 'mixed_hif8'}
+FULL_PRECISION = {'force_fp32', 'must_keep_origin_dtype', 'origin', 'cube_fp16in_fp32out'}
+# What is read only beside another key, and beside which.
+_BESIDE = {'dump_step': 'enable_dump', 'dump_mode': 'enable_dump', 'dump_debug_mode': 'enable_dump_debug',
+           'profiling_options': 'profiling_mode'}
+
+
+def _wrong(key, expected, received):
+    return OptionError('--npu_option: expected %s to be %s. Received: %s' % (key, expected, received))
+
+
+def _value(key, text):
+    """The text of one setting as a value of its type."""
+    field, allowed, _ = KEYS[key]
+    if field == 'b':
+        value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower())
+        if value is None or (allowed and value not in allowed):
+            raise _wrong(key, 'true' if allowed else 'true or false', repr(text))
+        return value
+    if field == 'i':
+        if not re.match(r'\d{1,10}$', text) or not allowed[0] <= int(text) <= allowed[1]:
+            raise _wrong(key, 'a whole number from %d to %d' % allowed, repr(text))
+        return int(text)
+    if isinstance(allowed, tuple):
+        if text not in allowed:
+            raise _wrong(key, 'one of ' + ', '.join(allowed), repr(text))
+    elif allowed == 'json':
+        try:
+            fits = isinstance(json.loads(text), dict)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise _wrong(key, 'a JSON object', text)
+    elif allowed == 'file' and not os.access(text, os.R_OK):
+        raise _wrong(key, 'a file that can be read', repr(text))
+    elif allowed == 'folder' and not (os.path.isdir(text) and os.access(text, os.W_OK)):
+        raise _wrong(key, 'a folder that exists and can be written', repr(text))
+    elif allowed not in ('file', 'folder') and not re.match('(%s)$' % allowed, text):
+        raise _wrong(key, 'of the form 0|5|10-20', repr(text))
+    return text
+
+
+def parse(text):
+    """{key: value} of --npu_option. A comma separates only where `name=` follows it: values with commas, as JSON, need no quotes."""
+    values = {}
+    for part in re.split(r',(?=\w+=)', text) if text else ():
+        key, equals, value = part.partition('=')
+        if not equals:
+            raise OptionError('--npu_option: expected key=value, several with commas between. Received: %r' % part)
+        if key in _GONE:
+            raise OptionError('--npu_option: expected a key that the adapter still reads, instead %s. Received: %s' % (_GONE[key], key))
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, 1)
+            raise OptionError('--npu_option: expected a known key%s. Received: %s' % (', %s perhaps' % near[0] if near else '', key))
+        if key in values:
+            raise OptionError('--npu_option: expected each key once. Received: %s twice' % key)
+        values[key] = _value(key, value)
+    return values
+
+
+def _set_precision(values, options):
+    """Puts the precision mode in: --precision_mode or the option's own, else what --precision means here."""
+    if options.precision_mode:
+        if values.get('precision_mode', options.precision_mode) != options.precision_mode:
+            raise OptionError('--precision_mode: expected the precision_mode of --npu_option, %s. Received: %s'
+                              % (values['precision_mode'], options.precision_mode))
+        values['precision_mode'] = options.precision_mode
+    if 'precision_mode' in values and 'precision_mode_v2' in values:
+        raise OptionError('--npu_option: expected precision_mode or precision_mode_v2. Received: both')
+    mode = values.get('precision_mode') or values.get('precision_mode_v2')
+    if mode is None:
+        # force_fp32, not must_keep_origin_dtype: the convolutions of a 910A take no float32 and would end the compilation.
+        mode = values['precision_mode'] = 'force_fp32' if options.precision == 'fp32' else 'allow_mix_precision'
+    wanted = {'fp32': FULL_PRECISION, 'mixed': _MIXED}.get(options.precision)
+    if wanted and mode not in wanted:
+        raise OptionError('--precision=%s: expected a precision mode of its kind, one of %s. Received: %s'
+                          % (options.precision, ', '.join(sorted(wanted)), mode))
+    chip = os.environ.get('SOC_VERSION') or 'Ascend910A'
+    if ('bf16' in mode or 'bfloat16' in mode or 'hif8' in mode) and re.match(r'Ascend910(A|B|(Pro|Premium)[AB])$', chip):
+        raise OptionError('--npu_option: expected a precision mode of %s, which has neither bfloat16 nor hifloat8 (another card: set '
+                          'SOC_VERSION). Received: %s' % (chip, mode))
+    if 'modify_mixlist' in values and mode not in _MIXED:
+        raise OptionError('--npu_option: expected a mixed precision mode with modify_mixlist. Received: %s' % mode)
+
+
+def settings(options):
+    """The parameter_map as {key: value}, checked.
+
+    Raises:
+      OptionError: one line, before anything of the adapter is imported.
+    """
+    values = parse(options.npu_option)
+    if 'iterations_per_loop' in values:
+        raise OptionError('--npu_option: expected the flag --iterations_per_loop, which checks its rules. Received: the key')
+    values['use_off_line'] = True
+    _set_precision(values, options)
+    dumps = [key for key in ('enable_dump', 'enable_dump_debug') if values.get(key)]
+    if len(dumps) == 2:
+        raise OptionError('--npu_option: expected enable_dump or enable_dump_debug. Received: both')
+    if dumps and 'dump_path' not in values:
+        raise OptionError('--npu_option: expected dump_path with %s. Received: none' % dumps[0])
+    for key, switch in _BESIDE.items():
+        if key in values and not values.get(switch):
+            raise OptionError('--npu_option: expected %s=true with %s, which is not read otherwise. Received: none' % (switch, key))
+    if options.iterations_per_loop > 1:
+        for key, needed in (('enable_data_pre_proc', True), ('mix_compile_mode', False)):
+            if values.get(key, needed) is not needed:
+                raise _wrong(key, '%s with --iterations_per_loop' % str(needed).lower(), str(values[key]).lower())
+        values.update(iterations_per_loop=options.iterations_per_loop, enable_data_pre_proc=True)
+    return values
