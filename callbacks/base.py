@@ -31,7 +31,6 @@ class Handle:
     every = 0             # steps between two measurements
     batch_size = 0
     num_classes = 0
-    step_before = 0       # `step` before the last session.run, which makes several where steps are sunk into one
 
     @property
     def step(self):
@@ -39,8 +38,8 @@ class Handle:
         raise NotImplementedError
 
     def passed(self, every):
-        """Whether the last session.run reached or passed a multiple of `every` steps. (After an overflow a sunk loop passes them.)"""
-        return self.step // every > self.step_before // every
+        """Whether the last session.run reached a multiple of `every` steps, or passed one, as a sunk loop does after an overflow."""
+        return self.step % every == 0
 
     def sweep(self, split, with_losses=False):
         """Forward pass over a Split in order, weights as they are now, in batches of the training's size.

@@ -57,6 +57,7 @@ class TensorBoard(Callback):
 
     def __init__(self, log_every=20, evaluation=None, centers=None, facts=None, hparams=None):
         self._log_every, self._evaluation, self._centers = log_every, evaluation, centers
+        self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
         self._events, self._projector = None, None
         self._ended = False

@@ -38,6 +38,11 @@ def matching(patterns, names):
     return chosen
 
 
+def head_of(options):
+    """The heads.Margin that --loss, --margin and --scale stand for."""
+    return heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
+
+
 def name_of(variable):
     return variable.name.split(':')[0]
 
@@ -47,7 +52,7 @@ class TrainingGraph:
 
     def __init__(self, options, dataset, device, training=True):
         self._options, self._device = options, device
-        self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
+        self._head = head_of(options)
         self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
                                   options.batch_size, options.seed, dataset.mean_image, self._head)
         shared = dict(form=options.git_loss_form, distance=options.distance)

@@ -56,6 +56,7 @@ class Trainer(Handle):
         self._logs, self._totals = {}, {}         # the last measurement; sums over the steps since
         self._timing = {'seconds': 0.0, 'steps': 0}
         self._warm = False                        # the first step of a process also compiles
+        self._step_before = 0                     # before the last session.run
         self._per_run = options.iterations_per_loop
         self._skipped, self._skipped_in_a_row = 0, 0  # steps whose update was left out after an overflow
         self._saved_step, self._saved_at = -1, time.monotonic()
@@ -183,7 +184,7 @@ class Trainer(Handle):
         except ValueError as error:
             raise checkpoints.DamagedCheckpoint('%s: %s' % (checkpoint.path, error))
         checkpoints.restore(self._session, self._saver, checkpoint)
-        self._skipped, self.step_before = skipped, checkpoint.step
+        self._skipped, self._step_before = skipped, checkpoint.step
         self._step, self._epoch, self._saved_step = checkpoint.step, manifest['epoch'], checkpoint.step
         self._logs, self._totals, self._timing = logs, totals, timing
         self._start_stream()
@@ -227,7 +228,7 @@ class Trainer(Handle):
             self._timing['seconds'] += seconds
             self._timing['steps'] += done
         self._warm = True
-        self.step_before, self._step = self._step, int(reached)
+        self._step_before, self._step = self._step, int(reached)
         logs = {name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()}
         for name, value in dict({name: done * logs[name] for name in self._net.step_fetches}, steps=done, seconds=seconds).items():
             self._totals[name] = self._totals.get(name, 0) + value
@@ -312,6 +313,9 @@ class Trainer(Handle):
     @property
     def step(self):
         return self._step
+
+    def passed(self, every):
+        return self._step // every > self._step_before // every
 
     def sweep(self, split, with_losses=False):
         fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
