@@ -10,7 +10,7 @@ import sys
 from trainers import run
 
 _INTRO = ('Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
-          'converts it for an Ascend card. --ckpt_path is a run\'s folder (its best checkpoint is taken), its ckpt folder or one checkpoint.')
+          'makes an offline model of it. --ckpt_path is a run\'s folder (its best checkpoint is taken), its ckpt folder or one checkpoint.')
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
 

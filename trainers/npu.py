@@ -16,7 +16,7 @@ from trainers.npu_options import KEYS
 from trainers.options import OptionError, device_id
 
 _ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
-_OFF = 2  # RewriterConfig.OFF
+_OFF = 2  # RewriterConfig.OFF, which the adapter wants in both fields, though memory_optimization has another list of names
 _FIRST_LOSS_SCALE, _RAISE_EVERY = 2.0 ** 16, 1000
 
 
