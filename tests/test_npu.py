@@ -133,6 +133,13 @@ def test_the_table_is_the_adapters():
     assert json.loads(result.stdout) == {key: row.field for key, row in npu_options.KEYS.items()}
 
 
+@pytest.mark.parametrize('name', ['ascend.md', 'ascend.zh.md'])
+def test_the_guides_name_every_key(name):
+    with open(os.path.join(ROOT, 'docs', name), encoding='utf-8') as file:
+        text = file.read()
+    assert [key for key in npu_options.KEYS if '`%s`' % key not in text] == []
+
+
 def test_values_with_commas_need_no_quotes():
     text = 'profiling_mode=true,profiling_options={"output":"/tmp/p","training_trace":"on","fp_point":""},dump_step=1|2'
     assert npu_options.parse(text) == {'profiling_mode': True, 'dump_step': '1|2',
@@ -400,7 +407,8 @@ def _behind(fetches):
 
 @pytest.mark.parametrize('flags', [dict(), dict(git_loss_form='pairwise', embedding_dim=64), dict(git_loss_form='pairwise'),
                                    dict(git_loss_form='pairwise', embedding_dim=512, batch_size=128, distance='cosine'),
-                                   dict(loss='arcface', embedding_dim=64), dict(schedule='cosine', warmup_steps=2), dict(schedule='step', decay_steps=3, optimizer='momentum')])
+                                   dict(loss='arcface', embedding_dim=64), dict(schedule='cosine', warmup_steps=2),
+                                   dict(schedule='step', decay_steps=3, optimizer='momentum')])
 def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, flags):
     """No open shape, no float64, no Python function, Unique or queue in what the step runs. On the CPU the pairwise form of many
     dimensions computes in float64, which shows that the test would see it."""
