@@ -109,13 +109,14 @@ def test_the_other_tensorflow_reads_it(trained, capsys):
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:
             expected = session.run('embeddings:0', {'input_images:0': image})
-    result = subprocess.run([PEER, '-c', READ, printed[0], json.dumps(image.tolist())], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    arguments = [PEER, '-c', READ, printed[0], json.dumps(image.tolist())]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(json.loads(result.stdout), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
-    result = subprocess.run([sys.executable, '-m', 'trainers.export', '--ckpt_path=%s' % tmp_path], cwd=ROOT, capture_output=True, text=True,
-                            timeout=120)
+    arguments = [sys.executable, '-m', 'trainers.export', '--ckpt_path=%s' % tmp_path]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout) == (2, '')
     assert result.stderr == "trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n" % tmp_path

@@ -262,7 +262,6 @@ HCCL = '''
     from trainers.options import Options
     SIZE = 3
     os.environ.update(RANK_SIZE=str(SIZE), JOB_ID='1', RANK_TABLE_FILE=sys.argv[1])
-    npu.adapter()
     results, failures = [None] * SIZE, []
 
     def rank(number):
@@ -293,10 +292,9 @@ HCCL = '''
                 session.run(spread)
                 results[number] = values + [session.run(variables)]
         except Exception as error:
-            failures.append(error)
+            failures.append(str(error))
 
-    import npu_bridge.npu_init
-    npu_bridge.npu_init._check_graph = lambda operations: None  # the fake itself stands in Python functions
+    npu.adapter()._check_graph = lambda operations: None  # the fake itself stands in Python functions
     threads = [threading.Thread(target=run, args=(number,) + rank(number)) for number in range(SIZE)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
@@ -419,6 +417,8 @@ def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, fla
         with tf.Graph().as_default():
             net = TrainingGraph(settings, dataset, devices.Device(name, '', None, True))
             operations = _behind([net.train_op, net.steps_done, net.rate_of_step] + list(net.step_fetches.values()))
+        # Shape arithmetic on constants is folded by TensorFlow before the card's compiler sees the graph.
+        operations = {op for op in operations if op.type != 'BroadcastGradientArgs' or {tensor.op.type for tensor in op.inputs} != {'Const'}}
         types = {op.type for op in operations}
         tensors = [tensor for op in operations for tensor in op.outputs if tensor.dtype.base_dtype not in (tf.resource, tf.variant)]
         found[name] = {'open': [tensor.name for tensor in tensors if not tensor.shape.is_fully_defined()],

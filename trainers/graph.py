@@ -58,7 +58,7 @@ class TrainingGraph:
         shared = dict(form=options.git_loss_form, distance=options.distance)
         self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
         self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared,
-                                         method='direct' if device.name == 'npu' else None)  # the NPU has no float64
+                                         method='unrolled' if device.name == 'npu' else None)  # no float64, no loop
         if training:
             self._build_training(dataset)
         self._build_evaluation()

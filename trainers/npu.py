@@ -140,7 +140,7 @@ class Hccl:
     def all_reduce(self, tensors):
         """The sums over all ranks of a list of tensors, of each type in one reduction."""
         sums = [None] * len(tensors)
-        for dtype in {tensor.dtype for tensor in tensors}:
+        for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):  # in one order on all ranks, or they wait for each other
             group = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
             flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in group], axis=0)
             parts = tf.split(self._hccl.allreduce(flat, 'sum', fusion=0), [tensors[place].shape.num_elements() for place in group])

@@ -65,6 +65,7 @@ def _new_init(self, target='', graph=None, config=None):
     plain.CopyFrom(config)
     del plain.graph_options.rewrite_options.custom_optimizers[:]  # no such optimizer is registered here
     plain.device_count['GPU'] = 0
+    plain.use_per_session_threads = True  # ranks that are threads of one process wait for each other
     _init(self, target, graph, plain)
 
 
@@ -86,6 +87,8 @@ def _check_graph(operations):
     for op in operations:
         if op.type.startswith(_FORBIDDEN):
             raise NpuRefuses('%s of type %s cannot run on the card' % (op.name, op.type))
+        if op.type == 'BroadcastGradientArgs' and {tensor.op.type for tensor in op.inputs} == {'Const'}:
+            continue  # folded by TensorFlow before the adapter sees it
         for tensor in op.outputs:
             if tensor.dtype.base_dtype in (tf.float64, tf.complex64, tf.complex128):
                 raise NpuRefuses('%s is %s' % (tensor.name, tensor.dtype.name))

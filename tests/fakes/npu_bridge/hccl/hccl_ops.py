@@ -35,10 +35,11 @@ def _collective(name, tensor, shape, combine):
     if not tensor.shape.is_fully_defined():
         raise NpuRefuses('%s of a dynamic shape, %s' % (name, tensor.shape))
     rank, size = int(os.environ['RANK_ID']), int(os.environ['RANK_SIZE'])
-    number = len(tf.get_default_graph().get_collection('hccl'))
-    tf.add_to_collection('hccl', name)
-    key = '%s %d %s %s' % (name, number, tensor.dtype.name, tensor.shape)
-    result = tf.numpy_function(lambda value: combine(_exchange(key, rank, size, value)), [tensor], tensor.dtype)
+    before = tf.get_collection('hccl')
+    key = '%s %d %s %s' % (name, len(before), tensor.dtype.name, tensor.shape)
+    with tf.control_dependencies(before[-1:]):  # one after the other, as a card's graph compiler puts them
+        result = tf.numpy_function(lambda value: combine(_exchange(key, rank, size, value)), [tensor], tensor.dtype)
+    tf.add_to_collection('hccl', result)
     result.set_shape(shape)
     return result
 
