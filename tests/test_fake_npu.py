@@ -44,10 +44,10 @@ REFUSED = [
     ('not a static one', 'x = tf.placeholder(tf.float32, [None]); run(train(tf.reduce_sum(weight) * tf.reduce_sum(x)), feed={x: [1.0]})'),
     ('of type Unique', 'run(train(tf.reduce_sum(weight) * tf.cast(tf.unique(tf.constant([3, 3]))[1][0], tf.float32)))'),
     ('of type PyFunc', 'run(train(tf.reduce_sum(weight) * tf.reshape(tf.py_func(lambda x: x, [tf.constant(1.0)], tf.float32), [])))'),
-    ('expected the node name IterationOp', 'op = train(tf.reduce_sum(weight)); npu.Sinking(op, 2); npu.Sinking(op, 2)'),
-    ('expected the node name IterationOp', 'op = train(tf.reduce_sum(weight))\nwith tf.name_scope("inner"): npu.Sinking(op, 2)'),
-    ('a feed_dict in a sunk loop', 'x = tf.placeholder(tf.float32, []); loop = npu.Sinking(train(tf.reduce_sum(weight) * x), 2); '
-                                   'run(loop.op, sunk, {x: 1.0})'),
+    ('expected the node name IterationOp', 'op = train(tf.reduce_sum(weight)); npu.sunk(op, 2); npu.sunk(op, 2)'),
+    ('expected the node name IterationOp', 'op = train(tf.reduce_sum(weight))\nwith tf.name_scope("inner"): npu.sunk(op, 2)'),
+    ('a feed_dict in a sunk loop', 'x = tf.placeholder(tf.float32, []); op, _ = npu.sunk(train(tf.reduce_sum(weight) * x), 2); '
+                                   'run(op, sunk, {x: 1.0})'),
     ('a training step beside the IterationOp', 'run(train(tf.reduce_sum(weight)), sunk)'),
     ('inside control_dependencies', 'with tf.control_dependencies([step]): managers.ExponentialUpdateLossScaleManager(2.0, 10)'),
     ('variable initialisers together', 'it = tf.data.make_initializable_iterator(tf.data.Dataset.range(3)); '
@@ -65,11 +65,11 @@ def test_refused(said, code):
 def test_what_is_right_is_not_refused():
     """The same lines without the mistakes; two sunk steps of plain gradient descent on sum(w) take 0.1 from w each."""
     code = '''
-        loop = npu.Sinking(train(tf.reduce_sum(weight)), 2)
+        op, load = npu.sunk(train(tf.reduce_sum(weight)), 2)
         with tf.Session(config=sunk) as session:
             session.run(tf.global_variables_initializer())
-            loop.load(session)
-            session.run(loop.op)
+            load(session)
+            session.run(op)
             print(session.run([weight, step]))
         %s
     '''

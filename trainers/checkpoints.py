@@ -160,17 +160,16 @@ def _readable(checkpoint):
 class Saver:
     """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes from any device to any other.
 
-    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear, and adds variables of its own. The former are
-    saved under their plain names; the latter begin anew where a checkpoint has none, and are left unread where no one has them.
+    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are saved under their plain names. What it
+    adds begins anew where a checkpoint has none.
     """
 
     def __init__(self, variables):
         named = {_ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables}
-        lasting = {name: variable for name, variable in named.items() if name not in _LOSS_SCALING}
+        self._scaling = _LOSS_SCALING & set(named)
         self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
-        self._scaling = set(named) - set(lasting)
         if self._scaling:
-            self._lasting = tf.train.Saver(lasting)
+            self._lasting = tf.train.Saver({name: variable for name, variable in named.items() if name not in self._scaling})
 
     def save(self, session, path, **settings):
         self._saver.save(session, path, **settings)

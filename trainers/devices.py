@@ -26,23 +26,15 @@ def _wanted(options):
     return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no NPU and no GPU found'
 
 
-def _npu(options, reason):
-    values = npu_options.settings(options)
-    npu.rank_environment()
-    npu.adapter()
-    mode = values.get('precision_mode') or values['precision_mode_v2']
-    return Device('npu', '%s; %s' % (reason, mode), npu.session_config(values), mode not in npu_options.FULL_PRECISION)
-
-
 def choose(options):
-    """The Device of `options.device`.
-
-    Raises:
-      ValueError: the device asked for is not there, or cannot do what is asked of it.
-    """
+    """The Device of `options.device`. ValueError: it is not there, or cannot do what is asked of it."""
     name, reason = _wanted(options)
     if name == 'npu':
-        return _npu(options, reason)
+        values = npu_options.settings(options)
+        npu.rank_environment()
+        npu.adapter()
+        mode = values.get('precision_mode') or values['precision_mode_v2']
+        return Device(name, '%s; %s' % (reason, mode), npu.session_config(values), mode not in npu_options.FULL_PRECISION)
     for flag, given in (('npu_option', bool(options.npu_option)), ('iterations_per_loop', options.iterations_per_loop > 1)):
         if given:
             raise ValueError('--%s: expected --device=npu, which alone has it. Received: device %s (%s)' % (flag, name, reason))

@@ -15,11 +15,7 @@ _SOC = 'Ascend310'  # the card that the published model was converted for
 
 
 def frozen_graph(checkpoint, batch):
-    """The inference as a GraphDef without variables: no labels, no centers, no summaries; the mean image is a constant in it.
-
-    Args:
-      checkpoint: a checkpoints.Checkpoint.
-      batch: images per call; all shapes are fixed.
+    """The inference of a checkpoints.Checkpoint without variables, labels, centers and summaries; `batch` images per call.
 
     Returns:
       (GraphDef, [input, outputs ...] as dictionaries): the placeholder `input_images`, float32 [batch, height, width, channels], pixels
@@ -56,9 +52,9 @@ def frozen_graph(checkpoint, batch):
 
 def atc_command(path, images, outputs):
     """The command that turns the frozen graph into an offline model beside it."""
-    shape = ','.join(str(size) for size in images['shape'])
-    return ('atc --model=%s --framework=3 --output=%s --input_shape="%s:%s" --out_nodes="%s" --soc_version=%s'
-            % (path, os.path.splitext(path)[0], images['name'], shape, ';'.join(output['tensor'] for output in outputs), _SOC))
+    return 'atc --model=%s --framework=3 --output=%s --input_shape="%s:%s" --out_nodes="%s" --soc_version=%s' % (
+        path, os.path.splitext(path)[0], images['name'], ','.join(map(str, images['shape'])), ';'.join(each['tensor'] for each in outputs),
+        _SOC)
 
 
 def export(options):

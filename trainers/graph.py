@@ -109,9 +109,9 @@ class TrainingGraph:
         self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
         with tf.control_dependencies([self.train_op]):
             self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
-        self.loop = npu.Sinking(self.train_op, options.iterations_per_loop) if options.iterations_per_loop > 1 else None
-        if self.loop:
-            self.train_op = self.loop.op
+        self.load_loop = None
+        if options.iterations_per_loop > 1:
+            self.train_op, self.load_loop = npu.sunk(self.train_op, options.iterations_per_loop)
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, labels),
                                  git_floor=losses.git_floor(labels, options.git_loss_form))
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])

@@ -13,7 +13,7 @@ import re
 
 from gitloss.backend import tf
 from trainers.npu_options import KEYS
-from trainers.options import OptionError, device_id
+from trainers.options import device_id
 
 _ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
 _OFF = 2  # RewriterConfig.OFF, which the adapter wants in both fields, though memory_optimization has another list of names
@@ -39,11 +39,7 @@ def is_installed():
 
 
 def adapter(module='npu_init'):
-    """A module of the adapter, imported.
-
-    Raises:
-      ValueError: it is not there, or a compiled library behind it is not.
-    """
+    """A module of the adapter, imported. ValueError: it is not there, or a compiled library behind it is not."""
     try:
         found = importlib.import_module('%s.%s' % (_ADAPTER, module))
         if module == 'npu_init' and _ADAPTER != 'npu_bridge':
@@ -64,30 +60,15 @@ def loss_scaled(optimizer, scale, is_distributed=False):
     return adapter('estimator.npu.npu_loss_scale_optimizer').NPULossScaleOptimizer(optimizer, manager, is_distributed)
 
 
-class Sinking:
-    """`iterations` training steps in one session.run. To be made once, at the root name scope: the adapter looks for `IterationOp`."""
-
-    def __init__(self, train_op, iterations):
-        self._loop, self._iterations = adapter('estimator.npu.util').IterationPerLoop(), iterations
-        self.op = self._loop.create_iteration_per_loop_var(train_op)
-
-    def load(self, session):
-        self._loop.load_iteration_per_loop_var(session, self._iterations)
-
-
-def check_intervals(iterations, intervals):
-    """A sunk loop gives control back every `iterations` steps, so whatever happens must fall there. intervals: {name: steps}."""
-    for name, steps in intervals.items():
-        if steps % iterations:
-            raise OptionError('--iterations_per_loop: expected a divisor of %s, %d. Received: %d' % (name, steps, iterations))
+def sunk(train_op, iterations):
+    """(op, load): `iterations` training steps in one session.run of `op`, once load(session) was called. To be made once, at the root name
+    scope: the adapter looks for `IterationOp`."""
+    loop = adapter('estimator.npu.util').IterationPerLoop()
+    return loop.create_iteration_per_loop_var(train_op), lambda session: loop.load_iteration_per_loop_var(session, iterations)
 
 
 def rank_environment(environment=os.environ):
-    """(rank, size) from the environment that CANN's launchers set; it is checked here, because a wrong one ends in a time-out.
-
-    Raises:
-      ValueError: the line names the variable.
-    """
+    """(rank, size) from the environment, checked, because a wrong one ends in a time-out. ValueError: the line names the variable."""
     def number(name, default, high):
         text = environment.get(name) or default
         if not re.match(r'\d{1,5}$', text) or not int(text) < high:
@@ -115,9 +96,8 @@ def rank_environment(environment=os.environ):
 class Hccl:
     """The workers of a training on several cards, by HCCL. Every rank builds the same graph and runs the same fetches, or all hang.
 
-    The adapter's npu_distributed_optimizer_wrapper is not used: it averages gradients inside compute_gradients, each rank's loss being
-    its own. Here every rank computes the loss of the gathered batch, and the parts of its gradient are summed once, by `all_reduce`;
-    a second reduction would divide them by the number of ranks. Ranks come from the environment, so no init_resource is needed.
+    The adapter's npu_distributed_optimizer_wrapper is not used: it averages, in compute_gradients, gradients of separate losses. Here
+    every rank computes the loss of the gathered batch, and the parts of its gradient are summed once, by `all_reduce`.
     """
 
     def __init__(self):
@@ -126,14 +106,12 @@ class Hccl:
         self._hccl = adapter('hccl.hccl_ops')
 
     def all_gather(self, tensor):
-        """[rows, ...] of this rank -> [size * rows, ...] of all, in the order of ranks. The gradient is that of this rank's rows: every
-        rank has the whole loss."""
+        """[rows, ...] of this rank -> [size * rows, ...] of all, in order. Its gradient: this rank's rows, as each has the whole loss."""
         rows = tensor.shape.as_list()[0]
 
         @tf.custom_gradient
         def gathered(own):
-            return (self._hccl.allgather(own, self.size),
-                    lambda upstream: upstream[self.rank * rows:(self.rank + 1) * rows])
+            return self._hccl.allgather(own, self.size), lambda upstream: upstream[self.rank * rows:(self.rank + 1) * rows]
 
         return gathered(tensor) if tensor.dtype.is_floating else self._hccl.allgather(tensor, self.size)
 
@@ -153,4 +131,4 @@ class Hccl:
         return tf.group(*[tf.assign(variable, self._hccl.broadcast([variable.read_value()], 0)[0]) for variable in variables])
 
     def close(self):
-        """Nothing is held beside the session, which the trainer closes."""
+        """Nothing is held beside the session."""

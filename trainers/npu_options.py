@@ -13,9 +13,8 @@ import re
 from trainers.options import PRECISION_MODES, OptionError
 
 Key = collections.namedtuple('Key', 'field allowed default')
-Key.__doc__ = """field: of the AttrValue, b, i or s. allowed: the values, a (low, high), or for text a pattern, "file", "folder" or "json".
-default: the adapter's own, which is in force where nothing is said."""
-_ANY, _COUNT, _SECONDS = r'.+', (1, 2**31 - 1), (1, 2147483)
+Key.__doc__ = """field: of the AttrValue, b, i or s. allowed: values, a (low, high), or a name in _TEXTS. default: the adapter's own."""
+_COUNT, _SECONDS = (1, 2**31 - 1), (1, 2147483)
 KEYS = {
     'use_off_line': Key('b', (True,), True),  # False would compute on the host
     'mix_compile_mode': Key('b', None, False), 'enable_data_pre_proc': Key('b', None, False), 'hcom_parallel': Key('b', None, True),
@@ -28,19 +27,30 @@ KEYS = {
     'precision_mode_v2': Key('s', ('fp16', 'origin', 'cube_fp16in_fp32out', 'mixed_float16', 'mixed_bfloat16', 'mixed_hif8', 'cube_hif8'),
                              None),
     'modify_mixlist': Key('s', 'file', None), 'customize_dtypes': Key('s', 'file', None), 'op_precision_mode': Key('s', 'file', None),
-    'dump_path': Key('s', 'folder', None), 'dump_step': Key('s', r'\d+(-\d+)?(\|\d+(-\d+)?)*', None),
+    'dump_path': Key('s', 'folder', None), 'dump_step': Key('s', 'steps', None),
     'dump_mode': Key('s', ('input', 'output', 'all'), 'output'),
     'dump_debug_mode': Key('s', ('all', 'aicore_overflow', 'atomic_overflow'), None), 'profiling_options': Key('s', 'json', None),
     'aoe_mode': Key('s', ('1', '2', '4'), None), 'work_path': Key('s', 'folder', None),
     'jit_compile': Key('s', ('true', 'false', 'auto'), None), 'op_compiler_cache_mode': Key('s', ('enable', 'force', 'disable'), None),
-    'op_compiler_cache_dir': Key('s', _ANY, None), 'fusion_switch_file': Key('s', 'file', None), 'debug_dir': Key('s', 'folder', None)}
-_GONE = {'graph_memory_max_size': 'nothing', 'variable_memory_max_size': 'nothing', 'mstune_mode': 'aoe_mode', 'op_tune_mode': 'aoe_mode',
-         'auto_tune_mode': 'aoe_mode'}
+    'op_compiler_cache_dir': Key('s', 'any', None), 'fusion_switch_file': Key('s', 'file', None), 'debug_dir': Key('s', 'folder', None)}
 _MIXED = {'allow_mix_precision', 'allow_mix_precision_fp16', 'allow_mix_precision_bf16', 'mixed_float16', 'mixed_bfloat16', 'mixed_hif8'}
 FULL_PRECISION = {'force_fp32', 'must_keep_origin_dtype', 'origin', 'cube_fp16in_fp32out'}
 # What is read only beside another key, and beside which.
 _BESIDE = {'dump_step': 'enable_dump', 'dump_mode': 'enable_dump', 'dump_debug_mode': 'enable_dump_debug',
            'profiling_options': 'profiling_mode'}
+
+
+def _is_json_object(text):
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+_TEXTS = {'any': ('text', bool), 'json': ('a JSON object', _is_json_object),
+          'steps': ('of the form 0|5|10-20', re.compile(r'\d+(-\d+)?(\|\d+(-\d+)?)*$').match),
+          'file': ('a file that can be read', lambda path: os.access(path, os.R_OK)),
+          'folder': ('a folder that exists and can be written', lambda path: os.path.isdir(path) and os.access(path, os.W_OK))}
 
 
 def _wrong(key, expected, received):
@@ -50,32 +60,20 @@ def _wrong(key, expected, received):
 def _value(key, text):
     """The text of one setting as a value of its type."""
     field, allowed, _ = KEYS[key]
+    value = text
     if field == 'b':
         value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower())
-        if value is None or (allowed and value not in allowed):
-            raise _wrong(key, 'true' if allowed else 'true or false', repr(text))
-        return value
-    if field == 'i':
-        if not re.match(r'\d{1,10}$', text) or not allowed[0] <= int(text) <= allowed[1]:
-            raise _wrong(key, 'a whole number from %d to %d' % allowed, repr(text))
-        return int(text)
-    if isinstance(allowed, tuple):
-        if text not in allowed:
-            raise _wrong(key, 'one of ' + ', '.join(allowed), repr(text))
-    elif allowed == 'json':
-        try:
-            fits = isinstance(json.loads(text), dict)
-        except ValueError:
-            fits = False
-        if not fits:
-            raise _wrong(key, 'a JSON object', text)
-    elif allowed == 'file' and not os.access(text, os.R_OK):
-        raise _wrong(key, 'a file that can be read', repr(text))
-    elif allowed == 'folder' and not (os.path.isdir(text) and os.access(text, os.W_OK)):
-        raise _wrong(key, 'a folder that exists and can be written', repr(text))
-    elif allowed not in ('file', 'folder') and not re.match('(%s)$' % allowed, text):
-        raise _wrong(key, 'of the form 0|5|10-20', repr(text))
-    return text
+        expected, fits = 'true' if allowed else 'true or false', value in (allowed or (True, False))
+    elif field == 'i':
+        value = int(text) if re.match(r'\d{1,10}$', text) else -1
+        expected, fits = 'a whole number from %d to %d' % allowed, allowed[0] <= value <= allowed[1]
+    elif isinstance(allowed, tuple):
+        expected, fits = 'one of ' + ', '.join(allowed), text in allowed
+    else:
+        expected, fits = _TEXTS[allowed][0], _TEXTS[allowed][1](text)
+    if not fits:
+        raise _wrong(key, expected, repr(text))
+    return value
 
 
 def parse(text):
@@ -85,8 +83,6 @@ def parse(text):
         key, equals, value = part.partition('=')
         if not equals:
             raise OptionError('--npu_option: expected key=value, several with commas between. Received: %r' % part)
-        if key in _GONE:
-            raise OptionError('--npu_option: expected a key that the adapter still reads, instead %s. Received: %s' % (_GONE[key], key))
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
             raise OptionError('--npu_option: expected a known key%s. Received: %s' % (', %s perhaps' % near[0] if near else '', key))
@@ -122,11 +118,7 @@ def _set_precision(values, options):
 
 
 def settings(options):
-    """The parameter_map as {key: value}, checked.
-
-    Raises:
-      OptionError: one line, before anything of the adapter is imported.
-    """
+    """The parameter_map as {key: value}, checked. OptionError: one line, before anything of the adapter is imported."""
     values = parse(options.npu_option)
     if 'iterations_per_loop' in values:
         raise OptionError('--npu_option: expected the flag --iterations_per_loop, which checks its rules. Received: the key')

@@ -12,7 +12,7 @@ import numpy as np
 from callbacks.base import CallbackList, Diverged, Handle, log
 from gitloss import data
 from gitloss.backend import tf
-from trainers import checkpoints, npu, rundir
+from trainers import checkpoints, rundir
 from trainers.graph import LOSSES, TrainingGraph, name_of
 
 _MOST_OVERFLOWS = 200  # in a row: a scale that halves has long come to 1 by then
@@ -116,13 +116,15 @@ class Trainer(Handle):
         self._graph.finalize()
 
     def _check_intervals(self):
-        """Every session.run makes so many steps; where that is one, everything goes."""
+        """A sunk loop gives control back every so many steps: whatever is to happen must fall there."""
         intervals = {'--steps': self.steps, '--update_centers': self.every}
         if self._options.save_every and not self._options.save_interval[1]:
             intervals['--save_every'] = self._options.save_interval[0]
         for callback in self._callbacks.callbacks:
             intervals.update(callback.intervals)
-        npu.check_intervals(self._per_run, intervals)
+        for name, steps in intervals.items():
+            if steps % self._per_run:
+                raise ValueError('--iterations_per_loop: expected a divisor of %s, %d. Received: %d' % (name, steps, self._per_run))
 
     def _prepare_warm_start(self):
         """For --init_checkpoint: a saver over what is taken from it, and the checkpoint."""
@@ -154,8 +156,8 @@ class Trainer(Handle):
         os.replace(path + '.tmp', path)
         self._session = tf.Session(graph=self._graph, config=self._device.config)
         self._session.run(self._initial)
-        if self._net.loop:
-            self._net.loop.load(self._session)
+        if self._net.load_loop:
+            self._net.load_loop(self._session)
         if checkpoint is not None:
             self._restore(checkpoint)
             log.info('continuing at step %d of %d from %s%s', self._step, self.steps, checkpoint.path,
@@ -174,7 +176,7 @@ class Trainer(Handle):
         """Everything comes back: weights, slots, centers, step, the open sums, the callbacks' states."""
         manifest = checkpoint.manifest
         logs, totals, timing = dict(manifest['logs']), dict(manifest['totals']), dict(manifest['timing'])
-        skipped = timing.pop('skipped', 0)
+        skipped = int(timing.pop('skipped', 0))
         sums = set(self._net.step_fetches) | {'steps', 'seconds', 'learning_rate'}
         if set(timing) != set(self._timing) or (totals and not (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)):
             raise checkpoints.DamagedCheckpoint('%s: expected the sums of a run of this model in the manifest. Received: timing of %s, '
@@ -243,7 +245,7 @@ class Trainer(Handle):
         if self._skipped.bit_length() > before.bit_length():
             log.info('step %d: overflow under loss scaling, update left out; %d so far', self._step, self._skipped)
         if self._skipped_in_a_row > max(_MOST_OVERFLOWS, self._per_run):
-            raise TrainingError('step %d: expected a step without overflow. Received: %d in a row with one; is --loss_scale too large?'
+            raise TrainingError('step %d: expected one without overflow. Received: %d in a row; is --loss_scale too large?'
                                 % (self._step, self._skipped_in_a_row))
 
     def _measurement_is_due(self):
