@@ -332,5 +332,3 @@ class GitLoss(_CentersLayer):
         embeddings, labels = inputs
         return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance, method=self.method)
 
-    def get_config(self):
-        return dict(super().get_config(), method=self.method)

@@ -191,7 +191,7 @@ def test_what_the_adapter_would_ignore_or_fail_at_is_one_line(tmp_path, option, 
      'Received: allow_mix_precision'),
     (dict(precision='mixed', npu_option='precision_mode_v2=origin'), '--precision=mixed: expected a precision mode of its kind'),
     (dict(precision_mode='force_fp32', npu_option='precision_mode=force_fp16'),
-     '--precision_mode: expected the precision_mode of --npu_option, force_fp16. Received: force_fp32'),
+     '--npu_option: expected the mode of --precision_mode, force_fp32. Received: force_fp16'),
     (dict(precision_mode='force_fp32', npu_option='precision_mode_v2=origin'),
      '--npu_option: expected precision_mode or precision_mode_v2'),
     (dict(iterations_per_loop=4, npu_option='mix_compile_mode=true'),
@@ -566,8 +566,8 @@ def test_a_scale_that_always_overflows_ends_the_training(tmp_path):
     """A fixed scale of 3e38 times a loss of 2 is infinite."""
     result = train(toys.options(tmp_path, device='npu', loss_scale='3' + 38 * '0'))
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == ('trainers.run: step 0: expected one without overflow. Received: 201 in a row; is --loss_scale '
-                                              'too large?')
+    assert result.stderr.splitlines()[-1] == (
+        'trainers.run: step 0: expected one without overflow. Received: 201 in a row; is --loss_scale too large?')
 
 
 def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):

@@ -168,11 +168,9 @@ class Saver:
         named = {_ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables}
         self._scaling = _LOSS_SCALING & set(named)
         self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
+        self.save = self._saver.save
         if self._scaling:
             self._lasting = tf.train.Saver({name: variable for name, variable in named.items() if name not in self._scaling})
-
-    def save(self, session, path, **settings):
-        self._saver.save(session, path, **settings)
 
     def restore(self, session, path):
         anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}

@@ -16,8 +16,6 @@ from trainers.npu_options import KEYS
 from trainers.options import device_id
 
 _ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
-_OFF = 2  # RewriterConfig.OFF, which the adapter wants in both fields, though memory_optimization has another list of names
-_FIRST_LOSS_SCALE, _RAISE_EVERY = 2.0 ** 16, 1000
 
 
 def session_config(values):
@@ -25,7 +23,8 @@ def session_config(values):
     config = tf.ConfigProto(allow_soft_placement=True)
     config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
     rewrites = config.graph_options.rewrite_options
-    rewrites.remapping = rewrites.memory_optimization = _OFF  # both break what the adapter rewrites; npu_config_proto forgets the latter
+    # RewriterConfig.OFF, by the adapter's rule in both fields: what they do breaks its own rewriting.
+    rewrites.remapping = rewrites.memory_optimization = 2
     optimizer = rewrites.custom_optimizers.add()
     optimizer.name = 'NpuOptimizer'
     for key, value in sorted(values.items()):
@@ -54,7 +53,7 @@ def loss_scaled(optimizer, scale, is_distributed=False):
     """The optimizer behind NPULossScaleOptimizer; `scale`: "dynamic" or a number. To be called outside any control_dependencies."""
     managers = adapter('estimator.npu.npu_loss_scale_manager')
     if scale == 'dynamic':  # halves and doubles, so that the scale stays a power of two and costs no rounding
-        manager = managers.ExponentialUpdateLossScaleManager(_FIRST_LOSS_SCALE, _RAISE_EVERY, decr_every_n_nan_or_inf=2, decr_ratio=0.5)
+        manager = managers.ExponentialUpdateLossScaleManager(2.0 ** 16, 1000, decr_every_n_nan_or_inf=2, decr_ratio=0.5)
     else:
         manager = managers.FixedLossScaleManager(float(scale))
     return adapter('estimator.npu.npu_loss_scale_optimizer').NPULossScaleOptimizer(optimizer, manager, is_distributed)

@@ -22,8 +22,7 @@ KEYS = {
     'iterations_per_loop': Key('i', _COUNT, 1), 'graph_run_mode': Key('i', (0, 1), 1), 'session_device_id': Key('i', (0, 9999), None),
     'local_rank_id': Key('i', (0, 9999), None), 'deterministic': Key('i', (0, 1), 0), 'hccl_timeout': Key('i', _SECONDS, 1836),
     'op_wait_timeout': Key('i', _SECONDS, 120), 'op_execute_timeout': Key('i', _SECONDS, None),
-    'static_memory_policy': Key('i', (0, 4), None),
-    'precision_mode': Key('s', PRECISION_MODES, None),
+    'static_memory_policy': Key('i', (0, 4), None), 'precision_mode': Key('s', PRECISION_MODES, None),
     'precision_mode_v2': Key('s', ('fp16', 'origin', 'cube_fp16in_fp32out', 'mixed_float16', 'mixed_bfloat16', 'mixed_hif8', 'cube_hif8'),
                              None),
     'modify_mixlist': Key('s', 'file', None), 'customize_dtypes': Key('s', 'file', None), 'op_precision_mode': Key('s', 'file', None),
@@ -53,8 +52,9 @@ _TEXTS = {'any': ('text', bool), 'json': ('a JSON object', _is_json_object),
           'folder': ('a folder that exists and can be written', lambda path: os.path.isdir(path) and os.access(path, os.W_OK))}
 
 
-def _wrong(key, expected, received):
-    return OptionError('--npu_option: expected %s to be %s. Received: %s' % (key, expected, received))
+def _check(fits, expected, received):
+    if not fits:
+        raise OptionError('--npu_option: expected %s. Received: %s' % (expected, received))
 
 
 def _value(key, text):
@@ -71,8 +71,7 @@ def _value(key, text):
         expected, fits = 'one of ' + ', '.join(allowed), text in allowed
     else:
         expected, fits = _TEXTS[allowed][0], _TEXTS[allowed][1](text)
-    if not fits:
-        raise _wrong(key, expected, repr(text))
+    _check(fits, '%s to be %s' % (key, expected), repr(text))
     return value
 
 
@@ -81,13 +80,10 @@ def parse(text):
     values = {}
     for part in re.split(r',(?=\w+=)', text) if text else ():
         key, equals, value = part.partition('=')
-        if not equals:
-            raise OptionError('--npu_option: expected key=value, several with commas between. Received: %r' % part)
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, 1)
-            raise OptionError('--npu_option: expected a known key%s. Received: %s' % (', %s perhaps' % near[0] if near else '', key))
-        if key in values:
-            raise OptionError('--npu_option: expected each key once. Received: %s twice' % key)
+        near = difflib.get_close_matches(key, KEYS, 1)
+        _check(equals, 'key=value, several with commas between', repr(part))
+        _check(key in KEYS, 'a known key' + (', %s perhaps' % near[0] if near else ''), key)
+        _check(key not in values, 'each key once', key + ' twice')
         values[key] = _value(key, value)
     return values
 
@@ -95,12 +91,9 @@ def parse(text):
 def _set_precision(values, options):
     """Puts the precision mode in: --precision_mode or the option's own, else what --precision means here."""
     if options.precision_mode:
-        if values.get('precision_mode', options.precision_mode) != options.precision_mode:
-            raise OptionError('--precision_mode: expected the precision_mode of --npu_option, %s. Received: %s'
-                              % (values['precision_mode'], options.precision_mode))
-        values['precision_mode'] = options.precision_mode
-    if 'precision_mode' in values and 'precision_mode_v2' in values:
-        raise OptionError('--npu_option: expected precision_mode or precision_mode_v2. Received: both')
+        mode = values.setdefault('precision_mode', options.precision_mode)
+        _check(mode == options.precision_mode, 'the mode of --precision_mode, ' + options.precision_mode, mode)
+    _check(not {'precision_mode', 'precision_mode_v2'} <= set(values), 'precision_mode or precision_mode_v2', 'both')
     mode = values.get('precision_mode') or values.get('precision_mode_v2')
     if mode is None:
         # force_fp32, not must_keep_origin_dtype: the convolutions of a 910A take no float32 and would end the compilation.
@@ -110,31 +103,25 @@ def _set_precision(values, options):
         raise OptionError('--precision=%s: expected a precision mode of its kind, one of %s. Received: %s'
                           % (options.precision, ', '.join(sorted(wanted)), mode))
     chip = os.environ.get('SOC_VERSION') or 'Ascend910A'
-    if ('bf16' in mode or 'bfloat16' in mode or 'hif8' in mode) and re.match(r'Ascend910(A|B|(Pro|Premium)[AB])$', chip):
-        raise OptionError('--npu_option: expected a precision mode of %s, which has neither bfloat16 nor hifloat8 (another card: set '
-                          'SOC_VERSION). Received: %s' % (chip, mode))
-    if 'modify_mixlist' in values and mode not in _MIXED:
-        raise OptionError('--npu_option: expected a mixed precision mode with modify_mixlist. Received: %s' % mode)
+    _check(not re.search('b(float|f)16|hif8', mode) or not re.match(r'Ascend910(A|B|(Pro|Premium)[AB])$', chip),
+           'a precision mode of %s, which has neither bfloat16 nor hifloat8 (another card: set SOC_VERSION)' % chip, mode)
+    _check('modify_mixlist' not in values or mode in _MIXED, 'a mixed precision mode with modify_mixlist', mode)
 
 
 def settings(options):
     """The parameter_map as {key: value}, checked. OptionError: one line, before anything of the adapter is imported."""
     values = parse(options.npu_option)
-    if 'iterations_per_loop' in values:
-        raise OptionError('--npu_option: expected the flag --iterations_per_loop, which checks its rules. Received: the key')
+    _check('iterations_per_loop' not in values, 'the flag --iterations_per_loop, which checks its rules', 'the key')
     values['use_off_line'] = True
     _set_precision(values, options)
     dumps = [key for key in ('enable_dump', 'enable_dump_debug') if values.get(key)]
-    if len(dumps) == 2:
-        raise OptionError('--npu_option: expected enable_dump or enable_dump_debug. Received: both')
-    if dumps and 'dump_path' not in values:
-        raise OptionError('--npu_option: expected dump_path with %s. Received: none' % dumps[0])
+    _check(len(dumps) < 2, 'enable_dump or enable_dump_debug', 'both')
+    _check(not dumps or 'dump_path' in values, 'dump_path with ' + ''.join(dumps), 'none')
     for key, switch in _BESIDE.items():
-        if key in values and not values.get(switch):
-            raise OptionError('--npu_option: expected %s=true with %s, which is not read otherwise. Received: none' % (switch, key))
+        _check(key not in values or values.get(switch), '%s=true with %s, which is not read otherwise' % (switch, key), 'none')
     if options.iterations_per_loop > 1:
         for key, needed in (('enable_data_pre_proc', True), ('mix_compile_mode', False)):
-            if values.get(key, needed) is not needed:
-                raise _wrong(key, '%s with --iterations_per_loop' % str(needed).lower(), str(values[key]).lower())
+            _check(values.get(key, needed) is needed, '%s to be %s with --iterations_per_loop' % (key, str(needed).lower()),
+                   str(values.get(key)).lower())
         values.update(iterations_per_loop=options.iterations_per_loop, enable_data_pre_proc=True)
     return values
