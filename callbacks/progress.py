@@ -52,7 +52,7 @@ class Progress(Callback):
             if self.handle.passed(self._log_every):
                 log.info('step %d/%d  loss %.4f  accuracy %.3f  %.0f images/s, %s left', batch, self.handle.steps, logs['loss'],
                          logs['accuracy'], logs['images_per_sec'],
-                         tqdm.format_interval((self.handle.steps - batch) * self.handle.batch_size / logs['images_per_sec']))
+                         tqdm.format_interval(max(self.handle.steps - batch, 0) * self.handle.batch_size / logs['images_per_sec']))
         elif self.handle.passed(10):  # the bar draws itself; only its tail is made here
             self._bar.set_postfix_str('loss %.4f, %.0f images/s' % (logs['loss'], logs['images_per_sec']), refresh=False)
 

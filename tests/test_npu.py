@@ -571,8 +571,8 @@ def test_a_scale_that_always_overflows_ends_the_training(tmp_path):
 
 
 def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):
-    """On the CPU, without a card: lambda_g = 1e34 times the first scale, 2^15, is beyond float32, so steps are left out until it fits."""
-    settings = toys.options(tmp_path, loss_scale='dynamic', lambda_g=1e34)
+    """On the CPU, without a card: lambda_g = 1e35 times the first scale, 2^15, is beyond float32, so steps are left out until it fits."""
+    settings = toys.options(tmp_path, loss_scale='dynamic', lambda_g=1e35)
     result = python('-m', 'trainers.run', *toys.flags_of(settings), fake=False)
     assert result.returncode == 0, result.stderr
     rows = history_of(settings)

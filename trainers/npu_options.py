@@ -110,9 +110,8 @@ def _set_precision(values, options):
 
 def settings(options):
     """The parameter_map as {key: value}, checked. OptionError: one line, before anything of the adapter is imported."""
-    values = parse(options.npu_option)
+    values = dict(parse(options.npu_option), use_off_line=True)
     _check('iterations_per_loop' not in values, 'the flag --iterations_per_loop, which checks its rules', 'the key')
-    values['use_off_line'] = True
     _set_precision(values, options)
     dumps = [key for key in ('enable_dump', 'enable_dump_debug') if values.get(key)]
     _check(len(dumps) < 2, 'enable_dump or enable_dump_debug', 'both')

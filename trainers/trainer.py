@@ -161,7 +161,7 @@ class Trainer(Handle):
         if checkpoint is not None:
             self._restore(checkpoint)
             log.info('continuing at step %d of %d from %s%s', self._step, self.steps, checkpoint.path,
-                     '; all steps are done, --resume=never starts a new run' if self._step == self.steps else '')
+                     '; all steps are done, --resume=never starts a new run' if self._step >= self.steps else '')
         else:
             if self._warm_start is not None:
                 checkpoints.restore(self._session, self._warm_saver, self._warm_start)

@@ -87,13 +87,15 @@ def _check_graph(operations):
     for op in operations:
         if op.type.startswith(_FORBIDDEN):
             raise NpuRefuses('%s of type %s cannot run on the card' % (op.name, op.type))
-        if op.type == 'BroadcastGradientArgs' and {tensor.op.type for tensor in op.inputs} == {'Const'}:
-            continue  # folded by TensorFlow before the adapter sees it
-        for tensor in op.outputs:
-            if tensor.dtype.base_dtype in (tf.float64, tf.complex64, tf.complex128):
-                raise NpuRefuses('%s is %s' % (tensor.name, tensor.dtype.name))
-            if tensor.dtype.base_dtype not in (tf.resource, tf.variant) and not tensor.shape.is_fully_defined():
-                raise NpuRefuses('%s has the shape %s, not a static one' % (tensor.name, tensor.shape))
+    # Of constants alone TensorFlow makes a constant before the adapter sees it.
+    left = [op for op in operations if op.type != 'BroadcastGradientArgs' or {tensor.op.type for tensor in op.inputs} != {'Const'}]
+    tensors = [tensor for op in left for tensor in op.outputs if tensor.dtype.base_dtype not in (tf.resource, tf.variant)]
+    for tensor in tensors:
+        if tensor.dtype.base_dtype in (tf.float64, tf.complex64, tf.complex128):
+            raise NpuRefuses('%s is %s' % (tensor.name, tensor.dtype.name))
+    for tensor in tensors:
+        if not tensor.shape.is_fully_defined():
+            raise NpuRefuses('%s has the shape %s, not a static one' % (tensor.name, tensor.shape))
 
 
 def _new_run(self, fetches, feed_dict=None, options=None, run_metadata=None):
