@@ -563,16 +563,16 @@ def test_sinking_and_overflow_together_measure_what_they_pass(tmp_path):
 
 
 def test_a_scale_that_always_overflows_ends_the_training(tmp_path):
-    """A fixed scale of 3e38 times a loss of 2 is infinite."""
-    result = train(toys.options(tmp_path, device='npu', loss_scale='3' + 38 * '0'))
+    """A fixed scale of 3e37 times a loss of some 90 is infinite in float32."""
+    result = train(toys.options(tmp_path, device='npu', lambda_g=100.0, loss_scale='3' + 37 * '0'))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
         'trainers.run: step 0: expected one without overflow. Received: 201 in a row; is --loss_scale too large?')
 
 
 def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):
-    """On the CPU, without a card: lambda_g = 1e35 times the first scale, 2^15, is beyond float32, so steps are left out until it fits."""
-    settings = toys.options(tmp_path, loss_scale='dynamic', lambda_g=1e35)
+    """On the CPU, without a card: lambda_g = 1e38 times the first scale, 2^15, is beyond float32, so steps are left out until it fits."""
+    settings = toys.options(tmp_path, loss_scale='dynamic', lambda_g=1e38, optimizer='sgd', learning_rate=1e-37)
     result = python('-m', 'trainers.run', *toys.flags_of(settings), fake=False)
     assert result.returncode == 0, result.stderr
     rows = history_of(settings)
