@@ -56,7 +56,7 @@ class Trainer(Handle):
         self._logs, self._totals = {}, {}         # the last measurement; sums over the steps since
         self._timing = {'seconds': 0.0, 'steps': 0}
         self._warm = False                        # the first step of a process also compiles
-        self._step_before = 0                     # before the last session.run
+        self._step_before = -1                    # before the last session.run; 0 is a multiple of every interval, too
         self._per_run = options.iterations_per_loop
         self._skipped, self._skipped_in_a_row = 0, 0  # steps whose update was left out after an overflow
         self._saved_step, self._saved_at = -1, time.monotonic()
