@@ -62,7 +62,7 @@ def _bare(settings):
     from trainers.graph import TrainingGraph
     dataset, device = data.load(settings.dataset, settings.data_folder), devices.choose(settings)
     with tf.Graph().as_default():
-        net = TrainingGraph(settings, dataset, device=device.name)
+        net = TrainingGraph(settings, dataset, device)
         initial = tf.global_variables_initializer()
         with tf.Session(config=device.config) as session:
             session.run(initial)

@@ -38,6 +38,10 @@ class Handle:
         """Steps done so far."""
         raise NotImplementedError
 
+    def passed(self, every):
+        """Whether the last session.run reached a multiple of `every` steps, or passed one, as a sunk loop does after an overflow."""
+        return self.step % every == 0
+
     def sweep(self, split, with_losses=False):
         """Forward pass over a Split in order, weights as they are now, in batches of the training's size.
 
@@ -102,6 +106,7 @@ class Callback:
 
     handle = None
     chief_only = False  # True: it only writes, and the chief alone has it
+    intervals = {}  # {name: steps between two of its turns}, for the devices that give control back only every so many steps
 
     def build(self):
         """Create graph operations here: the graph is finalized afterwards."""
@@ -120,8 +125,8 @@ class Callback:
         """Before step `batch` (counted from 1)."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """After step `batch`; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `git_floor`, `center_drift`, `accuracy` of its
-        batch, `learning_rate`, `images_per_sec`, fetched extras."""
+        """After step `batch`, or the last of several with --iterations_per_loop; logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`,
+        `git_floor`, `center_drift`, `accuracy` of its batch, `learning_rate`, `images_per_sec`, fetched extras."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Before the first step after a measurement."""

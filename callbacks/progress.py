@@ -29,6 +29,7 @@ class Progress(Callback):
 
     def __init__(self, log_every=100, log_file=None, header=()):
         self._log_every, self._log_file, self._header = log_every, log_file, header
+        self.intervals = {'--log_every': log_every}
         self._bar = None
         self._file = None
 
@@ -47,13 +48,13 @@ class Progress(Callback):
         self._bar.refresh()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._bar.update(1)
+        self._bar.update(batch - self._bar.n)
         if self._bar.disable:
-            if batch % self._log_every == 0:
+            if self.handle.passed(self._log_every):
                 log.info('step %d/%d  loss %.4f  accuracy %.3f  %.0f images/s, %s left', batch, self.handle.steps, logs['loss'],
                          logs['accuracy'], logs['images_per_sec'],
-                         tqdm.format_interval((self.handle.steps - batch) * self.handle.batch_size / logs['images_per_sec']))
-        elif batch % 10 == 0:  # the bar draws itself; only its tail is made here
+                         tqdm.format_interval(max(self.handle.steps - batch, 0) * self.handle.batch_size / logs['images_per_sec']))
+        elif self.handle.passed(10):  # the bar draws itself; only its tail is made here
             self._bar.set_postfix_str('loss %.4f, %.0f images/s' % (logs['loss'], logs['images_per_sec']), refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -59,6 +59,7 @@ class TensorBoard(Callback):
 
     def __init__(self, log_every=20, evaluation=None, centers=None, facts=None, hparams=None):
         self._log_every, self._evaluation, self._centers = log_every, evaluation, centers
+        self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
         self._events, self._projector = None, None
         self._ended = False
@@ -117,7 +118,7 @@ class TensorBoard(Callback):
     # --- while it trains ----------------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._events is not None and batch % self._log_every == 0:
+        if self._events is not None and self.handle.passed(self._log_every):
             own = {name: value for name, value in logs.items() if name != 'images_per_sec'}  # of one step it says little
             self._attempt('scalars', lambda: self._events.add(batch, _scalars(own, 'train_batch/{}'.format)))
 

@@ -112,14 +112,18 @@ def _block_terms(embeddings, first_row, rows, form):
     return tf.reduce_sum(term), tf.reduce_sum(difference * tf.square(term)[:, None, :], axis=2)
 
 
-def _direct_terms(embeddings, rows, form):
-    """Value and gradient sums in one pass over row blocks of 2^20 floats, or of one row if that is more."""
+def _direct_terms(embeddings, rows, form, unrolled=False):
+    """Value and gradient sums in one pass over row blocks of 2^20 floats, 2^24 where they are unrolled, or of one row if that is more."""
     batch, dim = embeddings.shape.as_list()
     block = 1  # an unknown batch goes row by row
     if batch is not None:
-        block = max(r for r in range(1, batch + 1) if batch % r == 0 and (r == 1 or r * batch * dim <= _BLOCK_FLOATS))
+        limit = 16 * _BLOCK_FLOATS if unrolled else _BLOCK_FLOATS
+        block = max(r for r in range(1, batch + 1) if batch % r == 0 and (r == 1 or r * batch * dim <= limit))
     if block == batch:
         return _block_terms(embeddings, 0, rows, form)
+    if unrolled:
+        sums, gradients = zip(*(_block_terms(embeddings[first:first + block], first, rows, form) for first in range(0, batch, block)))
+        return tf.add_n(sums), tf.concat(gradients, axis=0)
     blocks = tf.reshape(embeddings, [-1, block, dim])
     first_rows = tf.range(tf.shape(blocks)[0]) * block
     sums, gradients = tf.map_fn(lambda args: _block_terms(args[0], args[1], rows, form), (blocks, first_rows),
@@ -166,7 +170,8 @@ def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidea
       form: "elementwise" or "pairwise".
       distance: "euclidean" or "cosine".
       method: how "pairwise" is computed: "direct" (differences, float32 only, O(batch^2 dim) work), "gram" (two float64 matrix
-        products) or None: direct up to 8 dimensions, gram above. "elementwise" knows only the direct one.
+        products), "unrolled" (direct, for a static batch, without the loop, whose shapes are open: NPUs want them static) or None: direct
+        up to 8 dimensions, gram above. "elementwise" knows all but gram.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A batch of one has no pair: 0 in
@@ -182,13 +187,13 @@ def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidea
     dim = embeddings.shape.as_list()[1]
     if method is None:
         method = 'direct' if form == 'elementwise' or dim <= _DIRECT_DIMENSIONS else 'gram'
-    _choice('method', method, ('direct',) if form == 'elementwise' else ('direct', 'gram'))
+    _choice('method', method, ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled'))
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
     @tf.custom_gradient
     def value_of(x):
-        total, gradient = _gram_terms(x, labels, rows) if method == 'gram' else _direct_terms(x, rows, form)
+        total, gradient = _gram_terms(x, labels, rows) if method == 'gram' else _direct_terms(x, rows, form, method == 'unrolled')
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
 
     return value_of(embeddings)
@@ -319,6 +324,11 @@ class CenterLoss(_CentersLayer):
 class GitLoss(_CentersLayer):
     """`git_loss` as a layer over (embeddings, labels); `share=` another layer's centers, as the total loss wants it."""
 
+    def __init__(self, num_classes, method=None, **kwargs):
+        super().__init__(num_classes, **kwargs)
+        self.method = method
+
     def call(self, inputs):
         embeddings, labels = inputs
-        return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance)
+        return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance, method=self.method)
+

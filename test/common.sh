@@ -242,37 +242,153 @@ $1
   --resume=auto           continue a training that was broken off; without it each call starts anew, the old run is moved aside
   --data_path=FOLDER      IDX files, gzip or raw, or an mnist.npz. Default: the MNIST that comes with the project.
   --precision_mode=MODE   precision mode of the NPU
+  --over_dump=True        on the NPU: dump what overflows, to output/overflow_dump/<device>
+  --data_dump_flag=True   on the NPU: dump inputs and outputs of all operators, to output/data_dump/<device>
+  --data_dump_step=10     the steps that --data_dump_flag dumps, as 0|5|10-20
+  --profiling=True        on the NPU: profile, to output/profiling/<device>
+  --autotune=True         on the NPU: tune the operators before the training, with work files in output/autotune/<device>
   --flag=value            any other flag of the trainer: python -m trainers.run --help lists them
   -h, --help              this text
 
   ASCEND_DEVICE_ID        the device; 0 if not set. The run goes to output/<ASCEND_DEVICE_ID>/ of the project.
+  RANK_TABLE_FILE         the rank table, for training on several cards
   PYTHON                  the interpreter; else the active environment's, else .venv, which is made if need be.
 END
 }
 
-zoo_environment() {
+zoo_environment() { # RANK_SIZE
   export ASCEND_DEVICE_ID=${ASCEND_DEVICE_ID:-${DEVICE_ID:-0}}
-  export RANK_SIZE=1
+  export RANK_SIZE=$1
   export RANK_ID=${RANK_ID:-0}
   export JOB_ID=${JOB_ID:-10087}
   export ASCEND_GLOBAL_LOG_LEVEL=${ASCEND_GLOBAL_LOG_LEVEL:-3}
 }
 
-zoo_train() { # WHAT SUFFIX FLAGFILE [--flag=value ...]: trains, then writes and prints what the model zoo looks for
-  local what=$1 suffix=$2 flagfile=$ROOT/$3 argument python
-  shift 3
+is_true() { # NAME VALUE
+  case $2 in
+    [Tt]rue | 1) ;;
+    [Ff]alse | 0) return 1 ;;
+    *) die 2 "--$1: expected True or False. Received: $2" ;;
+  esac
+}
+
+zoo_folder() { # NAME: a folder of that name for this device, made
+  mkdir -p "$ROOT/output/$1/$ASCEND_DEVICE_ID" || die 2 "output/$1: expected a folder that can be made."
+  printf '%s\n' "$ROOT/output/$1/$ASCEND_DEVICE_ID"
+}
+
+# What the zoo's own arguments come to as settings of the NPU's session, in the array TRAINER_FLAGS with all other arguments as
+# they are. A dump is for one device, so each rank does this for itself.
+zoo_flags() { # [--flag=value ...]
+  local argument settings='' dump='' dump_step=10 folder
+  TRAINER_FLAGS=()
   for argument in "$@"; do
+    case $argument in
+      --over_dump=*) is_true over_dump "${argument#*=}" && dump+=overflow ;;
+      --data_dump_flag=*) is_true data_dump_flag "${argument#*=}" && dump+=data ;;
+      --data_dump_step=*) dump_step=${argument#*=} ;;
+      --profiling=*)
+        if is_true profiling "${argument#*=}"; then
+          folder=$(zoo_folder profiling)
+          settings+=",profiling_mode=true,profiling_options={\"output\":\"$folder\",\"training_trace\":\"on\",\"task_trace\":\"on\",\"aicpu\":\"on\",\"fp_point\":\"\",\"bp_point\":\"\"}"
+        fi
+        ;;
+      --autotune=*)
+        if is_true autotune "${argument#*=}"; then
+          folder=$(zoo_folder autotune)
+          settings+=",aoe_mode=2,work_path=$folder"
+        fi
+        ;;
+      --npu_option=*) settings+=,${argument#*=} ;;
+      *) TRAINER_FLAGS+=("$argument") ;;
+    esac
+  done
+  case $dump in
+    overflow)
+      folder=$(zoo_folder overflow_dump)
+      settings+=",enable_dump_debug=true,dump_debug_mode=all,dump_path=$folder"
+      ;;
+    data)
+      folder=$(zoo_folder data_dump)
+      settings+=",enable_dump=true,dump_mode=all,dump_step=$dump_step,dump_path=$folder"
+      ;;
+    ?*) die 2 '--over_dump: expected without --data_dump_flag, of which the NPU can do one. Received: both' ;;
+  esac
+  [[ -z $settings ]] || TRAINER_FLAGS+=("--npu_option=${settings#,}")
+}
+
+zoo_wants_help() { # WHAT [ARGUMENT...]: prints the help if it is asked for
+  local argument
+  for argument in "${@:2}"; do
     if [[ $argument == -h || $argument == --help ]]; then
-      zoo_help "$what"
+      zoo_help "$1"
       return
     fi
   done
-  zoo_environment
+  return 1
+}
+
+zoo_train() { # WHAT SUFFIX FLAGFILE [--flag=value ...]: trains, then writes and prints what the model zoo looks for
+  local suffix=$2 flagfile=$ROOT/$3 python
+  if zoo_wants_help "$1" "${@:4}"; then return; fi
+  zoo_environment 1
   python=$(pick_python) || exit
+  zoo_flags "${@:4}"
   # The working directory stays the user's, so that relative paths in arguments mean what they mean there.
   export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
   # Every call is a training of its own, as everywhere in the zoo; --resume=auto continues one that was broken off.
-  set -- --flagfile="$flagfile" --resume=never "$@"
+  set -- --flagfile="$flagfile" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"}
   "$python" -m trainers.run "$@" || exit
   "$python" "$ROOT/test/final_result.py" "$suffix" "$@"
+}
+
+# --- several cards ----------------------------------------------------------------------------------------------------------
+
+stop_ranks() { # PID...: a rank that waits for one that is gone answers no signal but KILL
+  local waited
+  kill "$@" 2>/dev/null || true
+  for ((waited = 0; waited < ${RANK_GRACE:-20}; waited++)); do
+    kill -0 "$@" 2>/dev/null || break
+    sleep 1
+  done
+  kill -KILL "$@" 2>/dev/null || true
+}
+
+wait_for_ranks() { # PID...: in the order of ranks. The status of the first that fails; it ends the others
+  local pids=("$@") rank status running=$#
+  while ((running)); do
+    sleep 1
+    for rank in "${!pids[@]}"; do
+      if kill -0 "${pids[rank]}" 2>/dev/null; then continue; fi
+      status=0
+      wait "${pids[rank]}" || status=$?
+      unset "pids[rank]"
+      running=$((running - 1))
+      if ((status)); then
+        say "rank $rank ended with status $status, and the other ranks with it; see $ROOT/output/train_rank_$rank.log"
+        if ((running)); then stop_ranks "${pids[@]}"; fi
+        return "$status"
+      fi
+    done
+  done
+}
+
+zoo_train_ranks() { # SIZE WHAT SUFFIX FLAGFILE [--flag=value ...]: a process for each card of this host
+  local size=$1 suffix=$3 flagfile=$ROOT/$4 python rank pids=()
+  if zoo_wants_help "$2" "${@:5}"; then return; fi
+  [[ -r ${RANK_TABLE_FILE:-} ]] || die 2 "RANK_TABLE_FILE: expected the rank table of the $size cards. Received: ${RANK_TABLE_FILE:-none}"
+  zoo_environment "$size"
+  python=$(pick_python) || exit
+  export RANK_TABLE_FILE PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+  mkdir -p "$ROOT/output"
+  trap 'stop_ranks "${pids[@]}"; exit 143' TERM INT
+  for ((rank = 0; rank < size; rank++)); do
+    export RANK_ID=$rank ASCEND_DEVICE_ID=$rank
+    zoo_flags "${@:5}"
+    "$python" -m trainers.run --flagfile="$flagfile" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} >"$ROOT/output/train_rank_$rank.log" 2>&1 &
+    pids+=("$!")
+  done
+  wait_for_ranks "${pids[@]}" || exit
+  export RANK_ID=0 ASCEND_DEVICE_ID=0
+  "$python" "$ROOT/test/final_result.py" "$suffix" --flagfile="$flagfile" ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"}
 }

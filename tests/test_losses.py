@@ -329,8 +329,8 @@ def test_methods_and_their_default():
 @pytest.mark.parametrize('x, labels, centers, form, method, message', [
     ([4, 2], [4], [3, 2], 'cosine', None, r"form: expected one of elementwise, pairwise\. Received: 'cosine'"),
     ([4, 2], [4], [3, 2], ('pairwise', 'angle'), None, r"distance: expected one of euclidean, cosine\. Received: 'angle'"),
-    ([4, 2], [4], [3, 2], 'pairwise', 'fast', r"method: expected one of direct, gram\. Received: 'fast'"),
-    ([4, 2], [4], [3, 2], 'elementwise', 'gram', r"method: expected one of direct\. Received: 'gram'"),
+    ([4, 2], [4], [3, 2], 'pairwise', 'fast', r"method: expected one of direct, gram, unrolled\. Received: 'fast'"),
+    ([4, 2], [4], [3, 2], 'elementwise', 'gram', r"method: expected one of direct, unrolled\. Received: 'gram'"),
     ([4], [4], [3, 2], 'pairwise', None, r'embeddings: expected shape \[batch, dim\]\. Received: \[4\]'),
     ([4, 2], [4, 1], [3, 2], 'pairwise', None, r'labels: expected shape \[batch\]\. Received: \[4, 1\]'),
     ([4, 2], [4], [6], 'pairwise', None, r'centers: expected shape \[classes, dim\]\. Received: \[6\]'),
@@ -512,6 +512,18 @@ def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
         losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape))
         assert any(node.op in ('LoopCond', 'While', 'StatelessWhile') for node in all_nodes(graph))
     _check(x, labels, centers, _evaluate(x, labels, centers))
+
+
+@pytest.mark.parametrize('form', ['elementwise', 'pairwise'])
+def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
+    """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the graph."""
+    monkeypatch.setattr(losses, '_BLOCK_FLOATS', 36)
+    x, labels, centers = _case(batch=24, dim=17)
+    with tf.Graph().as_default() as graph:
+        losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape), form, method='unrolled')
+        assert not any(node.op in ('LoopCond', 'While', 'StatelessWhile') for node in all_nodes(graph))
+    results = run_graph(lambda *inputs: _terms(*(inputs + (form, 'unrolled'))), x, labels, centers)
+    _check(x, labels, centers, {(form, 'unrolled'): results})
 
 
 def test_batch_unknown_at_build_time():

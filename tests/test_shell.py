@@ -51,7 +51,7 @@ class Machine:
             shutil.copytree(os.path.join(ROOT, name), str(self.root / name), ignore=shutil.ignore_patterns('__pycache__'))
         for name in ('requirements.txt', 'requirements-dev.txt', 'requirements-py37.lock', 'requirements-py311.lock'):
             shutil.copy(os.path.join(ROOT, name), str(self.root))
-        for tool in 'basename cat cksum cp dirname flock ls mkdir rm uname'.split():
+        for tool in 'basename cat cksum cp dirname flock ls mkdir rm sleep uname'.split():
             if shutil.which(tool):
                 os.symlink(shutil.which(tool), str(self.bin / tool))
 
@@ -86,7 +86,8 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize('script', ['test/common.sh', 'test/train_full_1p.sh', 'test/train_performance_1p.sh', '.ci/run'])
+@pytest.mark.parametrize('script', ['test/common.sh', 'test/train_full_1p.sh', 'test/train_performance_1p.sh', 'test/train_full_8p.sh',
+                                    'test/train_performance_8p.sh', '.ci/run'])
 def test_scripts_are_valid_bash(script):
     subprocess.run([BASH, '-n', os.path.join(ROOT, script)], check=True)
 
@@ -312,6 +313,93 @@ def test_failed_training_gives_its_status_and_no_final_result(zoo):
 def test_help_needs_no_python(machine, flag):
     status, out, _ = machine.bash('test/train_full_1p.sh', flag)
     assert status == 0 and out.startswith('usage: bash test/train_full_1p.sh') and '--data_path=' in out
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (['--over_dump=True'], 'enable_dump_debug=true,dump_debug_mode=all,dump_path={out}/overflow_dump/3'),
+    (['--data_dump_flag=true'], 'enable_dump=true,dump_mode=all,dump_step=10,dump_path={out}/data_dump/3'),
+    (['--data_dump_flag=1', '--data_dump_step=0|5'], 'enable_dump=true,dump_mode=all,dump_step=0|5,dump_path={out}/data_dump/3'),
+    (['--autotune=True', '--npu_option=deterministic=1'], 'aoe_mode=2,work_path={out}/autotune/3,deterministic=1'),
+    (['--profiling=True'], 'profiling_mode=true,profiling_options={{"output":"{out}/profiling/3","training_trace":"on","task_trace":"on",'
+                           '"aicpu":"on","fp_point":"","bp_point":""}}'),
+    (['--over_dump=False', '--data_dump_flag=False', '--profiling=False', '--autotune=False', '--data_dump_step=10'], None)])
+def test_the_zoos_arguments_become_settings_of_the_session(zoo, arguments, expected):
+    """One --npu_option with all of them, which the trainer's own parser takes apart again; the folders are made."""
+    from trainers import npu_options
+    run = zoo.root / 'output' / '3'
+    status, _, err = zoo.bash('test/train_full_1p.sh', '--steps=20', *arguments, RUN=str(run), ASCEND_DEVICE_ID='3', **zoo.variables)
+    assert status == 0, err
+    given = zoo.logged()[1].split(' --steps=20')[1].strip()
+    assert given == ('--npu_option=' + expected.format(out=zoo.root / 'output') if expected else '')
+    values = npu_options.parse(given[len('--npu_option='):])
+    assert set(values) == {part.split('=')[0] for part in (expected or '').split(',') if '=' in part}
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--over_dump=True', '--data_dump_flag=True'], '--over_dump: expected without --data_dump_flag, of which the NPU can do one'),
+    (['--profiling=yes'], '--profiling: expected True or False. Received: yes')])
+def test_arguments_of_the_zoo_that_cannot_be_are_one_line(zoo, arguments, said):
+    status, out, err = zoo.bash('test/train_full_1p.sh', *arguments, **zoo.variables)
+    assert (status, out, err.count('\n')) == (2, '', 1) and err.startswith(said) and zoo.logged() == []
+
+
+# --- several cards ----------------------------------------------------------------------------------------------------------
+
+RANK = r'''#!/bin/sh
+case "$*" in
+  *version_info*) echo 3.11 ;;
+  *find_spec*) ;;
+  "-m trainers.run "*)
+    echo "$RANK_ID of $RANK_SIZE on $ASCEND_DEVICE_ID, job $JOB_ID" >"$HOME/rank_$RANK_ID"
+    echo "$*"
+    case "$RANK_ID" in
+      "$BAD") exit 5 ;;
+      0) mkdir -p "$RUN"; cp "$HOME/results.json" "$HOME/history.jsonl" "$RUN" ;;
+    esac
+    [ -z "$BAD" ] || exec sleep 300 ;;
+  *) exec "REAL" "$@" ;;
+esac
+'''
+
+
+@pytest.fixture
+def ranks(zoo):
+    """`zoo` with ranks that pretend: $BAD, if set, names one that fails while the others hang, as they do on the cards."""
+    zoo.variables = {'PYTHON': zoo.script(zoo.home / 'rank', RANK.replace('REAL', sys.executable)), 'RUN': str(zoo.root / 'output' / '0')}
+    (zoo.home / 'table.json').write_text('{}')
+    return zoo
+
+
+def test_eight_ranks_each_with_its_card_and_its_log(ranks):
+    status, out, err = ranks.bash('test/train_full_8p.sh', '--steps=20', RANK_TABLE_FILE=str(ranks.home / 'table.json'), **ranks.variables)
+    assert status == 0, err
+    assert out.splitlines()[0] == BLOCK.splitlines()[0]
+    for rank in range(8):
+        assert (ranks.home / ('rank_%d' % rank)).read_text() == '%d of 8 on %d, job 10087\n' % (rank, rank)
+        assert '--flagfile=%s/flags/full.cfg --resume=never --steps=20' % ranks.root in (
+            ranks.root / 'output' / ('train_rank_%d.log' % rank)).read_text()
+    log = (ranks.root / 'output' / '0' / 'Gitloss_ID1277_for_TensorFlow_bs128_8p_acc.log').read_text()
+    assert 'RankSize = 8' in log
+
+
+def test_a_rank_that_fails_ends_the_others_and_the_script(ranks):
+    """Rank 5 exits with 5 at once, the seven others would sleep for 300 s."""
+    status, out, err = ranks.bash('test/train_performance_8p.sh', RANK_TABLE_FILE=str(ranks.home / 'table.json'), BAD='5', RANK_GRACE='2',
+                                  **ranks.variables)
+    assert (status, out) == (5, '')
+    assert err == 'rank 5 ended with status 5, and the other ranks with it; see %s/output/train_rank_5.log\n' % ranks.root
+
+
+def test_several_cards_need_a_rank_table(ranks):
+    status, out, err = ranks.bash('test/train_full_8p.sh', **ranks.variables)
+    assert (status, out) == (2, '') and err == 'RANK_TABLE_FILE: expected the rank table of the 8 cards. Received: none\n'
+
+
+def test_the_level_file_is_in_the_zoos_form():
+    with open(os.path.join(ROOT, 'modelzoo_level.txt')) as file:
+        lines = [line.strip().split(':') for line in file]
+    assert [name for name, _ in lines] == ['FuncStatus', 'PerfStatus', 'PrecisionStatus']
+    assert {level for _, level in lines} <= {'OK', 'NOK', 'POK', 'PERFECT'}
 
 
 # --- requirements -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ log = logging.getLogger('gitloss')
 
 Checkpoint = collections.namedtuple('Checkpoint', 'path step manifest')
 _PREFIX = 'model'
+_ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
+_LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}  # of the NPU's adapter and of TensorFlow
 _FORMAT = 1
 _NAME = re.compile(r'step-(\d{8,})(\.old)?$')
 _PLAIN = (int, float)
@@ -153,6 +155,28 @@ def _readable(checkpoint):
         yield
     except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
         raise DamagedCheckpoint('%s: expected a checkpoint of this model. Received: %s' % (checkpoint.path, reason(error)))
+
+
+class Saver:
+    """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes from any device to any other.
+
+    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are saved under their plain names. What it
+    adds begins anew where a checkpoint has none.
+    """
+
+    def __init__(self, variables):
+        named = {_ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables}
+        self._scaling = _LOSS_SCALING & set(named)
+        self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
+        self.save = self._saver.save
+        if self._scaling:
+            self._lasting = tf.train.Saver({name: variable for name, variable in named.items() if name not in self._scaling})
+
+    def restore(self, session, path):
+        anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}
+        if anew:
+            log.info('no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(anew)))
+        (self._lasting if anew else self._saver).restore(session, path)
 
 
 class CheckpointStore:

@@ -1,58 +1,69 @@
-"""cpu, gpu or npu: which one, why, and the session configuration that goes with it."""
+"""cpu, gpu or npu: which one, why, and what goes with it: the session's configuration, mixed precision, loss scaling."""
 from __future__ import annotations
 
 import collections
-import importlib
 import os
 
 from gitloss.backend import tf
+from trainers import npu, npu_options
 
-Device = collections.namedtuple('Device', 'name reason config')
-Device.__doc__ = 'name: cpu, gpu or npu. reason: why this one. config: the tf.ConfigProto of its sessions.'
-
-
-def _import_npu():
-    """Imports the Ascend adapter. Only ever called for the NPU: the import itself redirects every later Session."""
-    try:
-        return importlib.import_module('npu_bridge.npu_init')
-    except ImportError as error:
-        raise ValueError('--device: expected npu_bridge of CANN to be importable for npu. Received: %s; is CANN installed and its '
-                         'set_env.sh sourced?' % str(error).splitlines()[0])
+Device = collections.namedtuple('Device', 'name reason config mixed')
+Device.__doc__ = 'name: cpu, gpu or npu. reason: why this one. config: the tf.ConfigProto of its sessions. mixed: is its precision mixed?'
 
 
-def _npu_config(options):
-    _import_npu()
-    config = tf.ConfigProto(allow_soft_placement=True)
-    optimizer = config.graph_options.rewrite_options.custom_optimizers.add()
-    optimizer.name = 'NpuOptimizer'
-    optimizer.parameter_map['use_off_line'].b = True
-    optimizer.parameter_map['precision_mode'].s = tf.compat.as_bytes(options.precision_mode)
-    off = 2  # RewriterConfig.OFF; both rewrites break the adapter's own
-    config.graph_options.rewrite_options.remapping = off
-    config.graph_options.rewrite_options.memory_optimization = off
-    return config
+def _wanted(options):
+    """(name, why). Asks for nothing to be imported that is not wanted."""
+    if options.device == 'npu':
+        return 'npu', '--device=npu'
+    card = next((name for name in ('ASCEND_DEVICE_ID', 'DEVICE_ID') if os.environ.get(name)), None)
+    if options.device == 'auto' and card and npu.is_installed():
+        return 'npu', 'the adapter of CANN is installed and %s is set' % card
+    found = tf.config.experimental.list_physical_devices('GPU') if options.device != 'cpu' else []
+    if found:
+        return 'gpu', 'TensorFlow sees %d GPU' % len(found)
+    if options.device == 'gpu':
+        raise ValueError('--device: expected a GPU that TensorFlow can use. Received: none is visible')
+    return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no NPU and no GPU found'
 
 
 def choose(options):
-    """The Device of `options.device`.
+    """The Device of `options.device`. ValueError: it is not there, or cannot do what is asked of it."""
+    name, reason = _wanted(options)
+    if name == 'npu':
+        values = npu_options.settings(options)
+        npu.rank_environment()
+        npu.adapter()
+        mode = values.get('precision_mode') or values['precision_mode_v2']
+        return Device(name, '%s; %s' % (reason, mode), npu.session_config(values), mode not in npu_options.FULL_PRECISION)
+    for flag, given in (('npu_option', bool(options.npu_option)), ('iterations_per_loop', options.iterations_per_loop > 1)):
+        if given:
+            raise ValueError('--%s: expected --device=npu, which alone has it. Received: device %s (%s)' % (flag, name, reason))
+    mixed = options.precision == 'mixed'
+    if name == 'gpu':
+        config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
+        rewrite = 'auto_mixed_precision'
+    else:
+        # One operation at a time on all cores: measured fastest, and no two operations fight for the caches.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        config = tf.ConfigProto(device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=cores)
+        rewrite = 'auto_mixed_precision_onednn_bfloat16'  # auto_mixed_precision does nothing on a CPU
+    if mixed:
+        if not hasattr(config.graph_options.rewrite_options, rewrite):
+            raise ValueError('--precision: expected fp32 on %s with TensorFlow %s, which has no mixed precision there. Received: mixed'
+                             % (name, tf.__version__))
+        # In the session's own configuration: enable_mixed_precision_graph_rewrite would set it for the whole process.
+        setattr(config.graph_options.rewrite_options, rewrite, 1)
+        reason += '; ' + rewrite
+    return Device(name, reason, config, mixed)
 
-    Raises:
-      ValueError: the device asked for is not there.
-    """
-    wanted, reason = options.device, '--device=' + options.device
-    if wanted == 'auto' and importlib.util.find_spec('npu_bridge') and os.environ.get('ASCEND_DEVICE_ID'):
-        wanted, reason = 'npu', 'npu_bridge is installed and ASCEND_DEVICE_ID is set'
-    if wanted == 'npu':
-        return Device('npu', reason, _npu_config(options))
-    if wanted in ('auto', 'gpu'):
-        found = tf.config.experimental.list_physical_devices('GPU')
-        if found:
-            return Device('gpu', reason if wanted == 'gpu' else 'TensorFlow sees %d GPU' % len(found),
-                          tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True)))
-        if wanted == 'gpu':
-            raise ValueError('--device: expected a GPU that TensorFlow can use. Received: none is visible')
-        reason = 'no NPU and no GPU found'
-    # One operation at a time on all cores: measured fastest, and no two operations fight for the caches.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return Device('cpu', reason, tf.ConfigProto(device_count={'GPU': 0}, inter_op_parallelism_threads=1,
-                                                intra_op_parallelism_threads=cores))
+
+def loss_scaled(optimizer, options, device):
+    """The optimizer with the loss scaling of --loss_scale, or that of the device. Where it sees an overflow, weights and global step
+    stay as they are."""
+    # float16 needs it, bfloat16 has the range of float32; on the NPU the published training does without.
+    scale = options.loss_scale or ('dynamic' if device.mixed and device.name == 'gpu' else '')
+    if not scale:
+        return optimizer
+    if device.name == 'npu':
+        return npu.loss_scaled(optimizer, scale, is_distributed=npu.rank_environment()[1] > 1)
+    return tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, scale if scale == 'dynamic' else float(scale))

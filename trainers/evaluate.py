@@ -8,7 +8,7 @@ import sys
 from trainers import run
 
 _INTRO = ('Evaluates a checkpoint on the validation and test images: --ckpt_path is a run\'s folder (its best checkpoint is taken), its '
-          'ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and device are yours to set.')
+          'ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device\'s flags are yours.')
 
 
 def evaluate(options):
@@ -21,7 +21,8 @@ def evaluate(options):
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     known = {field.name for field in dataclasses.fields(Options)}
     saved = {name: value for name, value in checkpoint.manifest['options'].items() if name in known}
-    saved.update({name: getattr(options, name) for name in ('data_path', 'batch_size', 'device', 'precision_mode', 'tf_logs')})
+    here = [field.name for field in dataclasses.fields(Options) if field.metadata['group'] == 'device']
+    saved.update({name: getattr(options, name) for name in ['data_path', 'batch_size', 'tf_logs'] + here})
     settings = Options(**saved)
     dataset = data.load(settings.dataset, settings.data_folder)
     found = {'num_classes': dataset.num_classes, 'image_shape': list(dataset.train.images.shape[1:])}

@@ -14,14 +14,14 @@ import fnmatch
 from gitloss import convolution, data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
-from trainers import schedules
+from trainers import devices, npu, schedules
 from trainers.distribution import OneWorker
 
 LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
 # --loss: the classifier, and whether the center and the git term count.
 _OBJECTIVES = {'git': ('softmax', 1, 1), 'center': ('softmax', 1, 0), 'softmax': ('softmax', 0, 0), 'arcface': ('arcface', 0, 0),
                'cosface': ('cosface', 0, 0)}
-_OPTIMIZERS = {'adam': lambda rate, options: tf.train.AdamOptimizer(rate),
+_OPTIMIZERS = {'adam': lambda rate, options: tf.train.AdamOptimizer(rate, epsilon=options.adam_epsilon),
                'sgd': lambda rate, options: tf.train.GradientDescentOptimizer(rate),
                'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
                'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate)}
@@ -43,24 +43,30 @@ def matching(patterns, names):
     return chosen
 
 
+def head_of(options):
+    """The heads.Margin that --loss, --margin and --scale stand for."""
+    return heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
+
+
 def name_of(variable):
     return variable.name.split(':')[0]
 
 
 class TrainingGraph:
-    """Builds into the current graph, for `device`: cpu, gpu or npu. Without one only what an evaluation needs is there."""
+    """Builds into the current graph, for a devices.Device. Without `training` only what an evaluation needs is there."""
 
-    def __init__(self, options, dataset, device=None, group=None):
-        self._options, self._group = options, group or OneWorker()
+    def __init__(self, options, dataset, device, group=None, training=True):
+        self._options, self._device, self._group = options, device, group or OneWorker()
         self._rows = options.batch_size // self._group.size
-        self._head = heads.head(_OBJECTIVES[options.loss][0], None if options.margin < 0 else options.margin, options.scale or None)
+        self._head = head_of(options)
         self.model = models.build(options.model, dataset.train.images.shape[1:], dataset.num_classes, options.embedding_dim,
                                   self._rows, options.seed, dataset.mean_image, self._head)
         shared = dict(form=options.git_loss_form, distance=options.distance)
         self.center_layer = losses.CenterLoss(dataset.num_classes, alpha=options.alpha, name='center_loss', **shared)
-        self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared)
-        if device is not None:
-            self._build_training(dataset, device)
+        self._git_layer = losses.GitLoss(dataset.num_classes, share=self.center_layer, name='git_loss', **shared,
+                                         method='unrolled' if device.name == 'npu' else None)  # no float64, no loop
+        if training:
+            self._build_training(dataset)
         self._build_evaluation()
 
     def _objective(self, logits, labels, all_embeddings, all_labels):
@@ -98,13 +104,13 @@ class TrainingGraph:
             raise ValueError('--freeze: expected to leave a variable to train. Received: %r, which matches all' % self._options.freeze)
         return [variable for name, variable in weights.items() if name not in frozen]
 
-    def _build_training(self, dataset, device):
+    def _build_training(self, dataset):
         options = self._options
         stream = data.BatchStream(dataset.train, options.batch_size, options.seed, self._group.rank, self._group.size)
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
         images, labels = self.iterator.get_next()
-        with tf.get_default_graph().gradient_override_map(convolution.overrides(device)):
+        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
             embeddings, logits = self.model(tf.cast(images, tf.float32))
         self.embeddings, all_labels = self._group.all_gather(embeddings), self._group.all_gather(labels)
         terms = self._objective(logits, labels, self.embeddings, all_labels)
@@ -114,7 +120,9 @@ class TrainingGraph:
                                              trainable=False, use_resource=True)
         self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps, options.warmup_steps,
                                                                   options.decay_steps, options.decay_rate)
-        optimizer = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        optimizer = devices.loss_scaled(plain, options, self._device)
+        self.loss_scaled = optimizer is not plain
         trainable = self._trainable()
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
         terms, sums = self._summed(terms, [accuracy] + [gradient for gradient, _ in gradients])
@@ -125,6 +133,11 @@ class TrainingGraph:
         with tf.control_dependencies([move_centers]):
             after = tf.gather(self.center_layer.centers, all_labels)
         self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
+        with tf.control_dependencies([self.train_op]):
+            self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
+        self.load_loop = None
+        if options.iterations_per_loop > 1:
+            self.train_op, self.load_loop = npu.sunk(self.train_op, options.iterations_per_loop)
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, all_labels),
                                  git_floor=losses.git_floor(all_labels, options.git_loss_form))
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])

@@ -16,6 +16,8 @@ from absl import flags
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TYPES = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': flags.DEFINE_boolean, 'str': flags.DEFINE_string}
 _KINDS = {'int': int, 'float': float, 'bool': bool, 'str': str}
+PRECISION_MODES = ('force_fp32', 'allow_fp32_to_fp16', 'force_fp16', 'must_keep_origin_dtype', 'allow_mix_precision', 'cube_fp16in_fp32out',
+                   'allow_mix_precision_fp16', 'allow_mix_precision_bf16', 'allow_fp32_to_bf16')  # of the NPU
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
 
 
@@ -68,6 +70,8 @@ class Options:
     learning_rate: float = _option(1e-3, 'Learning rate, before --schedule and --warmup_steps.', 'training', above=0.0)
     optimizer: str = _option('adam', 'adam, sgd, momentum (SGD with --momentum), or adagrad, with TensorFlow\'s defaults otherwise.',
                              'training', choices=('adam', 'sgd', 'momentum', 'adagrad'))
+    adam_epsilon: float = _option(1e-8, 'Epsilon of --optimizer=adam; below 6e-8 it is 0 in float16: 1e-4 is advised with mixed precision.',
+                                  'training', above=0.0)
     momentum: float = _option(0.9, 'Momentum of --optimizer=momentum.', 'training', low=0.0, high=1.0)
     schedule: str = _option('constant', 'How the learning rate goes: constant; step: times --decay_rate every --decay_steps; cosine: to 0 '
                             'at --steps.', 'training', choices=('constant', 'step', 'cosine'))
@@ -95,18 +99,29 @@ class Options:
     init_checkpoint: str = _option('', 'Fine-tuning: weights to start from, a checkpoint or a run\'s folder. With another number of '
                                    'classes the classifier and the centers start afresh.', 'fine-tuning')
     freeze: str = _option('', 'Weights not to train: beginnings of variable names, as conv1,conv2.', 'fine-tuning')
-    device: str = _option('auto', 'auto: npu if its adapter and card are there, else gpu, else cpu.', 'device',
-                          choices=('auto', 'cpu', 'gpu', 'npu'))
-    precision_mode: str = _option('allow_mix_precision', 'Precision mode of the NPU; without effect on cpu and gpu.', 'device',
-                                  choices=('allow_mix_precision', 'allow_fp32_to_fp16', 'force_fp16', 'force_fp32',
-                                           'must_keep_origin_dtype'))
+    device: str = _option('auto', 'auto: npu if its adapter is installed and ASCEND_DEVICE_ID or DEVICE_ID set, else gpu, else cpu.',
+                          'device', choices=('auto', 'cpu', 'gpu', 'npu'))
+    precision: str = _option('', 'fp32, or mixed: npu, allow_mix_precision; gpu, float16 by TensorFlow\'s graph rewrite with dynamic loss '
+                             'scaling; cpu on TensorFlow 2.x, bfloat16 by oneDNN. Default: mixed on npu, else fp32. docs/ascend.md.',
+                             'device', choices=('', 'fp32', 'mixed'))
+    precision_mode: str = _option('', 'Precision mode of the NPU, if not the one --precision stands for; without effect on cpu and gpu.',
+                                  'device', choices=('',) + PRECISION_MODES)
+    loss_scale: str = _option('', 'Loss scaling: a number from 1 on, or dynamic. Default: dynamic with --precision=mixed on gpu, else '
+                              'none.', 'device')
+    iterations_per_loop: int = _option(1, 'Steps that the NPU makes per call; it must divide --steps and all intervals.', 'device', low=1,
+                                       high=10**6)
+    npu_option: str = _option('', 'Settings of the NPU\'s session, key=value, several with commas between: docs/ascend.md lists them.',
+                              'device')
     collective_timeout: float = _option(60.0, 'Several workers: seconds without an answer of another worker after which all the others '
                                         'stop; ten times as many at the start. The chief must save and draw in less.', 'device', above=0.0)
     check_replicas: int = _option(100, 'Several workers: steps between two comparisons of all their variables; 0: never.', 'device',
                                   low=0, high=10**9)
     exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. See --resume '
                                 'for a run found there; nothing is overwritten.', 'output')
-    ckpt_path: str = _option('', 'A checkpoint folder; evaluation only (trainers.evaluate).', 'output')
+    ckpt_path: str = _option('', 'A checkpoint, or a folder with some: for trainers.evaluate and trainers.export.', 'output')
+    format: str = _option('pb', 'What trainers.export writes: pb, a frozen graph of the inference.', 'export', choices=('pb',))
+    export_dir: str = _option('', 'Folder of the export. Default: export in the folder of --ckpt_path.', 'export')
+    export_batch: int = _option(1, 'Images per call of the exported graph, whose shapes are fixed.', 'export', low=1, high=1 << 20)
     keep_checkpoints: int = _option(3, 'Newest checkpoints to keep; the best one by valid_acc is kept besides.', 'output', low=1)
     log_every: int = _option(100, 'Steps between two progress lines where stderr is no terminal.', 'output', low=1)
     projection: str = _option('pca', 'Pictures of embeddings of more than two dimensions: pca, the two principal axes; tsne: a t-SNE of '
@@ -123,6 +138,8 @@ class Options:
         if self.schedule == 'cosine' and self.warmup_steps >= self.steps:
             raise OptionError('--warmup_steps: expected less than --steps, %d, with --schedule=cosine. Received: %d'
                               % (self.steps, self.warmup_steps))
+        if self.loss_scale not in ('', 'dynamic') and not re.match(r'[1-9]\d{0,37}(\.\d+)?$', self.loss_scale):
+            raise OptionError('--loss_scale: expected a number from 1 on, dynamic, or nothing. Received: %r' % self.loss_scale)
         if self.early_stopping and not self.evaluate and self.monitor.startswith('val'):
             raise OptionError('--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: %s' % self.monitor)
 
@@ -145,7 +162,7 @@ class Options:
     def hyperparameters(self):
         """{flag: value} of those that decide what is learnt, and not where it lies, what is kept or which device learns it."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-                if field.metadata['group'] not in ('survival', 'device', 'output') and field.name != 'data_path'}
+                if field.metadata['group'] not in ('survival', 'device', 'output', 'export') and field.name != 'data_path'}
 
 
 def device_id():
@@ -158,7 +175,7 @@ def device_id():
 
 def _limits(meta):
     if meta['choices']:
-        return 'one of ' + ', '.join(meta['choices'])
+        return 'one of ' + ', '.join(filter(None, meta['choices']))
     if meta['above'] is not None:
         return 'more than %g' % meta['above']
     if meta['high'] is not None:

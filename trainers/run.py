@@ -59,8 +59,10 @@ def build_callbacks(options, dataset, facts, header, rank=0):
         evaluation = Evaluation(dataset.valid, final_split=dataset.test)
     made_by = dict(facts['versions'], device=facts['device'])
     log_file = 'train_%s%s.log' % (options_module.device_id(), '.worker%d' % rank if rank else '')
+    sunk = options.iterations_per_loop
     writers = [Progress(options.log_every, log_file, header), history,
-               TensorBoard(evaluation=evaluation, centers=centers, facts={'versions': made_by}, hparams=options.hyperparameters())]
+               TensorBoard(log_every=-(-20 // sunk) * sunk, evaluation=evaluation, centers=centers, facts={'versions': made_by},
+                           hparams=options.hyperparameters())]
     extra = plugins.load(options.callbacks, options) + _early_stopping(options)
     if not options.evaluate:
         return [guard] + extra + writers + [Checkpoint()]

@@ -11,9 +11,11 @@ from trainers.options import Options, one_line
 
 log = logging.getLogger('gitloss')
 _LOCK = 'run.lock'
-# Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on.
-_FREE = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs',
-         'projection', 'device', 'on_nan', 'max_loss', 'early_stopping', 'collective_timeout', 'check_replicas'}
+# Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on, and the
+# device with all that belongs to it, so that a run begun on an NPU goes on elsewhere.
+_FREE = {field.name for field in dataclasses.fields(Options) if field.metadata['group'] in ('device', 'export')} | {
+    'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection',
+    'on_nan', 'max_loss', 'early_stopping'}
 # Flags in which the workers of one run may differ: where things lie on their machine, what they show, and what the chief alone does.
 FREE_FOR_A_WORKER = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection', 'device'}
 
@@ -100,7 +102,7 @@ def checkpoint_to_continue(resume, store, options, dataset_facts):
     if checkpoint.manifest['dataset'] != dataset_facts:
         raise ValueError('--data_path: expected the data set of the run in %s. Received: another one%s'
                          % (os.path.dirname(store.folder), hint))
-    if checkpoint.step > options['steps']:
+    if checkpoint.step >= options['steps'] + options['iterations_per_loop']:  # a sunk loop may go past the end after an overflow
         raise ValueError('--steps: expected at least %d, the steps already done. Received: %d%s'
                          % (checkpoint.step, options['steps'], hint))
     return checkpoint

@@ -16,6 +16,8 @@ from trainers import checkpoints, rundir
 from trainers.distribution import OneWorker
 from trainers.graph import LOSSES, TrainingGraph, name_of
 
+_MOST_OVERFLOWS = 200  # in a row: a scale that halves has long come to 1 by then
+
 
 class TrainingError(RuntimeError):
     """The training cannot go on, in one line."""
@@ -62,6 +64,9 @@ class Trainer(Handle):
         self._logs, self._totals = {}, {}         # the last measurement; sums over the steps since
         self._timing = {'seconds': 0.0, 'steps': 0}
         self._warm = False                        # the first step of a process also compiles
+        self._step_before = -1                    # before the last session.run; 0 is a multiple of every interval, too
+        self._per_run = options.iterations_per_loop
+        self._skipped, self._skipped_in_a_row = 0, 0  # steps whose update was left out after an overflow
         self._saved_step, self._saved_at = -1, time.monotonic()
         self._signal = None
         self._wishes = [0, 0]                     # the signal, and whether to save, that the workers have agreed on
@@ -98,7 +103,7 @@ class Trainer(Handle):
     def evaluate(self, checkpoint, measure):
         """Restores the weights of a checkpoint, whichever TensorFlow wrote it, and returns `measure(self)`."""
         with self._graph.as_default():
-            self._net = TrainingGraph(self._options, self._dataset)
+            self._net = TrainingGraph(self._options, self._dataset, self._device, training=False)
             saver = tf.train.Saver(self._net.model.weights + self._net.center_layer.weights)
             self._graph.finalize()
             with tf.Session(graph=self._graph, config=self._device.config) as self._session:
@@ -111,13 +116,25 @@ class Trainer(Handle):
         return self._callbacks.failures
 
     def _build(self):
-        self._net = TrainingGraph(self._options, self._dataset, self._device.name, self._group)
+        self._check_intervals()
+        self._net = TrainingGraph(self._options, self._dataset, self._device, self._group)
         self._callbacks.build(self)
-        self._saver = tf.train.Saver(tf.global_variables(), max_to_keep=None)
+        self._saver = checkpoints.Saver(tf.global_variables())
         self._initial = tf.global_variables_initializer()
         self._warm_saver, self._warm_start = self._prepare_warm_start()
         self._group.build(tf.global_variables())
         self._graph.finalize()
+
+    def _check_intervals(self):
+        """A sunk loop gives control back every so many steps: whatever is to happen must fall there."""
+        intervals = {'--steps': self.steps, '--update_centers': self.every}
+        if self._options.save_every and not self._options.save_interval[1]:
+            intervals['--save_every'] = self._options.save_interval[0]
+        for callback in self._callbacks.callbacks:
+            intervals.update(callback.intervals)
+        for name, steps in intervals.items():
+            if steps % self._per_run:
+                raise ValueError('--iterations_per_loop: expected a divisor of %s, %d. Received: %d' % (name, steps, self._per_run))
 
     def _prepare_warm_start(self):
         """For --init_checkpoint: a saver over what is taken from it, and the checkpoint."""
@@ -168,10 +185,12 @@ class Trainer(Handle):
         self._session = self._group.session(self._graph, self._device.config)
         checkpoint = self._claim_together()
         self._session.run(self._initial)
+        if self._net.load_loop:
+            self._net.load_loop(self._session)
         if checkpoint is not None:
             self._restore(checkpoint)
             log.info('continuing at step %d of %d from %s%s', self._step, self.steps, checkpoint.path,
-                     '; all steps are done, --resume=never starts a new run' if self._step == self.steps else '')
+                     '; all steps are done, --resume=never starts a new run' if self._step >= self.steps else '')
         else:
             if self._warm_start is not None:
                 checkpoints.restore(self._session, self._warm_saver, self._warm_start)
@@ -181,12 +200,13 @@ class Trainer(Handle):
 
     def _start_stream(self):
         # Not in one run with the variables' initialisers: the NPU adapter then leaves them at zero.
-        self._session.run(self._net.iterator.initializer, {self._net.first_step: self._step})
+        self._session.run(self._net.iterator.initializer, {self._net.first_step: self._step + self._skipped})
 
     def _restore(self, checkpoint):
         """Everything comes back: weights, slots, centers, step, the open sums, the callbacks' states."""
         manifest = checkpoint.manifest
         logs, totals, timing = dict(manifest['logs']), dict(manifest['totals']), dict(manifest['timing'])
+        skipped = int(timing.pop('skipped', 0))
         sums = set(self._net.step_fetches) | {'steps', 'seconds', 'learning_rate'}
         if set(timing) != set(self._timing) or (totals and not (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)):
             raise checkpoints.DamagedCheckpoint('%s: expected the sums of a run of this model in the manifest. Received: timing of %s, '
@@ -198,6 +218,7 @@ class Trainer(Handle):
         if self.is_chief:
             checkpoints.restore(self._session, self._saver, checkpoint)
         self._group.spread(self._session)
+        self._skipped, self._step_before = skipped, checkpoint.step
         self._step, self._epoch, self._saved_step = checkpoint.step, manifest['epoch'], checkpoint.step
         self._logs, self._totals, self._timing = logs, totals, timing
         self._start_stream()
@@ -222,28 +243,44 @@ class Trainer(Handle):
     def _train_step(self):
         if not self._totals:
             self._callbacks.run('on_epoch_begin', self._epoch + 1, {})
-        batch = self._step + 1
+        batch = self._step + self._per_run
         self._callbacks.run('on_train_batch_begin', batch, {})
         fetches = dict(self._callbacks.fetches(batch), learning_rate=self._net.rate_of_step, **self._net.step_fetches)
         start = time.perf_counter()
         try:
-            _, values = self._run([self._net.train_op, fetches])
+            _, reached, values = self._run([self._net.train_op, self._net.steps_done, fetches])
         except tf.errors.InvalidArgumentError as error:
             raise TrainingError('step %d: %s' % (batch, checkpoints.reason(error)))
         seconds = time.perf_counter() - start
+        done = int(reached) - self._step
+        if done < self._per_run:
+            self._note_overflow(self._per_run - done)
+            if not done:
+                return
+        self._skipped_in_a_row = 0
         if self._warm:
             self._timing['seconds'] += seconds
-            self._timing['steps'] += 1
+            self._timing['steps'] += done
         self._warm = True
-        self._step = batch
+        self._step_before, self._step = self._step, int(reached)
         logs = {name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()}
-        for name, value in dict({name: logs[name] for name in self._net.step_fetches}, steps=1, seconds=seconds).items():
+        for name, value in dict({name: done * logs[name] for name in self._net.step_fetches}, steps=done, seconds=seconds).items():
             self._totals[name] = self._totals.get(name, 0) + value
         self._totals['learning_rate'] = logs['learning_rate']  # of the last step, no sum
-        logs['images_per_sec'] = self.batch_size / seconds
-        if self._options.check_replicas and batch % self._options.check_replicas == 0:
-            self._group.check_replicas(self._session, batch)
-        self._callbacks.run('on_train_batch_end', batch, logs)
+        logs['images_per_sec'] = self.batch_size * done / seconds
+        if self._options.check_replicas and self.passed(self._options.check_replicas):
+            self._group.check_replicas(self._session, self._step)
+        self._callbacks.run('on_train_batch_end', self._step, logs)
+
+    def _note_overflow(self, count):
+        """Loss scaling left out `count` updates. The first one is told, then every time their number has doubled."""
+        before, self._skipped = self._skipped, self._skipped + count
+        self._skipped_in_a_row += count
+        if self._skipped.bit_length() > before.bit_length():
+            log.info('step %d: overflow under loss scaling, update left out; %d so far', self._step, self._skipped)
+        if self._skipped_in_a_row > max(_MOST_OVERFLOWS, self._per_run):
+            raise TrainingError('step %d: expected one without overflow. Received: %d in a row; is --loss_scale too large?'
+                                % (self._step, self._skipped_in_a_row))
 
     def _run(self, fetches, feeds=None):
         """A run that all workers make; what they wish rides along, and is what they act upon."""
@@ -252,7 +289,8 @@ class Trainer(Handle):
         return values
 
     def _measurement_is_due(self):
-        return bool(self._totals) and (self._step % self.every == 0 or self._step >= self.steps or bool(self._stop_reason))
+        last = self._step - self._totals.get('steps', 0)
+        return bool(self._totals) and (self._step // self.every > last // self.every or self._step >= self.steps or bool(self._stop_reason))
 
     def _measure(self):
         """Closes the stretch since the last measurement: its means, and whatever the callbacks measure."""
@@ -262,6 +300,8 @@ class Trainer(Handle):
                 'learning_rate': self._totals['learning_rate'],
                 'images_per_sec': self.batch_size * self._totals['steps'] / self._totals['seconds'], 'seconds': self._totals['seconds']}
         logs.update({'train_' + name: value for name, value in means.items()})
+        if self._net.loss_scaled:
+            logs['overflow_steps'] = self._skipped
         logs = self._group.decide(self._session, lambda: logs)  # speeds differ: who watches one must decide alike everywhere
         self._logs, self._totals, self._epoch = logs, {}, self._epoch + 1
         try:
@@ -278,7 +318,7 @@ class Trainer(Handle):
         number, in_seconds = self._options.save_interval
         if in_seconds:
             return self._time_to_save() if self.workers == 1 else bool(self._wishes[1])
-        return self._step % number == 0
+        return self.passed(number)
 
     def _time_to_save(self):
         """--save_every in seconds, by the clock of this process."""
@@ -324,6 +364,9 @@ class Trainer(Handle):
     @property
     def step(self):
         return self._step
+
+    def passed(self, every):
+        return self._step // every > self._step_before // every
 
     def sweep(self, split, with_losses=False):
         fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
@@ -371,7 +414,8 @@ class Trainer(Handle):
         if not self._session.run(self._net.weights_are_finite):
             raise Diverged('step %d: expected finite weights to save. Received: NaN or infinity' % self._step)
         return {'options': self.options, 'versions': self._versions, 'dataset': self._dataset_facts(), 'metrics': metrics,
-                'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'timing': self._timing, 'callbacks': states}
+                'epoch': self._epoch, 'logs': self._logs, 'totals': self._totals, 'callbacks': states,
+                'timing': dict(self._timing, skipped=self._skipped)}
 
     def _write_checkpoint(self, metrics, states):
         contents = self._contents(metrics, states)  # on every worker: weights that are not finite stop or rewind them all

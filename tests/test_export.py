@@ -1,0 +1,122 @@
+"""The frozen inference: the same numbers as the trainer's own, nothing of the training in it, and a manifest that tells the truth."""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import toys
+from callbacks.checkpoint import Checkpoint
+from gitloss import data
+from gitloss.backend import tf
+from trainers import checkpoints, devices, export
+from trainers.options import ROOT
+from trainers.trainer import Trainer
+
+PEER = os.environ.get('GITLOSS_PEER_PYTHON')  # another interpreter with the other TensorFlow
+READ = '''
+import json, sys
+from gitloss.backend import tf
+definition = tf.GraphDef()
+definition.ParseFromString(open(sys.argv[1], 'rb').read())
+with tf.Graph().as_default() as graph:
+    tf.import_graph_def(definition, name='')
+    with tf.Session(graph=graph) as session:
+        print(json.dumps(session.run('embeddings:0', {'input_images:0': json.loads(sys.argv[2])}).tolist()))
+'''
+INFERENCE = {'Placeholder', 'Const', 'Identity', 'Conv2D', 'BiasAdd', 'Relu', 'MaxPool', 'MatMul', 'Reshape', 'RealDiv', 'Sub', 'Neg',
+             'Mul', 'AddV2', 'ArgMax'}
+
+
+@pytest.fixture(scope='module', params=[dict(), dict(loss='arcface', embedding_dim=8, model='lenet_pp')], ids=['mnist_cnn', 'arcface'])
+def trained(request, tmp_path_factory):
+    """(options, dataset) of a toy run of 12 steps with a checkpoint."""
+    settings = toys.options(tmp_path_factory.mktemp('trained'), **request.param)
+    dataset = data.load('mnist', settings.data_folder)
+    Trainer(settings, dataset, [Checkpoint()], devices.choose(settings)).fit()
+    return settings, dataset
+
+
+def exported(settings, capsys, *flags):
+    """(GraphDef, manifest, what was printed)."""
+    assert export.main(['--ckpt_path=' + settings.run_dir] + list(flags)) == 0
+    folder = os.path.join(settings.run_dir, 'export')
+    definition = tf.GraphDef()
+    with open(os.path.join(folder, 'gitloss.pb'), 'rb') as file:
+        content = file.read()
+    definition.ParseFromString(content)
+    with open(os.path.join(folder, 'gitloss.json')) as file:
+        manifest = json.load(file)
+    assert manifest['sha256'] == hashlib.sha256(content).hexdigest()
+    return definition, manifest, capsys.readouterr().out.splitlines()
+
+
+def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained, capsys):
+    """All 40 test images, in batches of 16 by the trainer and of 8 by the frozen graph."""
+    settings, dataset = trained
+    definition, _, _ = exported(settings, capsys, '--export_batch=8')
+    checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
+    rows = Trainer(settings, dataset, [], devices.choose(settings)).evaluate(checkpoint, lambda handle: list(handle.sweep(dataset.test)))
+    embeddings, predictions = (np.concatenate([row[place] for row in rows]) for place in (0, 1))
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name='')
+        with tf.Session(graph=graph) as session:
+            found = [session.run(['embeddings:0', 'predictions:0', 'logits:0'], {'input_images:0': dataset.test.images[start:start + 8]})
+                     for start in range(0, 40, 8)]
+    np.testing.assert_allclose(np.concatenate([row[0] for row in found]), embeddings, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([row[1] for row in found]), predictions)
+    np.testing.assert_array_equal(np.concatenate([row[2] for row in found]).argmax(axis=1), predictions)
+
+
+def test_only_the_inference_is_in_it(trained, capsys):
+    """One placeholder, no variable, label, center or summary; no attribute of default value, which older readers may not know."""
+    settings, _ = trained
+    definition, manifest, _ = exported(settings, capsys)
+    assert [node.name for node in definition.node if node.op == 'Placeholder'] == ['input_images']
+    assert not [node.name for node in definition.node if 'Variable' in node.op or 'center' in node.name or 'label' in node.name]
+    if settings.model == 'mnist_cnn':
+        assert {node.op for node in definition.node} <= INFERENCE
+    assert not [node.name for node in definition.node for name in ('explicit_paddings', 'grad_a', 'dilations', '_output_shapes')
+                if name in node.attr]
+    assert manifest['input'] == {'name': 'input_images', 'tensor': 'input_images:0', 'shape': [1, 8, 8, 1], 'dtype': 'float32',
+                                 'pixels': '0 to 255', 'mean_image': 'in the graph'}
+    assert manifest['outputs'] == [
+        {'name': 'embeddings', 'tensor': 'embeddings:0', 'shape': [1, settings.embedding_dim], 'dtype': 'float32'},
+        {'name': 'logits', 'tensor': 'logits:0', 'shape': [1, 4], 'dtype': 'float32'},
+        {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [1], 'dtype': 'int32'}]
+    assert manifest['checkpoint']['step'] == 12 and manifest['versions']['tensorflow'] == tf.__version__
+
+
+def test_the_atc_command_is_ready(trained, capsys):
+    settings, _ = trained
+    _, manifest, printed = exported(settings, capsys, '--export_batch=4')
+    path = os.path.join(settings.run_dir, 'export', 'gitloss')
+    form = ('atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:4,8,8,1" '
+            '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310')
+    assert printed == [path + '.pb', form % (path, path)]
+    assert manifest['atc'] == form % ('gitloss', 'gitloss')
+
+
+@pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON is not set')
+def test_the_other_tensorflow_reads_it(trained, capsys):
+    settings, dataset = trained
+    definition, _, printed = exported(settings, capsys)
+    image = dataset.test.images[:1]
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name='')
+        with tf.Session(graph=graph) as session:
+            expected = session.run('embeddings:0', {'input_images:0': image})
+    arguments = [PEER, '-c', READ, printed[0], json.dumps(image.tolist())]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(json.loads(result.stdout), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
+    arguments = [sys.executable, '-m', 'trainers.export', '--ckpt_path=%s' % tmp_path]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (2, '')
+    assert result.stderr == "trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n" % tmp_path

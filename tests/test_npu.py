@@ -1,0 +1,591 @@
+"""The NPU without a card: the session's configuration to the letter, every refusal, and whole runs on tests/fakes/npu_bridge.
+
+The fake computes on the CPU and refuses, with NpuRefuses, what the adapter would refuse, ignore in silence or hang on. It is imported in
+processes of its own alone: like the real one it changes every Session.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import toys
+from gitloss import data
+from gitloss.backend import tf
+from trainers import devices, npu, npu_options
+from trainers.graph import TrainingGraph
+from trainers.options import ROOT, OptionError, Options
+
+FAKES = os.path.join(ROOT, 'tests', 'fakes')
+CARD_VARIABLES = ('ASCEND_DEVICE_ID', 'DEVICE_ID', 'RANK_ID', 'RANK_SIZE', 'RANK_TABLE_FILE', 'JOB_ID', 'SOC_VERSION')
+
+
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch):
+    for name in CARD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def python(*arguments, record=None, fake=True, **variables):
+    """A process with the fake adapter on its path."""
+    environment = {name: value for name, value in os.environ.items() if name not in CARD_VARIABLES}
+    environment.update(variables, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, 'tests')] + [FAKES] * fake))
+    if record:
+        environment['FAKE_NPU_RECORD'] = str(record)
+    return subprocess.run([sys.executable] + list(arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=230)
+
+
+def train(settings, **variables):
+    return python('-m', 'trainers.run', *toys.flags_of(settings), record=os.path.join(settings.exp_save_dir + '.record'), **variables)
+
+
+def records(settings, kind):
+    with open(settings.exp_save_dir + '.record') as file:
+        return [row for row in map(json.loads, file) if kind in row]
+
+
+def history_of(settings):
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        return [json.loads(line) for line in file]
+
+
+# --- the session's configuration ----------------------------------------------------------------------------------------------
+
+
+def test_the_config_proto_to_the_letter():
+    """OFF is 2 in RewriterConfig, of which memory_optimization, by the adapter's rule, gets the number, and -1 in OptimizerOptions.
+    Nothing else is set: the other rewriters stay as they are."""
+    from google.protobuf import text_format
+    config = npu.session_config(npu_options.settings(Options(device='npu', npu_option='hccl_timeout=600,enable_data_pre_proc=true')))
+    expected = text_format.Parse('''
+        allow_soft_placement: true
+        graph_options {
+          optimizer_options { global_jit_level: OFF }
+          rewrite_options {
+            remapping: OFF
+            memory_optimization: MANUAL
+            custom_optimizers {
+              name: "NpuOptimizer"
+              parameter_map { key: "use_off_line" value { b: true } }
+              parameter_map { key: "precision_mode" value { s: "allow_mix_precision" } }
+              parameter_map { key: "enable_data_pre_proc" value { b: true } }
+              parameter_map { key: "hccl_timeout" value { i: 600 } }
+            }
+          }
+        }''', tf.ConfigProto())
+    assert config == expected
+    rewrites = config.graph_options.rewrite_options
+    assert (rewrites.remapping, rewrites.memory_optimization, config.graph_options.optimizer_options.global_jit_level) == (2, 2, -1)
+
+
+# A value of each key, as typed and as it arrives in the proto. {file} and {folder} are there.
+ROWS = {
+    'use_off_line': ('true', True), 'mix_compile_mode': ('true', True), 'enable_data_pre_proc': ('1', True),
+    'hcom_parallel': ('false', False),
+    'enable_dump': ('false', False), 'enable_dump_debug': ('False', False), 'profiling_mode': ('True', True), 'graph_run_mode': ('0', 0),
+    'session_device_id': ('3', 3), 'local_rank_id': ('7', 7), 'deterministic': ('1', 1), 'hccl_timeout': ('1836', 1836),
+    'op_wait_timeout': ('120', 120), 'op_execute_timeout': ('90', 90), 'static_memory_policy': ('2', 2),
+    'precision_mode': ('force_fp32', b'force_fp32'), 'precision_mode_v2': ('mixed_float16', b'mixed_float16'),
+    'modify_mixlist': ('{file}', b'{file}'), 'customize_dtypes': ('{file}', b'{file}'), 'op_precision_mode': ('{file}', b'{file}'),
+    'dump_path': ('{folder}', b'{folder}'), 'dump_step': ('0|5|10-20', b'0|5|10-20'), 'dump_mode': ('all', b'all'),
+    'dump_debug_mode': ('aicore_overflow', b'aicore_overflow'),
+    'profiling_options': ('{{"output":"/tmp","task_trace":"on"}}', b'{"output":"/tmp","task_trace":"on"}'), 'aoe_mode': ('2', b'2'),
+    'work_path': ('{folder}', b'{folder}'), 'jit_compile': ('auto', b'auto'), 'op_compiler_cache_mode': ('enable', b'enable'),
+    'op_compiler_cache_dir': ('/a/new one', b'/a/new one'), 'fusion_switch_file': ('{file}', b'{file}'),
+    'debug_dir': ('{folder}', b'{folder}')}
+NEEDS = {'dump_step': 'enable_dump=true,dump_path={folder}', 'dump_mode': 'enable_dump=true,dump_path={folder}',
+         'dump_debug_mode': 'enable_dump_debug=true,dump_path={folder}', 'profiling_options': 'profiling_mode=true'}
+
+
+def places(tmp_path):
+    (tmp_path / 'file').write_text('{}')
+    return {'file': str(tmp_path / 'file'), 'folder': str(tmp_path)}
+
+
+def option_of(key, value, tmp_path):
+    parts = ([NEEDS[key]] if key in NEEDS else []) + ['%s=%s' % (key, value)]
+    return ','.join(parts).format(**places(tmp_path))
+
+
+@pytest.mark.parametrize('key', sorted(npu_options.KEYS))
+def test_every_row_of_the_table_arrives_in_its_field(tmp_path, key):
+    if key == 'iterations_per_loop':  # has a flag of its own
+        values = npu_options.settings(Options(device='npu', iterations_per_loop=5, steps=10))
+        assert (values['iterations_per_loop'], values['enable_data_pre_proc']) == (5, True)
+        value, expected = npu.session_config(values), 5
+    else:
+        text, expected = ROWS[key]
+        value = npu.session_config(npu_options.settings(Options(device='npu', npu_option=option_of(key, text, tmp_path))))
+        if isinstance(expected, bytes) and b'{f' in expected:
+            expected = expected.decode().format(**places(tmp_path)).encode()
+    found = value.graph_options.rewrite_options.custom_optimizers[0].parameter_map[key]
+    assert found.WhichOneof('value') == npu_options.KEYS[key].field
+    assert getattr(found, npu_options.KEYS[key].field) == expected
+
+
+def test_the_table_is_the_adapters():
+    """Keys and fields as the fake has them, which took them from the adapter and not from here."""
+    result = python('-c', 'import json; from %s.npu_init import FIELD_OF; print(json.dumps(FIELD_OF))' % npu._ADAPTER)
+    assert json.loads(result.stdout) == {key: row.field for key, row in npu_options.KEYS.items()}
+
+
+@pytest.mark.parametrize('name', ['ascend.md', 'ascend.zh.md'])
+def test_the_guides_name_every_key(name):
+    with open(os.path.join(ROOT, 'docs', name), encoding='utf-8') as file:
+        text = file.read()
+    assert [key for key in npu_options.KEYS if '`%s`' % key not in text] == []
+
+
+def test_values_with_commas_need_no_quotes():
+    text = 'profiling_mode=true,profiling_options={"output":"/tmp/p","training_trace":"on","fp_point":""},dump_step=1|2'
+    assert npu_options.parse(text) == {'profiling_mode': True, 'dump_step': '1|2',
+                                       'profiling_options': '{"output":"/tmp/p","training_trace":"on","fp_point":""}'}
+
+
+@pytest.mark.parametrize('option, said', [
+    ('precison_mode=force_fp32', '--npu_option: expected a known key, precision_mode perhaps. Received: precison_mode'),
+    ('no_such_thing_at_all=1', '--npu_option: expected a known key. Received: no_such_thing_at_all'),
+    ('graph_memory_max_size=1', '--npu_option: expected a known key. Received: graph_memory_max_size'),  # of older adapters
+    ('enable_dump', "--npu_option: expected key=value, several with commas between. Received: 'enable_dump'"),
+    ('deterministic=1,deterministic=0', '--npu_option: expected each key once. Received: deterministic twice'),
+    ('hcom_parallel=maybe', "--npu_option: expected hcom_parallel to be true or false. Received: 'maybe'"),
+    ('use_off_line=false', "--npu_option: expected use_off_line to be true. Received: 'false'"),
+    ('deterministic=2', "--npu_option: expected deterministic to be a whole number from 0 to 1. Received: '2'"),
+    ('hccl_timeout=soon', "--npu_option: expected hccl_timeout to be a whole number from 1 to 2147483. Received: 'soon'"),
+    ('session_device_id=-1', "--npu_option: expected session_device_id to be a whole number from 0 to 9999. Received: '-1'"),
+    ('jit_compile=True', "--npu_option: expected jit_compile to be one of true, false, auto. Received: 'True'"),
+    ('profiling_options=on', '--npu_option: expected profiling_options to be a JSON object. Received: \'on\''),
+    ('profiling_options=[1]', '--npu_option: expected profiling_options to be a JSON object. Received: \'[1]\''),
+    ('dump_step=1..3', "--npu_option: expected dump_step to be of the form 0|5|10-20. Received: '1..3'"),
+    ('modify_mixlist=/nowhere/list.json', "--npu_option: expected modify_mixlist to be a file that can be read. Received: "
+                                          "'/nowhere/list.json'"),
+    ('dump_path=/nowhere', "--npu_option: expected dump_path to be a folder that exists and can be written. Received: '/nowhere'"),
+    ('enable_dump=true', '--npu_option: expected dump_path with enable_dump. Received: none'),
+    ('enable_dump_debug=true', '--npu_option: expected dump_path with enable_dump_debug. Received: none'),
+    ('enable_dump=true,enable_dump_debug=true,dump_path={folder}',
+     '--npu_option: expected enable_dump or enable_dump_debug. Received: both'),
+    ('dump_step=3', '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. Received: none'),
+    ('enable_dump_debug=true,dump_path={folder},dump_step=3',
+     '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. Received: none'),
+    ('precision_mode=force_fp32,precision_mode_v2=origin', '--npu_option: expected precision_mode or precision_mode_v2. Received: both'),
+    ('precision_mode=force_fp32,modify_mixlist={file}', '--npu_option: expected a mixed precision mode with modify_mixlist. Received: '
+                                                        'force_fp32'),
+    ('precision_mode=allow_mix_precision_bf16', '--npu_option: expected a precision mode of Ascend910A, which has neither bfloat16 nor '
+                                                'hifloat8 (another card: set SOC_VERSION). Received: allow_mix_precision_bf16'),
+    ('iterations_per_loop=5', '--npu_option: expected the flag --iterations_per_loop, which checks its rules. Received: the key'),
+])
+def test_what_the_adapter_would_ignore_or_fail_at_is_one_line(tmp_path, option, said):
+    given = option if '"' in option else option.format(**places(tmp_path))
+    with pytest.raises(OptionError) as caught:
+        npu_options.settings(Options(device='npu', npu_option=given))
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize('flags, said', [
+    (dict(precision='fp32', precision_mode='allow_mix_precision'),
+     '--precision=fp32: expected a precision mode of its kind, one of cube_fp16in_fp32out, force_fp32, must_keep_origin_dtype, origin. '
+     'Received: allow_mix_precision'),
+    (dict(precision='mixed', npu_option='precision_mode_v2=origin'), '--precision=mixed: expected a precision mode of its kind'),
+    (dict(precision_mode='force_fp32', npu_option='precision_mode=force_fp16'),
+     '--npu_option: expected the mode of --precision_mode, force_fp32. Received: force_fp16'),
+    (dict(precision_mode='force_fp32', npu_option='precision_mode_v2=origin'),
+     '--npu_option: expected precision_mode or precision_mode_v2'),
+    (dict(iterations_per_loop=4, npu_option='mix_compile_mode=true'),
+     '--npu_option: expected mix_compile_mode to be false with --iterations_per_loop. Received: true'),
+    (dict(iterations_per_loop=4, npu_option='enable_data_pre_proc=false'),
+     '--npu_option: expected enable_data_pre_proc to be true with --iterations_per_loop. Received: false'),
+])
+def test_flags_that_contradict_each_other(flags, said):
+    with pytest.raises(OptionError) as caught:
+        npu_options.settings(Options(device='npu', **flags))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize('flags, mode', [
+    (dict(), 'allow_mix_precision'), (dict(precision='mixed'), 'allow_mix_precision'), (dict(precision='fp32'), 'force_fp32'),
+    (dict(precision='fp32', precision_mode='must_keep_origin_dtype'), 'must_keep_origin_dtype'),
+    (dict(precision_mode='allow_fp32_to_fp16'), 'allow_fp32_to_fp16'),
+    (dict(precision='mixed', npu_option='precision_mode=allow_mix_precision_fp16'), 'allow_mix_precision_fp16')])
+def test_precision_by_flag(flags, mode):
+    assert npu_options.settings(Options(device='npu', **flags)) == {'use_off_line': True, 'precision_mode': mode}
+
+
+def test_another_card_may_have_bfloat16(monkeypatch):
+    monkeypatch.setenv('SOC_VERSION', 'Ascend910B3')
+    assert npu_options.settings(Options(device='npu', npu_option='precision_mode_v2=mixed_hif8'))['precision_mode_v2'] == 'mixed_hif8'
+
+
+@pytest.mark.parametrize('value', ['0', '-1', '0.5', 'auto', '1e3', 'Dynamic'])
+def test_loss_scale_takes_a_number_from_1_on_or_dynamic(value):
+    with pytest.raises(OptionError) as caught:
+        Options(loss_scale=value)
+    assert str(caught.value) == '--loss_scale: expected a number from 1 on, dynamic, or nothing. Received: %r' % value
+
+
+# --- ranks --------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_card_needs_no_rank_table():
+    assert npu.rank_environment({}) == (0, 1) and npu.rank_environment({'RANK_SIZE': '1', 'RANK_ID': '5'}) == (0, 1)
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'RANK_SIZE': 'eight'}, "RANK_SIZE: expected a whole number below 32769. Received: 'eight'"),
+    ({'RANK_ID': None}, "RANK_ID: expected a whole number below 8. Received: 'none'"),
+    ({'RANK_ID': '8'}, "RANK_ID: expected a whole number below 8. Received: '8'"),
+    ({'JOB_ID': None}, 'JOB_ID: expected any name, the same for all ranks, with RANK_SIZE=8. Received: none'),
+    ({'RANK_TABLE_FILE': '/nowhere.json'}, "RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=8. Received: '/nowhere.json', No "
+                                           "such file or directory"),
+    ({'RANK_TABLE_FILE': __file__}, 'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=8. Received: ')])
+def test_the_ranks_environment_is_checked(tmp_path, changes, said):
+    table = tmp_path / 'table.json'
+    table.write_text('{"server_list": []}')
+    environment = {'RANK_SIZE': '8', 'RANK_ID': '7', 'JOB_ID': '10087', 'RANK_TABLE_FILE': str(table)}
+    assert npu.rank_environment(environment) == (7, 8)
+    environment.update(changes)
+    with pytest.raises(ValueError) as caught:
+        npu.rank_environment({name: value for name, value in environment.items() if value is not None})
+    assert str(caught.value).startswith(said) and '\n' not in str(caught.value)
+
+
+HCCL = '''
+    import os, sys, threading
+    import numpy as np
+    from gitloss.backend import tf
+    from trainers import npu, npu_options
+    from trainers.options import Options
+    SIZE = 3
+    os.environ.update(RANK_SIZE=str(SIZE), JOB_ID='1', RANK_TABLE_FILE=sys.argv[1])
+    results, failures = [None] * SIZE, []
+
+    def rank(number):
+        os.environ['RANK_ID'] = str(number)
+        graph = tf.Graph()
+        with graph.as_default():
+            group = npu.Hccl()
+            x = tf.constant([[1.0 + number, 2.0], [3.0, 4.0 * number]])
+            everything = group.all_gather(x)
+            labels = group.all_gather(tf.constant([number, 10 * number]))
+            weights = tf.reshape(tf.range(6.0 * 2), [6, 2])
+            gradient = tf.gradients(tf.reduce_sum(weights * tf.square(everything)), x)[0]
+            sums = group.all_reduce([x, tf.constant(number), tf.constant([1.0, 2.0, number])])
+            frozen = tf.get_variable('centers', initializer=np.float32([number, 7 * number]), trainable=False, use_resource=True)
+            counts = tf.get_variable('updates', initializer=np.int32([number]), trainable=False, use_resource=True)
+            spread = group.broadcast(tf.global_variables())
+            assert (group.rank, group.size, group.is_chief) == (number, SIZE, number == 0)
+            assert everything.shape.as_list() == [6, 2]
+            init = tf.global_variables_initializer()
+        return graph, init, [everything, labels, gradient, sums], spread, [frozen, counts]
+
+    def run(number, graph, init, fetches, spread, variables):
+        try:
+            config = npu.session_config(npu_options.settings(Options(device='npu')))
+            with tf.Session(graph=graph, config=config) as session:
+                session.run(init)
+                values = session.run(fetches)
+                session.run(spread)
+                results[number] = values + [session.run(variables)]
+        except Exception as error:
+            failures.append(str(error))
+
+    npu.adapter()._check_graph = lambda operations: None  # the fake itself stands in Python functions
+    threads = [threading.Thread(target=run, args=(number,) + rank(number)) for number in range(SIZE)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failures, failures
+    rows = np.float32([[1, 2], [3, 0], [2, 2], [3, 4], [3, 2], [3, 8]])
+    for number, (everything, labels, gradient, sums, variables) in enumerate(results):
+        np.testing.assert_array_equal(everything, rows)
+        np.testing.assert_array_equal(labels, [0, 0, 1, 10, 2, 20])
+        np.testing.assert_array_equal(gradient, (2 * np.arange(12.0).reshape(6, 2) * rows)[2 * number:2 * number + 2])
+        np.testing.assert_array_equal(sums[0], [[6, 6], [9, 12]])
+        assert sums[1] == 3
+        np.testing.assert_array_equal(sums[2], [3, 6, 3])
+        np.testing.assert_array_equal(variables[0], [0, 0])
+        np.testing.assert_array_equal(variables[1], [0])
+    print('good')
+'''
+
+
+def test_hccl_gathers_sums_and_broadcasts(tmp_path):
+    """Three ranks as threads. Rank r has the rows (1 + r, 2) and (3, 4 r): gathered in order; the gradient of sum(w x^2) is 2 w x, each
+    rank's own rows of it; sums over r = 0, 1, 2: 1+2+3, 3*2, 3*3, 4*(0+1+2); the chief's values of what is not trainable, too."""
+    table = tmp_path / 'table.json'
+    table.write_text('{}')
+    result = python('-c', textwrap.dedent(HCCL), str(table))
+    assert result.stdout.strip() == 'good', result.stderr
+
+
+# --- which device -------------------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_npu_where_adapter_and_card_are_and_says_why(tmp_path):
+    settings = toys.options(tmp_path, device='auto', steps=2, update_centers=2)
+    result = train(settings, ASCEND_DEVICE_ID='2')
+    assert result.returncode == 0, result.stderr
+    assert 'device npu (the adapter of CANN is installed and ASCEND_DEVICE_ID is set; allow_mix_precision)' in result.stderr
+    for variables in (dict(fake=False, ASCEND_DEVICE_ID='2'), dict(fake=True)):
+        result = python('-c', 'from trainers import devices, options; d = devices.choose(options.Options()); print(d.name, d.reason)',
+                        **variables)
+        assert result.stdout.strip() == 'cpu no NPU and no GPU found', result.stderr
+
+
+@pytest.mark.parametrize('variables, missing', [(dict(fake=False), "No module named '%s'" % npu._ADAPTER.split('.')[0]),
+                                                (dict(FAKE_NPU_BROKEN='1'), 'libge_runner.so: cannot open shared object file')])
+def test_a_missing_adapter_or_library_is_one_line(tmp_path, variables, missing):
+    result = train(toys.options(tmp_path, device='npu'), **variables)
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
+    assert result.stderr.startswith('trainers.run: --device: expected %s of CANN to be importable for npu on TensorFlow %s. Received: %s'
+                                    % (npu._ADAPTER, tf.__version__, missing))
+    assert result.stderr.endswith('is CANN installed and its set_env.sh sourced?\n')
+    assert not os.path.exists(str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('flags, said', [
+    (dict(npu_option='deterministic=1'), '--npu_option: expected --device=npu, which alone has it. Received: device cpu (--device=cpu)'),
+    (dict(iterations_per_loop=4), '--iterations_per_loop: expected --device=npu, which alone has it. Received: device cpu (--device=cpu)')])
+def test_other_devices_refuse_what_only_the_npu_has(flags, said):
+    with pytest.raises(ValueError) as caught:
+        devices.choose(Options(device='cpu', **flags))
+    assert str(caught.value) == said
+
+
+def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
+    """Every module of the three floors is imported, then a run on cpu is made, a checkpoint evaluated and exported, with a finder in front
+    that gives an alarm at the adapter's names, while the fake lies on the path and a card's environment is set."""
+    from test_imports import MODULES
+    settings = toys.options(tmp_path, steps=2, update_centers=2)
+    code = '''
+        import importlib, sys
+
+        class Alarm:
+            def find_spec(self, name, path=None, target=None):
+                if name.split('.')[0] in ('npu_bridge', 'npu_device') and sys._getframe(1).f_code.co_name != 'find_spec':
+                    raise AssertionError('imported ' + name)
+
+        modules, flags, run_dir = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
+        sys.meta_path.insert(0, Alarm())
+        for name in modules:
+            importlib.import_module(name)
+        from trainers import evaluate, export, run
+        assert run.main(flags) == 0
+        assert evaluate.main(['--ckpt_path=' + run_dir, '--device=cpu', '--data_path=' + sys.argv[4]]) == 0
+        assert export.main(['--ckpt_path=' + run_dir]) == 0
+        assert not [name for name in sys.modules if name.startswith(('npu_bridge', 'npu_device'))]
+        try:
+            import npu_bridge
+        except AssertionError:
+            print('the alarm works')
+    '''
+    result = python('-c', textwrap.dedent(code), repr(sorted(MODULES)), repr(toys.flags_of(settings)), settings.run_dir, settings.data_path,
+                    ASCEND_DEVICE_ID='0')
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == 'the alarm works'
+
+
+# --- the training graph -------------------------------------------------------------------------------------------------------
+
+
+def _behind(fetches):
+    """Operations a run needs; behind the iterator it is host work."""
+    seen, waiting = set(), [getattr(fetch, 'op', fetch) for fetch in fetches]
+    while waiting:
+        op = waiting.pop()
+        if op not in seen and not op.type.startswith('Iterator'):
+            seen.add(op)
+            waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+    return seen
+
+
+@pytest.mark.parametrize('flags', [dict(), dict(git_loss_form='pairwise', embedding_dim=64), dict(git_loss_form='pairwise'),
+                                   dict(git_loss_form='pairwise', embedding_dim=512, batch_size=128, distance='cosine'),
+                                   dict(loss='arcface', embedding_dim=64), dict(schedule='cosine', warmup_steps=2),
+                                   dict(schedule='step', decay_steps=3, optimizer='momentum')])
+def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, flags):
+    """No open shape, no float64, no Python function, Unique or queue in what the step runs. On the CPU the pairwise form of many
+    dimensions computes in float64, which shows that the test would see it."""
+    settings = toys.options(tmp_path, **flags)
+    dataset = data.load('mnist', settings.data_folder)
+    found = {}
+    for name in ('npu', 'cpu'):
+        with tf.Graph().as_default():
+            net = TrainingGraph(settings, dataset, devices.Device(name, '', None, True))
+            operations = _behind([net.train_op, net.steps_done, net.rate_of_step] + list(net.step_fetches.values()))
+        # Shape arithmetic on constants is folded by TensorFlow before the card's compiler sees the graph.
+        operations = {op for op in operations
+                      if op.type != 'BroadcastGradientArgs' or {tensor.op.type for tensor in op.inputs} != {'Const'}}
+        types = {op.type for op in operations}
+        tensors = [tensor for op in operations for tensor in op.outputs if tensor.dtype.base_dtype not in (tf.resource, tf.variant)]
+        found[name] = {'open': [tensor.name for tensor in tensors if not tensor.shape.is_fully_defined()],
+                       'float64': [tensor.name for tensor in tensors if tensor.dtype.base_dtype in (tf.float64, tf.complex64)],
+                       'forbidden': sorted(kind for kind in types if re.match('Unique|PyFunc|EagerPyFunc|.*Queue', kind))}
+        assert len(operations) > 150
+    assert found['npu'] == {'open': [], 'float64': [], 'forbidden': []}
+    assert bool(found['cpu']['float64']) == (flags.get('embedding_dim', 2) > 8 and flags.get('git_loss_form') == 'pairwise')
+
+
+# --- whole runs ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """(options, result) of a run of 12 steps on the fake."""
+    settings = toys.options(tmp_path_factory.mktemp('npu'), device='npu', log_every=4)
+    result = train(settings)
+    assert result.returncode == 0, result.stderr
+    return settings, result
+
+
+def test_a_run_on_the_npu_trains_as_on_the_cpu(whole, tmp_path):
+    """The fake computes in float32 on the CPU, so the history is that of a run there; the graph differs in nothing that is computed."""
+    settings, result = whole
+    assert 'device npu (--device=npu; allow_mix_precision)' in result.stderr
+    assert [row['config'] for row in records(settings, 'config')] == [{'use_off_line': True, 'precision_mode': 'allow_mix_precision'}]
+    other = toys.options(tmp_path, data_path=settings.data_path)
+    assert python('-m', 'trainers.run', *toys.flags_of(other), fake=False).returncode == 0
+    timed = ('seconds', 'images_per_sec')
+    assert len(history_of(settings)) == 3
+    for row, there in zip(history_of(settings), history_of(other)):
+        assert {name: value for name, value in row.items() if name not in timed} == {
+            name: pytest.approx(value, rel=1e-4) for name, value in there.items() if name not in timed}
+
+
+def test_fetch_sets_stay_constant(whole):
+    """One set of fetches for all 12 steps; in the whole run 8 sets, each of which an NPU compiles once: the initialisers, the iterator, the
+    step, the sweeps with and without losses, the counts of the centers, the check of the weights and the saver."""
+    runs = records(whole[0], 'run')
+    steps = [tuple(row['run']) for row in runs if row['training']]
+    assert len(steps) == 12 and len(set(steps)) == 1
+    assert len({tuple(row['run']) for row in runs}) == 8
+
+
+SUNK = dict(device='npu', iterations_per_loop=4, log_every=4, update_centers=12, steps=24)
+
+
+def test_sinking_makes_the_same_steps_in_fewer_calls(tmp_path):
+    """24 steps in calls of 4: six calls, and the weights of a run that made each by itself, to the last bit of the fake's arithmetic."""
+    sunk, plain = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'sunk'), **SUNK), toys.options(
+        tmp_path, exp_save_dir=str(tmp_path / 'plain'), **dict(SUNK, iterations_per_loop=1))
+    for settings in (sunk, plain):
+        result = train(settings)
+        assert result.returncode == 0, result.stderr
+    steps = [row['run'] for row in records(sunk, 'run') if row['training']]
+    assert len(steps) == 6 and all('IterationOp' in names for names in steps)
+    assert records(sunk, 'config')[0]['config'] == {'use_off_line': True, 'precision_mode': 'allow_mix_precision', 'iterations_per_loop': 4,
+                                                     'enable_data_pre_proc': True}
+    assert [row['step'] for row in history_of(sunk)] == [12, 24]
+    for name, value in weights_of(plain, 24).items():
+        np.testing.assert_array_equal(value, weights_of(sunk, 24)[name], err_msg=name)
+
+
+@pytest.mark.parametrize('flags, said', [
+    (dict(steps=22), 'a divisor of --steps, 22. Received: 4'), (dict(update_centers=6), 'a divisor of --update_centers, 6. Received: 4'),
+    (dict(save_every='10'), 'a divisor of --save_every, 10. Received: 4'), (dict(log_every=6), 'a divisor of --log_every, 6. Received: 4')])
+def test_every_interval_must_be_divisible(tmp_path, flags, said):
+    result = train(toys.options(tmp_path, **dict(SUNK, **flags)))
+    assert (result.returncode, result.stderr) == (2, 'trainers.run: --iterations_per_loop: expected %s\n' % said)
+
+
+def weights_of(settings, step):
+    path = os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step, 'model')
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
+
+
+@pytest.fixture(scope='module')
+def scaled(tmp_path_factory):
+    """A run of 12 steps with dynamic loss scaling; its 1st and 2nd update (numbers 0 and 1) overflow, and its 8th."""
+    settings = toys.options(tmp_path_factory.mktemp('scaled'), device='npu', loss_scale='dynamic', adam_epsilon=1e-4)
+    result = train(settings, FAKE_NPU_OVERFLOW='0,1,7')
+    assert result.returncode == 0, result.stderr
+    return settings, result
+
+
+def test_overflow_steps_are_left_out_counted_and_logged(scaled):
+    """12 steps need 15 runs. Two overflows halve the scale, 2^16 -> 2^15; the third, after a reset, is only counted: bad_steps 1. Told are
+    the 1st and the 2nd, where the number gains a binary digit."""
+    settings, result = scaled
+    assert [row['overflow_steps'] for row in history_of(settings)] == [2, 3, 3]
+    assert [line for line in result.stderr.splitlines() if 'overflow' in line] == [
+        'step 0: overflow under loss scaling, update left out; %d so far' % count for count in (1, 2)]
+    assert len([row for row in records(settings, 'run') if row['training']]) == 15
+    weights = weights_of(settings, 12)
+    assert (weights['loss_scale'], weights['bad_steps'], weights['good_steps'], weights['global_step']) == (2.0 ** 15, 1, 7, 12)
+    assert weights['beta1_power'] == pytest.approx(0.9 ** 13)
+
+
+def test_a_checkpoint_of_the_npu_is_evaluated_resumed_and_started_from_on_the_cpu(scaled, tmp_path):
+    """Its names are those of any other run, whatever conditional Adam's scalars were made in; what only loss scaling has stays unread."""
+    settings, _ = scaled
+    result = python('-m', 'trainers.evaluate', '--ckpt_path=' + settings.run_dir, '--data_path=' + settings.data_path, '--batch_size=16',
+                    '--device=cpu', fake=False)
+    assert result.returncode == 0, result.stderr
+    best = max(history_of(settings), key=lambda row: row['valid_acc'])
+    assert json.loads(result.stdout)['valid']['acc'] == best['valid_acc']
+    moved = str(tmp_path / 'moved')
+    subprocess.run(['cp', '-r', settings.run_dir, moved], check=True)
+    common = dict(data_path=settings.data_path, adam_epsilon=1e-4, device='cpu')
+    longer = toys.options(tmp_path, exp_save_dir=moved, steps=16, **common)
+    result = python('-m', 'trainers.run', *toys.flags_of(longer), fake=False)
+    assert result.returncode == 0, result.stderr
+    assert 'continuing at step 12 of 16' in result.stderr and [row['step'] for row in history_of(longer)] == [4, 8, 12, 16]
+    assert weights_of(longer, 16)['beta1_power'] == pytest.approx(0.9 ** 17) and 'loss_scale' not in weights_of(longer, 16)
+    tuned = toys.options(tmp_path, init_checkpoint=settings.run_dir, steps=4, **common)
+    result = python('-m', 'trainers.run', *toys.flags_of(tuned), fake=False)
+    assert result.returncode == 0 and 'weights from ' in result.stderr, result.stderr
+
+
+def test_a_checkpoint_of_the_cpu_goes_on_on_the_npu_with_a_fresh_loss_scale(tmp_path):
+    settings = toys.options(tmp_path, steps=4)
+    assert python('-m', 'trainers.run', *toys.flags_of(settings), fake=False).returncode == 0
+    result = train(toys.options(tmp_path, steps=8, device='npu', loss_scale='dynamic'))
+    assert result.returncode == 0, result.stderr
+    assert 'no bad_steps, good_steps, loss_scale in the checkpoint: loss scaling begins anew' in result.stderr
+    weights = weights_of(settings, 8)
+    assert (weights['loss_scale'], weights['global_step']) == (2.0 ** 16, 8)
+
+
+def test_sinking_and_overflow_together_measure_what_they_pass(tmp_path):
+    """24 steps in calls of 4, update 0 overflows: calls end at 3, 7, 11, 15, 19, 23 and 27. The measurement of step 12 comes at 15, the end
+    at 27, three steps late, and the run counts as finished: continued, it trains nothing."""
+    settings = toys.options(tmp_path, loss_scale='1024', **SUNK)
+    result = train(settings, FAKE_NPU_OVERFLOW='0')
+    assert result.returncode == 0, result.stderr
+    assert [row['step'] for row in history_of(settings)] == [15, 27]
+    assert [line.split()[1] for line in result.stderr.splitlines() if '  accuracy ' in line] == [
+        '%d/24' % step for step in (7, 11, 15, 19, 23, 27)]
+    result = train(settings)
+    assert result.returncode == 0 and 'all steps are done' in result.stderr, result.stderr
+
+
+def test_a_scale_that_always_overflows_ends_the_training(tmp_path):
+    """A fixed scale of 3e37 times a loss of some 90 is infinite in float32."""
+    result = train(toys.options(tmp_path, device='npu', lambda_g=100.0, loss_scale='3' + 37 * '0'))
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        'trainers.run: step 0: expected one without overflow. Received: 201 in a row; is --loss_scale too large?')
+
+
+def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):
+    """On the CPU, without a card: lambda_g = 1e38 times the first scale, 2^15, is beyond float32, so steps are left out until it fits."""
+    settings = toys.options(tmp_path, loss_scale='dynamic', lambda_g=1e38, optimizer='sgd', learning_rate=1e-37)
+    result = python('-m', 'trainers.run', *toys.flags_of(settings), fake=False)
+    assert result.returncode == 0, result.stderr
+    rows = history_of(settings)
+    assert rows[-1]['step'] == 12 and rows[-1]['overflow_steps'] > 0
+    assert weights_of(settings, 12)['current_loss_scale'] < 2.0 ** 15
+
+
+def test_mixed_precision_of_the_cpu():
+    """bfloat16 by oneDNN on TensorFlow 2.x, which is not there on 1.15."""
+    if tf.__version__.startswith('1.'):
+        with pytest.raises(ValueError, match='--precision: expected fp32 on cpu with TensorFlow 1.15.*Received: mixed'):
+            devices.choose(Options(device='cpu', precision='mixed'))
+        return
+    device = devices.choose(Options(device='cpu', precision='mixed'))
+    assert device.config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 == 1
+    assert device.mixed and not devices.choose(Options(device='cpu')).mixed

@@ -1,0 +1,133 @@
+"""The Ascend NPU: its session, its loss scaling, iteration sinking and HCCL. The only module that imports the adapter.
+
+The adapter is `npu_bridge` on TensorFlow 1.15 and `npu_device.compat.v1` on 2.x. Its import redirects every later Session: it is
+imported by name, on first use, for device npu alone.
+"""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+
+from gitloss.backend import tf
+from trainers.npu_options import KEYS
+from trainers.options import device_id
+
+_ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
+
+
+def session_config(values):
+    """The ConfigProto of the adapter's sessions, from `npu_options.settings`."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
+    rewrites = config.graph_options.rewrite_options
+    # RewriterConfig.OFF, by the adapter's rule in both fields: what they do breaks its own rewriting.
+    rewrites.remapping = rewrites.memory_optimization = 2
+    optimizer = rewrites.custom_optimizers.add()
+    optimizer.name = 'NpuOptimizer'
+    for key, value in sorted(values.items()):
+        setattr(optimizer.parameter_map[key], KEYS[key].field, tf.compat.as_bytes(value) if isinstance(value, str) else value)
+    return config
+
+
+def is_installed():
+    """Could the adapter be imported? It is not."""
+    return importlib.util.find_spec(_ADAPTER.split('.')[0]) is not None
+
+
+def adapter(module='npu_init'):
+    """A module of the adapter, imported. ValueError: it is not there, or a compiled library behind it is not."""
+    try:
+        found = importlib.import_module('%s.%s' % (_ADAPTER, module))
+        if module == 'npu_init' and _ADAPTER != 'npu_bridge':
+            importlib.import_module('npu_device.compat').enable_v1()
+        return found
+    except (ImportError, AttributeError, OSError, tf.errors.NotFoundError) as error:  # the last: a library that TensorFlow loads
+        raise ValueError('--device: expected %s of CANN to be importable for npu on TensorFlow %s. Received: %s; is CANN installed and its '
+                         'set_env.sh sourced?' % (_ADAPTER, tf.__version__, (str(error) or type(error).__name__).splitlines()[0]))
+
+
+def loss_scaled(optimizer, scale, is_distributed=False):
+    """The optimizer behind NPULossScaleOptimizer; `scale`: "dynamic" or a number. To be called outside any control_dependencies."""
+    managers = adapter('estimator.npu.npu_loss_scale_manager')
+    if scale == 'dynamic':  # halves and doubles, so that the scale stays a power of two and costs no rounding
+        manager = managers.ExponentialUpdateLossScaleManager(2.0 ** 16, 1000, decr_every_n_nan_or_inf=2, decr_ratio=0.5)
+    else:
+        manager = managers.FixedLossScaleManager(float(scale))
+    return adapter('estimator.npu.npu_loss_scale_optimizer').NPULossScaleOptimizer(optimizer, manager, is_distributed)
+
+
+def sunk(train_op, iterations):
+    """(op, load): `iterations` training steps in one session.run of `op`, once load(session) was called. To be made once, at the root name
+    scope: the adapter looks for `IterationOp`."""
+    loop = adapter('estimator.npu.util').IterationPerLoop()
+    return loop.create_iteration_per_loop_var(train_op), lambda session: loop.load_iteration_per_loop_var(session, iterations)
+
+
+def rank_environment(environment=os.environ):
+    """(rank, size) from the environment, checked, because a wrong one ends in a time-out. ValueError: the line names the variable."""
+    def number(name, default, high):
+        text = environment.get(name) or default
+        if not re.match(r'\d{1,5}$', text) or not int(text) < high:
+            raise ValueError('%s: expected a whole number below %d. Received: %r' % (name, high, text))
+        return int(text)
+
+    size = number('RANK_SIZE', '1', 32769)
+    if size <= 1:
+        return 0, 1
+    rank = number('RANK_ID', 'none', size)
+    if not environment.get('JOB_ID'):
+        raise ValueError('JOB_ID: expected any name, the same for all ranks, with RANK_SIZE=%d. Received: none' % size)
+    device_id()
+    path = environment.get('RANK_TABLE_FILE') or ''
+    try:
+        with open(path, encoding='utf-8') as file:
+            if not isinstance(json.load(file), dict):
+                raise ValueError('no object')
+    except (OSError, ValueError) as error:
+        raise ValueError('RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=%d. Received: %r, %s'
+                         % (size, path, getattr(error, 'strerror', None) or 'not JSON: %s' % error))
+    return rank, size
+
+
+class Hccl:
+    """The workers of a training on several cards, by HCCL. Every rank builds the same graph and runs the same fetches, or all hang.
+
+    The adapter's npu_distributed_optimizer_wrapper is not used: it averages, in compute_gradients, gradients of separate losses. Here
+    every rank computes the loss of the gathered batch, and the parts of its gradient are summed once, by `all_reduce`.
+    """
+
+    def __init__(self):
+        self.rank, self.size = rank_environment()
+        self.is_chief = self.rank == 0
+        self._hccl = adapter('hccl.hccl_ops')
+
+    def all_gather(self, tensor):
+        """[rows, ...] of this rank -> [size * rows, ...] of all, in order. Its gradient: this rank's rows, as each has the whole loss."""
+        rows = tensor.shape.as_list()[0]
+
+        @tf.custom_gradient
+        def gathered(own):
+            return self._hccl.allgather(own, self.size), lambda upstream: upstream[self.rank * rows:(self.rank + 1) * rows]
+
+        return gathered(tensor) if tensor.dtype.is_floating else self._hccl.allgather(tensor, self.size)
+
+    def all_reduce(self, tensors):
+        """The sums over all ranks of a list of tensors, of each type in one reduction."""
+        sums = [None] * len(tensors)
+        for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):  # in one order on all ranks, or they wait for each other
+            group = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in group], axis=0)
+            parts = tf.split(self._hccl.allreduce(flat, 'sum', fusion=0), [tensors[place].shape.num_elements() for place in group])
+            for place, part in zip(group, parts):
+                sums[place] = tf.reshape(part, tensors[place].shape)
+        return sums
+
+    def broadcast(self, variables):
+        """An op that gives every rank the chief's values. The adapter's own leaves out what is not trainable, the centers for one."""
+        return tf.group(*[tf.assign(variable, self._hccl.broadcast([variable.read_value()], 0)[0]) for variable in variables])
+
+    def close(self):
+        """Nothing is held beside the session."""
