@@ -9,6 +9,7 @@ from __future__ import annotations
 from gitloss.backend import tf
 
 _NAME = 'GitlossConv2D'
+_SMALLEST = 14  # pixels; measured
 
 
 def overrides(device):
@@ -30,7 +31,9 @@ def _gradient(op, upstream):
     # dL/dx[i] = sum_k dL/dy[i - k] W[k]^T: the kernel mirrored in space, its channels exchanged.
     mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     by_images = tf.nn.conv2d(upstream, mirrored, [1, 1, 1, 1], 'SAME')
-    if channels < 8:  # too few rows for the matrix product inside: the kernel made for it is faster
+    # With few channels the matrix product inside has few rows, on small images there is little to win: the kernel made for it is faster.
+    sizes = images.shape.as_list()[1:3]
+    if channels < 8 or None in sizes or min(sizes) < _SMALLEST:
         return by_images, tf.nn.conv2d_backprop_filter(images, kernel.shape.as_list(), upstream, strides, 'SAME')
     # dL/dW[k] = sum over batch and places i of x[i + k] dL/dy[i]: the batch is what is summed over as channels are, so
     # channels take the place of the batch and dL/dy that of the kernel.

@@ -12,6 +12,11 @@ from trainers.trainer import Trainer
 OURS = {'Conv2D': convolution._NAME}
 
 
+@pytest.fixture(autouse=True)
+def small_images_too(monkeypatch):
+    monkeypatch.setattr(convolution, '_SMALLEST', 1)
+
+
 @pytest.mark.parametrize('size, channels, filters, kernel, stride, padding', [
     (8, 1, 4, 3, 1, 'SAME'), (8, 8, 4, 3, 1, 'SAME'), (7, 16, 5, 5, 1, 'SAME'), (5, 9, 3, 1, 1, 'SAME'),
     (8, 8, 4, 3, 2, 'SAME'), (8, 8, 4, 3, 1, 'VALID'), (8, 8, 4, 4, 1, 'SAME')])

@@ -16,7 +16,7 @@ import pytest
 import toys
 from gitloss import data
 from gitloss.backend import tf
-from trainers import devices, npu, npu_options
+from trainers import devices, distribution, npu, npu_options
 from trainers.graph import TrainingGraph
 from trainers.options import ROOT, OptionError, Options
 
@@ -256,7 +256,7 @@ HCCL = '''
     import os, sys, threading
     import numpy as np
     from gitloss.backend import tf
-    from trainers import npu, npu_options
+    from trainers import devices, distribution, npu, npu_options
     from trainers.options import Options
     SIZE = 3
     os.environ.update(RANK_SIZE=str(SIZE), JOB_ID='1', RANK_TABLE_FILE=sys.argv[1])
@@ -266,13 +266,14 @@ HCCL = '''
         os.environ['RANK_ID'] = str(number)
         graph = tf.Graph()
         with graph.as_default():
-            group = npu.Hccl()
+            group = distribution.choose(Options(device='npu', batch_size=3), devices.choose(Options(device='npu')))
+            assert type(group) is distribution.Hccl
             x = tf.constant([[1.0 + number, 2.0], [3.0, 4.0 * number]])
             everything = group.all_gather(x)
             labels = group.all_gather(tf.constant([number, 10 * number]))
             weights = tf.reshape(tf.range(6.0 * 2), [6, 2])
             gradient = tf.gradients(tf.reduce_sum(weights * tf.square(everything)), x)[0]
-            sums = group.all_reduce([x, tf.constant(number), tf.constant([1.0, 2.0, number])])
+            sums = group.all_reduce([x, tf.constant(float(number)), tf.constant([1.0, 2.0, number])])
             frozen = tf.get_variable('centers', initializer=np.float32([number, 7 * number]), trainable=False, use_resource=True)
             counts = tf.get_variable('updates', initializer=np.int32([number]), trainable=False, use_resource=True)
             spread = group.broadcast(tf.global_variables())
@@ -318,6 +319,19 @@ def test_hccl_gathers_sums_and_broadcasts(tmp_path):
     table.write_text('{}')
     result = python('-c', textwrap.dedent(HCCL), str(table))
     assert result.stdout.strip() == 'good', result.stderr
+
+
+@pytest.mark.parametrize('given, said', [
+    (dict(batch_size=16, iterations_per_loop=2), '--iterations_per_loop: expected 1 with several workers, 8. Received: 2'),
+    (dict(batch_size=12), '--batch_size: expected a multiple of the 8 workers, it is the batch of all. Received: 12')])
+def test_what_several_cards_cannot_do_is_refused(monkeypatch, tmp_path, given, said):
+    table = tmp_path / 'table.json'
+    table.write_text('{}')
+    for name, value in (('RANK_SIZE', '8'), ('RANK_ID', '1'), ('JOB_ID', '1'), ('RANK_TABLE_FILE', str(table))):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError) as caught:
+        distribution.choose(Options(device='npu', **given), devices.Device('npu', '', None, True))
+    assert str(caught.value) == said
 
 
 # --- which device -------------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_che
     trainer = Trainer(settings, dataset._replace(train=data.Split(dataset.train.images, labels)), [Spoil()], devices.choose(settings))
     with pytest.raises(TrainingError, match=r'^step 6: .*99'):
         trainer.fit()
-    assert checkpoints.find(settings.run_dir, 'run').step == 4
+    assert checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest().step == 4
 
 
 def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):

@@ -1,7 +1,8 @@
 """Several workers as one: N of them with batch B / N train as one with batch B.
 
 What all must do alike goes through a group: values of all are gathered, gradients are summed, the chief's variables and decisions reach
-everybody. `OneWorker` does nothing at all, `Collectives` is TensorFlow's own engine: a ring over gRPC, NCCL between GPUs.
+everybody. `OneWorker` does nothing at all, `Collectives` is TensorFlow's own engine: a ring over gRPC, NCCL between
+GPUs; `Hccl` is Ascend's.
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import time
 import numpy as np
 
 from gitloss.backend import tf
-from trainers import cluster
+from trainers import cluster, npu
 from trainers.checkpoints import reason
 from trainers.options import one_line
 
@@ -262,6 +263,37 @@ class Collectives(Workers):
             return tf.group(*[move(variable, **self._collective(True, shape=variable.shape)) for variable in variables])
 
 
+class Hccl(Workers):
+    """The cards of an Ascend training. Every rank builds the same graph and runs the same fetches, or all hang.
+
+    The adapter's npu_distributed_optimizer_wrapper is not used: it averages, in compute_gradients, gradients of separate losses. Here
+    every rank computes the loss of the gathered batch, and the parts of its gradient are summed once, by `all_reduce`. How long a rank
+    waits for another is HCCL's own business (hccl_timeout): a graph may take minutes to compile.
+    """
+
+    def __init__(self):
+        super().__init__(*npu.rank_environment(), timeout=float('inf'))
+        self._hccl = npu.adapter('hccl.hccl_ops')
+
+    def all_gather(self, tensor):
+        rows = tensor.shape.as_list()[0]
+
+        @tf.custom_gradient
+        def gathered(own):
+            return self._hccl.allgather(own, self.size), lambda upstream: upstream[self.rank * rows:(self.rank + 1) * rows]
+
+        return gathered(tensor) if tensor.dtype.is_floating else self._hccl.allgather(tensor, self.size)
+
+    def all_reduce(self, tensors):
+        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+        parts = tf.split(self._hccl.allreduce(flat, 'sum', fusion=0), [tensor.shape.num_elements() for tensor in tensors])
+        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)]
+
+    def broadcast(self, variables):
+        """The adapter's own broadcast leaves out what is not trainable, the centers for one."""
+        return tf.group(*[tf.assign(variable, self._hccl.broadcast([variable.read_value()], 0)[0]) for variable in variables])
+
+
 def _checksum(variable):
     """int32: the bits of all values, each times an odd number of its own, summed with wrap-around: exact in any order."""
     value = tf.convert_to_tensor(variable)
@@ -282,13 +314,22 @@ def _answers(address):
 
 
 def choose(options, device):
-    """The group this process belongs to, by TF_CONFIG.
+    """The group this process belongs to: by RANK_SIZE and RANK_ID on an NPU, else by TF_CONFIG.
 
     Raises:
-      ValueError: TF_CONFIG is wrong, or the batch cannot be divided among the workers.
+      ValueError: the environment is wrong, or does not go with the options.
     """
-    addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
-    if options.batch_size % max(len(addresses), 1):
+    if device.name == 'npu':
+        addresses, workers = (), npu.rank_environment()[1]
+    else:
+        addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
+        workers = max(len(addresses), 1)
+    if options.batch_size % workers:
         raise ValueError('--batch_size: expected a multiple of the %d workers, it is the batch of all. Received: %d'
-                         % (len(addresses), options.batch_size))
-    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name) if len(addresses) > 1 else OneWorker()
+                         % (workers, options.batch_size))
+    if workers > 1 and options.iterations_per_loop > 1:  # a sunk loop takes no feeds, and the workers' wishes are fed
+        raise ValueError('--iterations_per_loop: expected 1 with several workers, %d. Received: %d'
+                         % (workers, options.iterations_per_loop))
+    if workers == 1:
+        return OneWorker()
+    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name) if addresses else Hccl()

@@ -229,7 +229,7 @@ class Trainer(Handle):
             try:
                 if self._measurement_is_due():
                     self._measure()
-                elif self._save_is_due():
+                if self._save_is_due():
                     self._save_or_warn()
                 self._obey_signal()
                 if self._step >= self.steps or self._stop_reason:
