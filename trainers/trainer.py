@@ -68,6 +68,7 @@ class Trainer(Handle):
         self._per_run = options.iterations_per_loop
         self._skipped, self._skipped_in_a_row = 0, 0  # steps whose update was left out after an overflow
         self._saved_step, self._saved_at = -1, time.monotonic()
+        self._tried_step = -1                     # where the last checkpoint was written, or would have been on a disk with room
         self._signal = None
         self._wishes = [0, 0]                     # the signal, and whether to save, that the workers have agreed on
 
@@ -220,6 +221,7 @@ class Trainer(Handle):
         self._group.spread(self._session)
         self._skipped, self._step_before = skipped, checkpoint.step
         self._step, self._epoch, self._saved_step = checkpoint.step, manifest['epoch'], checkpoint.step
+        self._tried_step = checkpoint.step
         self._logs, self._totals, self._timing = logs, totals, timing
         self._start_stream()
 
@@ -313,7 +315,7 @@ class Trainer(Handle):
 
     def _save_is_due(self):
         """--save_every, beside the measurements."""
-        if self._saved_step == self._step or not self._options.save_every:
+        if self._tried_step == self._step or not self._options.save_every:
             return False
         number, in_seconds = self._options.save_interval
         if in_seconds:
@@ -418,6 +420,7 @@ class Trainer(Handle):
                 'timing': dict(self._timing, skipped=self._skipped)}
 
     def _write_checkpoint(self, metrics, states):
+        self._tried_step = self._step
         contents = self._contents(metrics, states)  # on every worker: weights that are not finite stop or rewind them all
         path = self._store.save(self._session, self._saver, self._step, contents) if self.is_chief else ''
         self._saved_step, self._saved_at = self._step, time.monotonic()
