@@ -15,6 +15,7 @@ gives the median of its steps after a warm-up, and the table the median of the r
 `--peer` adds ours and upstream on a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
 """
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -31,7 +32,7 @@ def _cores():
     return len(os.sched_getaffinity(0))
 
 
-def _medians(step, steps, warm_up=15):
+def median_ms(step, steps, warm_up=15):
     times = []
     for number in range(steps + warm_up):
         start = time.perf_counter()
@@ -113,7 +114,7 @@ def _upstream(steps):
             pixels, classes = stream.batch(next(numbers))
             session.run([train, accuracy, loss, update],
                         {images: pixels.astype(numpy.float32) / 255.0 - dataset.mean_image, labels: classes})
-        return _medians(step, steps)
+        return median_ms(step, steps)
 
 
 def _torch(steps, compiled):
@@ -161,7 +162,7 @@ def _torch(steps, compiled):
             counts = torch.bincount(classes, minlength=10)[classes]
             centers.index_add_(0, classes, -0.5 * (centers[classes] - embeddings) / (1 + counts)[:, None])
         return total.item()
-    return _medians(step, steps)
+    return median_ms(step, steps)
 
 
 def _sgemm(library):
@@ -186,29 +187,37 @@ def _sgemm(library):
     return 2.0 * size ** 3 / best / 1e9
 
 
-def _grown(batch, dim, classes):
-    """(ms, peak MiB above what the process held before) of a training step on random images, pairwise form."""
-    import numpy
-
-    from gitloss import data
+@contextlib.contextmanager
+def training_session(settings, dataset):
+    """(session, TrainingGraph) of a run at its first step, without trainer and callbacks."""
     from gitloss.backend import tf
-    from trainers import devices, options
+    from trainers import devices
     from trainers.graph import TrainingGraph
-    random = numpy.random.RandomState(0)
-    split = data.Split(random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
-                       random.randint(0, classes, 2 * batch).astype(numpy.int32))
-    dataset = data.Dataset('random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), '')
-    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form='pairwise', device='cpu')
     device = devices.choose(settings)
-    with open('/proc/self/status') as file:
-        idle = int(dict(line.split(':', 1) for line in file)['VmRSS'].split()[0])
     with tf.Graph().as_default():
         net = TrainingGraph(settings, dataset, device)
         initial = tf.global_variables_initializer()
         with tf.Session(config=device.config) as session:
             session.run(initial)
             session.run(net.iterator.initializer, {net.first_step: 0})
-            ms = _medians(session.make_callable(net.train_op), 10, 3)
+            yield session, net
+
+
+def _grown(batch, dim, classes):
+    """(ms, peak MiB above what the process held before) of a training step on random images, pairwise form."""
+    import numpy
+
+    from gitloss import data
+    from trainers import options
+    random = numpy.random.RandomState(0)
+    split = data.Split(random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
+                       random.randint(0, classes, 2 * batch).astype(numpy.int32))
+    dataset = data.Dataset('random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), '')
+    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form='pairwise', device='cpu')
+    with open('/proc/self/status') as file:
+        idle = int(dict(line.split(':', 1) for line in file)['VmRSS'].split()[0])
+    with training_session(settings, dataset) as (session, net):
+        ms = median_ms(session.make_callable(net.train_op), 10, 3)
     with open('/proc/self/status') as file:
         return ms, (int(dict(line.split(':', 1) for line in file)['VmHWM'].split()[0]) - idle) / 1024.0
 

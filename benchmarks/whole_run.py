@@ -55,30 +55,15 @@ class Account:
 
 
 def _bare(settings):
-    """(ms of the training operation alone, ms of a forward pass of one batch)."""
+    """[seconds of the training operation alone, seconds of a forward pass of one batch]."""
+    import step as step_benchmark
+
     from gitloss import data
-    from gitloss.backend import tf
-    from trainers import devices
-    from trainers.graph import TrainingGraph
-    dataset, device = data.load(settings.dataset, settings.data_folder), devices.choose(settings)
-    with tf.Graph().as_default():
-        net = TrainingGraph(settings, dataset, device)
-        initial = tf.global_variables_initializer()
-        with tf.Session(config=device.config) as session:
-            session.run(initial)
-            session.run(net.iterator.initializer, {net.first_step: 0})
-            images, labels, _ = next(data.padded_batches(dataset.train, settings.batch_size))
-            step = session.make_callable(net.train_op)
-            forward = session.make_callable(net.eval_fetches['embeddings'].op, feed_list=[net.eval_images])
-            results = []
-            for call in (step, lambda: forward(images)):
-                times = []
-                for _ in range(50):
-                    start = time.perf_counter()
-                    call()
-                    times.append(time.perf_counter() - start)
-                results.append(statistics.median(times[10:]))
-    return results
+    dataset = data.load(settings.dataset, settings.data_folder)
+    with step_benchmark.training_session(settings, dataset) as (session, net):
+        images, _, _ = next(data.padded_batches(dataset.train, settings.batch_size))
+        forward = session.make_callable(net.eval_fetches['embeddings'].op, feed_list=[net.eval_images])
+        return [step_benchmark.median_ms(call, 40, 10) / 1e3 for call in (session.make_callable(net.train_op), lambda: forward(images))]
 
 
 def _instrument(account, run, without, first):
