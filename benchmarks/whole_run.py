@@ -6,13 +6,15 @@
 Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around every callback's hook, every step,
 sweep and checkpoint. Time spent in one of them inside another counts for the inner one only. Before and after it, in the same process,
 the bare step (the training operation alone, nothing fetched) and the bare forward pass are measured: the least the job can take.
-`--compare` runs with and without the callbacks named, in turns, a process each: the difference of the medians of wall time.
+`--compare` runs with and without the callbacks named, in turns, a process each: the differences of the medians of wall time and of the
+processors' time, which tells more where the machine is shared.
 """
 import argparse
 import collections
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -160,17 +162,23 @@ def _print(result):
 
 
 def compare(arguments, rest):
-    totals = collections.OrderedDict((without, []) for without in ('', arguments.compare))
-    for _ in range(arguments.rounds):
-        for without in totals:
-            done = subprocess.run([sys.executable, os.path.abspath(__file__), '--case', '--without=' + without] + rest,
+    found = {name: {'wall': [], 'processors': []} for name in ('with', 'without')}
+    for number in range(arguments.rounds):
+        for name in sorted(found, reverse=number % 2):  # who comes first is taken in turns, too
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run([sys.executable, os.path.abspath(__file__), '--case',
+                                   '--without=' + (arguments.compare if name == 'without' else '')] + rest,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-            totals[without].append(json.loads(done.stdout.decode().splitlines()[-1])['total'])
-            print('without %-35s %.1f s' % (without or 'nothing', totals[without][-1]), file=sys.stderr, flush=True)
-    everything, less = (statistics.median(values) for values in totals.values())
-    print('with everything %.1f s, without %s %.1f s: they cost %.2f %%'
-          % (everything, arguments.compare, less, 100 * (everything / less - 1)))
-    return {'with': totals[''], 'without': totals[arguments.compare]}
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found[name]['wall'].append(json.loads(done.stdout.decode().splitlines()[-1])['total'])
+            found[name]['processors'].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            print('%-8s %s' % (name, ', '.join('%s %.1f s' % (kind, values[-1]) for kind, values in found[name].items())),
+                  file=sys.stderr, flush=True)
+    for kind in ('wall', 'processors'):
+        everything, less = (statistics.median(found[name][kind]) for name in ('with', 'without'))
+        print('%s: %.1f s with %s, %.1f s without: they cost %.2f %%'
+              % (kind, everything, arguments.compare, less, 100 * (everything / less - 1)))
+    return found
 
 
 def main():

@@ -125,6 +125,16 @@ class KerasCallback(Callback):
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved, self._monitor_seen = {}, False
+        self._images = 0  # of the call under way: a sunk loop makes several steps
+
+    @property
+    def intervals(self):
+        """Of a ModelCheckpoint by number: steps, or on TensorFlow 1.15 images, which come in whole batches."""
+        every = getattr(self.wrapped, 'save_freq', None)
+        if 'ModelCheckpoint' not in self._kinds or not isinstance(every, int):
+            return {}
+        in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
+        return {'save_freq of %s' % self.wrapped_kind: -(-every // self.handle.batch_size) if in_images else every}
 
     def build(self):
         variable = self.handle.rate_variable
@@ -177,10 +187,11 @@ class KerasCallback(Callback):
                 logs[name] = np.asarray(value).item()
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self.handle.batch_size})
+        self._images = (batch - self.handle.step) * self.handle.batch_size
+        self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self._images})
 
     def on_train_batch_end(self, batch, logs=None):
-        seen = dict(logs, acc=logs['accuracy'], size=self.handle.batch_size)
+        seen = dict(logs, acc=logs['accuracy'], size=self._images)
         self._call('on_train_batch_end', (batch - 1) % self.handle.every, seen)
 
     def on_train_end(self, logs=None):

@@ -14,7 +14,7 @@ from crew import together
 from gitloss import data
 from gitloss.backend import tf
 from trainers import cluster, devices, distribution, launch
-from trainers.distribution import WorkerLost
+from trainers.workers import OneWorker, WorkerLost
 
 
 def config(cluster, kind='worker', index=0):
@@ -64,12 +64,12 @@ def test_without_a_cluster_or_with_one_worker_the_group_is_trivial(tmp_path, mon
     settings = toys.options(tmp_path)
     for text in ('', config({'worker': ['a:1']})):
         monkeypatch.setenv('TF_CONFIG', text)
-        assert type(distribution.choose(settings, devices.choose(settings))) is distribution.OneWorker
+        assert type(distribution.choose(settings, devices.choose(settings))) is OneWorker
 
 
 def test_one_worker_adds_nothing_to_the_graph():
     with tf.Graph().as_default() as graph:
-        group, tensor = distribution.OneWorker(), tf.ones([2, 3])
+        group, tensor = OneWorker(), tf.ones([2, 3])
         before = len(graph.get_operations())
         assert group.all_gather(tensor) is tensor and group.all_reduce([tensor])[0] is tensor
         group.build([])

@@ -40,13 +40,14 @@ class Runs:
         self.folder = folder
         self.one = settings_of(folder, 'one')
         self.several = {size: settings_of(folder, 'of%d' % size) for size in (2, 3)}
-        self.disturbed, self.regrouped = settings_of(folder, 'disturbed'), settings_of(folder, 'regrouped')
+        self.disturbed = settings_of(folder, 'disturbed')
+        self.regrouped = {size: settings_of(folder, 'goes-on-with-%d' % size) for size in (1, 3)}
         self.statuses, self.ended, self.seconds = {}, {}, {}
         crew.trainer_of(self.one).fit()
         with concurrent.futures.ThreadPoolExecutor(2) as pool:  # half of the time one waits for a time-out
             for part in [pool.submit(part) for part in (self.disturb, self.train)]:
                 part.result()
-        crew.trainer_of(self.regrouped).fit()
+        crew.trainer_of(self.regrouped[1]).fit()
 
     def crew(self, settings, size=2, *flags):
         return crew.Crew(toys.flags_of(settings) + list(flags), size, settings.run_dir + '.logs')
@@ -66,8 +67,8 @@ class Runs:
         return lambda: os.path.isdir(path)
 
     def disturb(self):
-        """To worker 1 SIGSTOP after step 3, SIGKILL after step 7; of what is then there a copy is to go on with one worker, the run itself
-        goes on with two."""
+        """To worker 1 SIGSTOP after step 3, SIGKILL after step 7; of what is then there one copy is to go on with one worker, another goes
+        on with three, the run itself with two."""
         for signum, step in ((signal.SIGSTOP, 3), (signal.SIGKILL, 7)):
             flags = ['--collective_timeout=%g' % TIMEOUT] if signum == signal.SIGSTOP else []
             with self.crew(self.disturbed, 2, *flags) as workers:
@@ -76,9 +77,11 @@ class Runs:
                 start = time.monotonic()
                 self.ended[signum] = workers.wait(but=1 if signum == signal.SIGSTOP else None)
                 self.seconds[signum] = time.monotonic() - start
-        shutil.copytree(self.disturbed.run_dir, self.regrouped.run_dir)
-        with self.crew(self.disturbed) as workers:
-            self.statuses['disturbed'] = workers.wait()
+        for settings in self.regrouped.values():
+            shutil.copytree(self.disturbed.run_dir, settings.run_dir)
+        for settings, size in ((self.disturbed, 2), (self.regrouped[3], 3)):
+            with self.crew(settings, size) as workers:
+                self.statuses[settings.run_name] = workers.wait()
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +128,7 @@ def test_the_chief_alone_writes(runs):
 
 def test_a_signal_to_one_worker_ends_all_after_one_step_with_a_checkpoint(runs):
     """All three count as many steps, which is where the last checkpoint is."""
-    assert runs.statuses == {2: [0, 0], 3: [143] * 3, 'disturbed': [0, 0]}
+    assert runs.statuses == {2: [0, 0], 3: [143] * 3, 'disturbed': [0, 0], 'goes-on-with-3': [0] * 3}
     losses = [crew.witness(runs.several[3].run_dir, rank)[0] for rank in range(3)]
     assert STOPPED <= len(losses[0]) == len(losses[1]) == len(losses[2]) < STEPS
     newest = checkpoints.CheckpointStore(os.path.join(runs.several[3].run_dir, 'ckpt')).newest()
@@ -144,10 +147,11 @@ def test_the_run_started_again_equals_the_undisturbed_one_to_the_last_bit(runs):
     assert survival.differences(runs.disturbed.run_dir, runs.several[2].run_dir) == []
 
 
-def test_a_run_of_two_workers_goes_on_with_one(runs):
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_run_of_two_workers_goes_on_with_fewer_or_more(runs, size):
     """It begins where the killed one got to and sees the same global batches: the losses are those of one worker from the start, to
     rounding."""
-    losses, _ = crew.witness(runs.regrouped.run_dir, 0)
+    losses, _ = crew.witness(runs.regrouped[size].run_dir, 0)
     assert 0 < len(losses) <= STEPS - 7
     np.testing.assert_allclose(losses, crew.witness(runs.one.run_dir, 0)[0][-len(losses):], rtol=1e-3)
 

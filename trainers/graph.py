@@ -15,7 +15,7 @@ from gitloss import convolution, data, heads, losses
 from gitloss import model as models
 from gitloss.backend import tf
 from trainers import devices, npu, schedules
-from trainers.distribution import OneWorker
+from trainers.workers import OneWorker
 
 LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
 # --loss: the classifier, and whether the center and the git term count.

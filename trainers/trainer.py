@@ -13,8 +13,8 @@ from callbacks.base import CallbackList, Diverged, Handle, log
 from gitloss import data
 from gitloss.backend import tf
 from trainers import checkpoints, rundir
-from trainers.distribution import OneWorker
 from trainers.graph import LOSSES, TrainingGraph, name_of
+from trainers.workers import OneWorker
 
 _MOST_OVERFLOWS = 200  # in a row: a scale that halves has long come to 1 by then
 
@@ -117,9 +117,9 @@ class Trainer(Handle):
         return self._callbacks.failures
 
     def _build(self):
-        self._check_intervals()
         self._net = TrainingGraph(self._options, self._dataset, self._device, self._group)
         self._callbacks.build(self)
+        self._check_intervals()
         self._saver = checkpoints.Saver(tf.global_variables())
         self._initial = tf.global_variables_initializer()
         self._warm_saver, self._warm_start = self._prepare_warm_start()

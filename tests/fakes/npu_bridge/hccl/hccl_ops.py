@@ -1,32 +1,36 @@
-"""npu_bridge.hccl.hccl_ops between the threads of one process, each of them a rank with a graph and a session of its own.
+"""npu_bridge.hccl.hccl_ops between ranks that are processes, or threads of one, through files in the folder that FAKE_HCCL names.
 
-The rank and the number of ranks are those of the environment at the time a graph is built. Ranks meet in the order of their operations,
-so graphs that differ hang, as on the cards; here they give up after ten seconds.
+The rank and the number of ranks are those of the environment at the time a graph is built. Ranks meet by the order in which their
+operations were made and by how often each has run: graphs that differ, or a rank that runs something by itself, hang on the cards; here
+they give up after FAKE_HCCL_TIMEOUT seconds (60).
 """
+import itertools
 import os
-import threading
+import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from .. import NpuRefuses
 
-_meeting, _sent = {}, {}
-_lock = threading.Lock()
 
+def _exchange(key, number, rank, size, value):
+    """What all ranks send as the `number`-th of one operation, in the order of ranks."""
+    def path(number, rank):
+        return os.path.join(os.environ['FAKE_HCCL'], '%s.%d.%d.npy' % (key, number, rank))
 
-def _exchange(key, rank, size, value):
-    """What all ranks sent under one key, in the order of ranks."""
-    with _lock:
-        barrier = _meeting.setdefault(key, threading.Barrier(size))
-        _sent.setdefault(key, {})[rank] = value
-    try:
-        barrier.wait(10)
-        everything = [_sent[key][number] for number in range(size)]
-        barrier.wait(10)  # nobody sends again before all have read
-    except threading.BrokenBarrierError:
-        raise NpuRefuses('rank %d waits for the others at %s' % (rank, key))
-    return everything
+    with open(path(number, rank) + '.tmp', 'wb') as file:
+        np.save(file, value)
+    os.replace(path(number, rank) + '.tmp', path(number, rank))
+    limit = time.monotonic() + float(os.environ.get('FAKE_HCCL_TIMEOUT', '60'))
+    for other in range(size):
+        while not os.path.exists(path(number, other)):
+            if time.monotonic() > limit:
+                raise NpuRefuses('rank %d waits for rank %d at %s' % (rank, other, key))
+            time.sleep(0.0005)
+    if number:  # all have sent this one, so all have read the one before
+        os.remove(path(number - 1, rank))
+    return [np.load(path(number, other)) for other in range(size)]
 
 
 def _collective(name, tensor, shape, combine):
@@ -34,11 +38,11 @@ def _collective(name, tensor, shape, combine):
         raise NpuRefuses('%s of float64' % name)
     if not tensor.shape.is_fully_defined():
         raise NpuRefuses('%s of a dynamic shape, %s' % (name, tensor.shape))
-    rank, size = int(os.environ['RANK_ID']), int(os.environ['RANK_SIZE'])
-    before = tf.get_collection('hccl')
-    key = '%s %d %s %s' % (name, len(before), tensor.dtype.name, tensor.shape)
-    with tf.control_dependencies(before[-1:]):  # one after the other, as a card's graph compiler puts them
-        result = tf.numpy_function(lambda value: combine(_exchange(key, rank, size, value)), [tensor], tensor.dtype)
+    rank, size, numbers = int(os.environ['RANK_ID']), int(os.environ['RANK_SIZE']), itertools.count()
+    made = len(tf.get_collection('hccl'))
+    key = '-'.join([name, str(made), tensor.dtype.name] + [str(length) for length in tensor.shape.as_list()])
+    with tf.name_scope('hccl/'):
+        result = tf.numpy_function(lambda value: combine(_exchange(key, next(numbers), rank, size, value)), [tensor], tensor.dtype)
     tf.add_to_collection('hccl', result)
     result.set_shape(shape)
     return result
