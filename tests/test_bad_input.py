@@ -681,7 +681,7 @@ def trainer_of(settings, dataset, stop=False):
     callbacks = [CenterMeasurement(dataset.train), Evaluation(dataset.valid), History(), Checkpoint()]
     trainer = Trainer(settings, dataset, callbacks, devices.choose(settings))
     if stop:
-        trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._totals)
+        trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._meter.totals)
         trainer._callbacks.end = lambda logs: trainer.save()
         trainer.fit()
         return trainer
