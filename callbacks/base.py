@@ -22,7 +22,27 @@ class Diverged(RuntimeError):
 
 
 class Handle:
-    """The run as callbacks see it; the trainer implements it. This, and nothing else, is what a callback may rely on."""
+    """The run as callbacks see it; the trainer implements it. This, and nothing else, is what a callback may rely on.
+
+    step: steps done so far.
+    sweep(split, with_losses=False): forward pass over a Split in order, weights as they are now, in batches of the training's size.
+      Yields (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses), where losses is a dictionary of the
+      batch's scalar losses (`loss`, `softmax_loss`, `center_loss`, `git_loss`) if asked for, else empty. A last short
+      batch is padded with samples from the beginning of the split, which count for its losses and nothing else. Several workers
+      share the work of each batch and all see all of it: every worker must make the same sweeps.
+    centers(): the centers of the center and git losses as they are now: float32 [classes, dim].
+    center_updates(): how many samples have moved each center so far: int32 [classes].
+    set_centers(values): replaces the centers: float [classes, dim].
+    save(metrics=None): writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path; OSError if the disk
+      is full.
+    save_aside(path, metrics=None): writes a checkpoint of this step into a folder of its own, which no run continues from and nothing
+      prunes; it replaces a checkpoint found there. Returns its path; OSError if the disk is full, ValueError if there is something else.
+    learning_rate: before --schedule and --warmup_steps, as it is now. May be set; a checkpoint keeps it.
+    rate_variable: the float32 variable behind `learning_rate`, from `build` on.
+    session: the tf.Session of the run, from on_train_begin on. The graph is finalized: what is to be run was created in `build`.
+    throughput(): {'images_per_sec', 'sec_per_step'} of training steps alone, the first one of the process left out.
+    stop(reason): ends the training after this step.
+    """
 
     run_dir = ''          # folder of the run's files
     run_name = ''         # its last part, the device number by default
@@ -33,68 +53,9 @@ class Handle:
     num_classes = 0
     rank, workers, is_chief = 0, 1, True  # several workers: the number of this one, how many, and whether it is the one that writes
 
-    @property
-    def step(self):
-        """Steps done so far."""
-        raise NotImplementedError
-
     def passed(self, every):
         """Whether the last session.run reached a multiple of `every` steps, or passed one, as a sunk loop does after an overflow."""
         return self.step % every == 0
-
-    def sweep(self, split, with_losses=False):
-        """Forward pass over a Split in order, weights as they are now, in batches of the training's size.
-
-        Yields (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses), where losses is a dictionary of the
-        batch's scalar losses (`loss`, `softmax_loss`, `center_loss`, `git_loss`) if asked for, else empty. A last short
-        batch is padded with samples from the beginning of the split, which count for its losses and nothing else. Several workers
-        share the work of each batch and all see all of it: every worker must make the same sweeps.
-        """
-        raise NotImplementedError
-
-    def centers(self):
-        """The centers of the center and git losses as they are now: float32 [classes, dim]."""
-        raise NotImplementedError
-
-    def center_updates(self):
-        """How many samples have moved each center so far: int32 [classes]."""
-        raise NotImplementedError
-
-    def set_centers(self, values):
-        """Replaces the centers: float [classes, dim]."""
-        raise NotImplementedError
-
-    def save(self, metrics=None):
-        """Writes a checkpoint of this step, with the metrics it is to be judged by. Returns its path; OSError if the disk is full."""
-        raise NotImplementedError
-
-    def save_aside(self, path, metrics=None):
-        """Writes a checkpoint of this step into a folder of its own, which no run continues from and nothing prunes; it replaces a
-        checkpoint found there. Returns its path; OSError if the disk is full, ValueError if there is something else."""
-        raise NotImplementedError
-
-    @property
-    def learning_rate(self):
-        """The learning rate before --schedule and --warmup_steps, as it is now. May be set; a checkpoint keeps it."""
-        raise NotImplementedError
-
-    @property
-    def rate_variable(self):
-        """The float32 variable behind `learning_rate`, from `build` on."""
-        raise NotImplementedError
-
-    @property
-    def session(self):
-        """The tf.Session of the run, from on_train_begin on. The graph is finalized: what is to be run was created in `build`."""
-        raise NotImplementedError
-
-    def throughput(self):
-        """{'images_per_sec', 'sec_per_step'} of training steps alone, the first one of the process left out."""
-        raise NotImplementedError
-
-    def stop(self, reason):
-        """Ends the training after this step."""
-        raise NotImplementedError
 
 
 class Callback:

@@ -6,24 +6,10 @@ import os
 import time
 
 from callbacks.base import Callback, log
+from gitloss.files import write_atomically
 
 _COLUMNS = ('step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist', 'images_per_sec',
             'seconds')
-
-
-def write_atomically(path, content):
-    """Writes a file of text or bytes whole or not at all: a temporary file beside it, then a rename."""
-    temporary = path + '.tmp'
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content.encode('utf-8') if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)  # on a full disk every byte counts
-        raise OSError(error.errno, error.strerror, path)
 
 
 class History(Callback):

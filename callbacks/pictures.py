@@ -8,8 +8,8 @@ import os
 import numpy as np
 
 from callbacks.base import Callback, log
-from callbacks.history import write_atomically
 from gitloss import metrics, plots
+from gitloss.files import write_atomically
 
 _POINTS = 2000  # of the validation set in pictures that are drawn again at the end
 _FRAME = 'frame-%08d.npz'
@@ -77,19 +77,11 @@ class Pictures(Callback):
         content = io.BytesIO()  # not the file: on a full disk zipfile ends with a traceback
         np.savez(content, **frame)
         write_atomically(path, content.getvalue())
-        plane = self._plane(self._evaluation.embeddings)
+        plane = plots.plane(self._evaluation.embeddings)
         points, means = plane(self._evaluation.embeddings), plane(self._centers.means)
-        self._limit = max(self._limit, _extent(points, means))  # grows over the run, shrinks never
+        self._limit = max(self._limit, plots.extent(points, means))  # grows over the run, shrinks never
         _save(plots.scatter(points, self._evaluation.labels, means, title, self._limit),
               self._path('scatter-%06d.png' % logs['step']))
-
-    @staticmethod
-    def _plane(points):
-        """The projection on two dimensions that belongs to these embeddings, as a function."""
-        if points.shape[1] <= 2:
-            return lambda rows: rows
-        origin, axes = plots.principal_axes(points[:_POINTS].astype(np.float64))
-        return lambda rows: (rows - origin).dot(axes)
 
     def _frames(self):
         folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
@@ -112,15 +104,15 @@ class Pictures(Callback):
                 frames.append((step, {name: archive[name] for name in archive.files}))
         if not frames:
             return
-        plane = self._plane(frames[-1][1]['points'])
+        plane = plots.plane(frames[-1][1]['points'])
         for _, frame in frames:
             frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
-        limit = max(_extent(frame['points'], frame['means']) for _, frame in frames)
+        limit = max(plots.extent(frame['points'], frame['means']) for _, frame in frames)
         figures = []
         for step, frame in frames:
             figures.append(plots.scatter(frame['points'], frame['labels'], frame['means'], str(frame['title']), limit))
             _save(figures[-1], self._path('scatter-%06d.png' % step))
-        plots.save_gif(figures, self._path('scatter.gif'))
+        write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
 
     def _draw_curves(self):
         def lines(**names):
@@ -156,7 +148,3 @@ class Pictures(Callback):
 
 def _save(figure, path):
     write_atomically(path, plots.png_bytes(figure))
-
-
-def _extent(points, means):
-    return 1.08 * float(max(np.abs(points).max(), np.nanmax(np.abs(means)), 1e-6))

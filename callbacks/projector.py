@@ -7,6 +7,8 @@ import os
 import numpy as np
 from PIL import Image
 
+from gitloss.files import write_atomically
+
 _POINTS = 1000    # the page moves that many at ease
 _THUMBNAIL = 48   # pixels at most
 _FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
@@ -51,21 +53,8 @@ def sprite(images):
     return buffer.getvalue(), size
 
 
-def _replace(path, content):
-    """Whole or not at all, so that TensorBoard never reads a half of it."""
-    temporary = path + '.tmp'
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except OSError:
-        if os.path.exists(temporary):
-            os.remove(temporary)  # on a full disk every byte counts
-        raise
-
-
 def _lines(rows):
-    return ''.join('\t'.join(row) + '\n' for row in rows).encode('utf-8')
+    return ''.join('\t'.join(row) + '\n' for row in rows)
 
 
 class Projector:
@@ -95,14 +84,14 @@ class Projector:
         points = np.asarray(embeddings, np.float32)[rows]
         if points.shape[1] < 3:  # of two dimensions the page makes NaN and shows nothing
             points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
-        _replace(os.path.join(folder, 'embeddings.tsv'), _lines(['%.6g' % value for value in row] for row in points))
+        write_atomically(os.path.join(folder, 'embeddings.tsv'), _lines(['%.6g' % value for value in row] for row in points))
         columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], rows)
-        _replace(os.path.join(folder, 'metadata.tsv'), _lines([('label', 'predicted', 'right', 'number')] + [
+        write_atomically(os.path.join(folder, 'metadata.tsv'), _lines([('label', 'predicted', 'right', 'number')] + [
             (str(label), str(guess), str(int(label == guess)), str(row)) for label, guess, row in columns]))
         if self._images is not None and self._size is None:
             content, size = sprite(self._images[rows])
-            _replace(os.path.join(folder, 'sprite.png'), content)
+            write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
         thumbnails = _SPRITE % ((_FOLDER,) + self._size) if self._size else ''
         config = _CONFIG % (name, _FOLDER, _FOLDER, thumbnails)
-        _replace(os.path.join(self._run_dir, 'projector_config.pbtxt'), config.encode('utf-8'))
+        write_atomically(os.path.join(self._run_dir, 'projector_config.pbtxt'), config)

@@ -8,7 +8,7 @@ import json
 import os
 
 from callbacks.base import Callback, log
-from callbacks.history import write_atomically
+from gitloss.files import write_atomically
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>%(title)s</title><style>

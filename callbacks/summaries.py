@@ -1,7 +1,7 @@
 """What TensorBoard reads, made on the host: event files and the protocol buffers in them.
 
-Only TensorBoard's own message classes are used, which are the same in 1.15 and 2.x, and of two forms of a summary the older one: both
-read it. No TensorFlow, no operation in any graph.
+Only TensorBoard's own message classes and checksum are used, which are the same in 1.15 and 2.x, and of two forms of a summary the older
+one: both read it. No TensorFlow, no operation in any graph.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from callbacks.base import log
@@ -20,27 +21,6 @@ from callbacks.base import log
 Event, SessionLog, Value = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary.Value
 FAILURE, SUCCESS = api_pb2.STATUS_FAILURE, api_pb2.STATUS_SUCCESS
 _BINS = 40
-
-
-def _crc_table():
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82f63b78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_CRC_TABLE = _crc_table()
-
-
-def masked_crc32c(data):
-    """The checksum of TFRecord files."""
-    crc, table = 0xffffffff, _CRC_TABLE
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xff] ^ crc >> 8
-    crc ^= 0xffffffff
-    return ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff
 
 
 class EventFile:

@@ -15,7 +15,6 @@ _GROUPS = (('train_', 'train/'), ('valid_', 'valid/'), ('test_', 'test/'), ('int
            ('center_', 'centers/center_'), ('centers_', 'centers/centers_'), ('learning_rate', 'train/learning_rate'))
 _END = '.end'              # of the name of the file with what a run says when it is over
 _READABLE_CLASSES = 200    # in a confusion matrix
-_PLANE_POINTS = 2000       # enough to find the principal axes
 _METRICS = {'valid/acc': 'validation accuracy', 'test/acc': 'test accuracy', 'distance/inter_cls_dist': 'inter-class distance',
             'distance/intra_cls_dist': 'intra-class distance', 'distance/inter_over_intra': 'inter / intra',
             'valid/loss': 'validation loss', 'train/acc': 'training accuracy', 'train/loss': 'training loss',
@@ -149,12 +148,10 @@ class TensorBoard(Callback):
         self._events.add(step, [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)])
 
     def _write_scatter(self, step, held, logs):
-        points = held.embeddings
-        means = np.full((1, points.shape[1]), np.nan) if self._centers is None else self._centers.means
-        if points.shape[1] > 2:
-            origin, axes = plots.principal_axes(points[:_PLANE_POINTS].astype(np.float64))
-            points, means = (points - origin).dot(axes), (means - origin).dot(axes)
-        self._limit = max(self._limit, 1.08 * float(np.abs(points).max()), 1e-6)
+        plane = plots.plane(held.embeddings)
+        points = plane(held.embeddings)
+        means = np.full((1, points.shape[1]), np.nan) if self._centers is None else plane(self._centers.means)
+        self._limit = max(self._limit, plots.extent(points, means))
         shown = (('valid_acc', 'valid acc %.4f'), ('inter_cls_dist', 'inter %.2f'), ('intra_cls_dist', 'intra %.2f'))
         title = '   '.join(['step %d' % step] + [form % logs[name] for name, form in shown if name in logs])
         png = plots.png_bytes(plots.scatter(points, held.labels, means, title, self._limit))

@@ -17,56 +17,15 @@ Same-class pairs with i != j stay in. A gradient flows into the embeddings only:
 """
 from __future__ import annotations
 
+from gitloss import pairs
 from gitloss.backend import keras, tf
+from gitloss.centers import DISTANCES, batch_rows, center_steps, check_choice, mean_drift, unit, updated_centers
+
+__all__ = ['DISTANCES', 'FORMS', 'CenterLoss', 'GitLoss', 'center_loss', 'git_floor', 'git_loss', 'mean_drift', 'updated_centers']
 
 FORMS = ('elementwise', 'pairwise')
-DISTANCES = ('euclidean', 'cosine')
-# Floats in a block of differences, which is processed at once: what the caches hold. Measured fastest of 2^14 to 2^24.
-_BLOCK_FLOATS = 1 << 20
 # Up to this many dimensions summing the differences directly beats a matrix product.
 _DIRECT_DIMENSIONS = 8
-
-
-def _choice(name, value, allowed):
-    if value not in allowed:
-        raise ValueError('%s: expected one of %s. Received: %r' % (name, ', '.join(allowed), value))
-    return value
-
-
-def _unit(rows):
-    return tf.nn.l2_normalize(rows, axis=1)
-
-
-def _batch_rows(embeddings, labels, centers, distance):
-    """Checks shapes and dtypes. Returns (embeddings, labels, the rows of `centers` that belong to the labels, no gradient).
-
-    For the cosine distance the embeddings come back with length 1, the rows as they are stored.
-    """
-    _choice('distance', distance, DISTANCES)
-    if centers is None:
-        raise ValueError('centers: expected a table of centers. Received: None, the layer that owns it must be called first')
-    embeddings, labels = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(labels)
-    if not embeddings.dtype.is_floating:
-        raise ValueError('embeddings: expected a float tensor. Received: dtype %s' % embeddings.dtype.name)
-    if labels.dtype not in (tf.int32, tf.int64):
-        raise ValueError('labels: expected int32 or int64 class numbers. Received: dtype %s' % labels.dtype.name)
-    shapes = [tensor.shape.as_list() if tensor.shape.rank is not None else None for tensor in (embeddings, labels)]
-    shapes.append(tf.TensorShape(centers.shape).as_list())
-    for name, shape, rank, meaning in zip(('embeddings', 'labels', 'centers'), shapes, (2, 1, 2),
-                                          ('[batch, dim]', '[batch]', '[classes, dim]')):
-        if shape is None or len(shape) != rank:
-            raise ValueError('%s: expected shape %s. Received: %s' % (name, meaning, shape))
-    batch, count = shapes[0][0], shapes[1][0]
-    if batch is not None and count is not None and batch != count:
-        raise ValueError('labels: expected one label per embedding, embeddings have shape %s. Received: shape %s'
-                         % (shapes[0], shapes[1]))
-    if shapes[0][1] != shapes[2][1]:
-        raise ValueError('centers: expected [classes, %s] to match embeddings of shape %s. Received: shape %s'
-                         % (shapes[0][1], shapes[0], shapes[2]))
-    dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
-    rows = tf.stop_gradient(tf.cast(tf.gather(centers, labels), dtype))
-    embeddings = tf.cast(embeddings, dtype)
-    return _unit(embeddings) if distance == 'cosine' else embeddings, labels, rows
 
 
 def center_loss(embeddings, labels, centers, form='elementwise', distance='euclidean'):
@@ -85,76 +44,12 @@ def center_loss(embeddings, labels, centers, form='elementwise', distance='eucli
     Raises:
       ValueError: unknown form or distance, or shapes or dtypes that do not fit together.
     """
-    _choice('form', form, FORMS)
-    embeddings, _, rows = _batch_rows(embeddings, labels, centers, distance)
-    squared = tf.square(embeddings - (_unit(rows) if distance == 'cosine' else rows))
+    check_choice('form', form, FORMS)
+    embeddings, _, rows = batch_rows(embeddings, labels, centers, distance)
+    squared = tf.square(embeddings - (unit(rows) if distance == 'cosine' else rows))
     if form == 'elementwise':
         return tf.reduce_mean(squared)
     return 0.5 * tf.reduce_mean(tf.reduce_sum(squared, axis=1))
-
-
-def _block_terms(embeddings, first_row, rows, form):
-    """Sum of the git terms of a block of samples against all centers of the batch, and half its negative gradient.
-
-    embeddings [r, dim] are the samples first_row ... first_row + r - 1 of the batch; rows [m, dim] the centers of all m samples.
-    Differences are taken before they are squared: nothing cancels, whatever the distance of the data from the origin. The batch
-    is the last axis, because long sums along it are both faster and more exact (10 times at 4096) than across it.
-    """
-    size = tf.shape(embeddings)[0]
-    other = tf.not_equal(first_row + tf.range(size)[:, None], tf.range(tf.shape(rows)[0])[None, :])
-    other = tf.cast(other, embeddings.dtype)                             # [r, m], 0 where i == j
-    difference = embeddings[:, :, None] - tf.transpose(rows)[None, :, :]  # [r, dim, m]
-    if form == 'elementwise':
-        difference = difference * other[:, None, :]
-        term = 1.0 / (1.0 + tf.square(difference))
-        return tf.reduce_sum(term), tf.reduce_sum(difference * tf.square(term), axis=2)
-    term = other / (1.0 + tf.reduce_sum(tf.square(difference), axis=1))  # [r, m]
-    return tf.reduce_sum(term), tf.reduce_sum(difference * tf.square(term)[:, None, :], axis=2)
-
-
-def _direct_terms(embeddings, rows, form, unrolled=False):
-    """Value and gradient sums in one pass over row blocks of 2^20 floats, 2^24 where they are unrolled, or of one row if that is more."""
-    batch, dim = embeddings.shape.as_list()
-    block = 1  # an unknown batch goes row by row
-    if batch is not None:
-        limit = 16 * _BLOCK_FLOATS if unrolled else _BLOCK_FLOATS
-        block = max(r for r in range(1, batch + 1) if batch % r == 0 and (r == 1 or r * batch * dim <= limit))
-    if block == batch:
-        return _block_terms(embeddings, 0, rows, form)
-    if unrolled:
-        sums, gradients = zip(*(_block_terms(embeddings[first:first + block], first, rows, form) for first in range(0, batch, block)))
-        return tf.add_n(sums), tf.concat(gradients, axis=0)
-    blocks = tf.reshape(embeddings, [-1, block, dim])
-    first_rows = tf.range(tf.shape(blocks)[0]) * block
-    sums, gradients = tf.map_fn(lambda args: _block_terms(args[0], args[1], rows, form), (blocks, first_rows),
-                                dtype=(embeddings.dtype, embeddings.dtype), parallel_iterations=1, back_prop=False)
-    return tf.reduce_sum(sums), tf.reshape(gradients, tf.shape(embeddings))
-
-
-def _gram_terms(embeddings, labels, rows):
-    """The pairwise terms by ||x||^2 + ||c||^2 - 2 x.c: two matrix products, O(batch^2) floats.
-
-    In float64 and around the mean center, because the expansion cancels when samples lie near a center and far from the origin:
-    float32 would be off by 6e-8 (||x||^2 + ||c||^2) in the squared distance, 6 at a norm of 1e4. Same-class pairs, which share
-    their center with the sample, take the difference x_i - c_{y_i} itself, however far apart the classes are. What is left is an
-    error of some 1e-16 times the squared spread of the centers where a sample lies near a center of *another* class: 1e-5 of the
-    loss if the others are 1e5 away, below 1e-3 at 1e6. Beyond that take the direct method.
-    """
-    x, c, own = (tf.cast(tensor, tf.float64) for tensor in (embeddings, rows, embeddings - rows))
-    origin = tf.reduce_mean(c, axis=0, keepdims=True)
-    x, c = x - origin, c - origin
-    same = tf.equal(labels[:, None], labels[None, :])                    # [m, m], the diagonal included
-    partners = tf.cast(tf.reduce_sum(tf.cast(same, tf.int32), axis=1) - 1, tf.float64)
-    own_term = 1.0 / (1.0 + tf.reduce_sum(own * own, axis=1))            # [m], of each pair of a sample with one of its class
-    squared = (tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(c * c, axis=1)[None, :]
-               - 2.0 * tf.matmul(x, c, transpose_b=True))
-    nothing = tf.zeros([], tf.float64)
-    term = tf.where_v2(same, nothing, 1.0 / (1.0 + tf.maximum(squared, nothing)))
-    weight = tf.square(term)
-    gradient = (own * (partners * tf.square(own_term))[:, None]
-                + x * tf.reduce_sum(weight, axis=1)[:, None] - tf.matmul(weight, c))
-    total = tf.reduce_sum(term) + tf.reduce_sum(partners * own_term)
-    return tf.cast(total, embeddings.dtype), tf.cast(gradient, embeddings.dtype)
 
 
 def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidean', method=None):
@@ -180,20 +75,20 @@ def git_loss(embeddings, labels, centers, form='elementwise', distance='euclidea
     Raises:
       ValueError: unknown form, distance or method, or shapes or dtypes that do not fit together.
     """
-    _choice('form', form, FORMS)
-    embeddings, labels, rows = _batch_rows(embeddings, labels, centers, distance)
+    check_choice('form', form, FORMS)
+    embeddings, labels, rows = batch_rows(embeddings, labels, centers, distance)
     if distance == 'cosine':
-        rows = _unit(rows)
+        rows = unit(rows)
     dim = embeddings.shape.as_list()[1]
     if method is None:
         method = 'direct' if form == 'elementwise' or dim <= _DIRECT_DIMENSIONS else 'gram'
-    _choice('method', method, ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled'))
+    check_choice('method', method, ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled'))
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
     @tf.custom_gradient
     def value_of(x):
-        total, gradient = _gram_terms(x, labels, rows) if method == 'gram' else _direct_terms(x, rows, form, method == 'unrolled')
+        total, gradient = pairs.gram_terms(x, labels, rows) if method == 'gram' else pairs.direct_terms(x, rows, form, method == 'unrolled')
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
 
     return value_of(embeddings)
@@ -212,53 +107,12 @@ def git_floor(labels, form='elementwise'):
     Returns:
       A float32 scalar in [0, 1].
     """
-    _choice('form', form, FORMS)
+    check_choice('form', form, FORMS)
     same = tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.float32))
     batch = tf.cast(tf.shape(labels)[0], tf.float32)
     if form == 'elementwise':
         return same / (batch * batch)
     return (same - batch) / tf.maximum(batch * (batch - 1.0), 1.0)
-
-
-def mean_drift(before, after, labels):
-    """Mean length of the moves of the centers of the classes in a batch.
-
-    Args:
-      before, after: float [batch, dim], row i the center of sample i's class before and after the update.
-      labels: int [batch].
-
-    Returns:
-      A scalar: every class of the batch counts once, however many samples it has.
-    """
-    shares = 1.0 / tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), before.dtype), axis=1)
-    return tf.reduce_sum(tf.norm(after - before, axis=1) * shares) / tf.reduce_sum(shares)
-
-
-def _center_steps(rows, embeddings, labels, alpha):
-    """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, n_k being the samples of class k in the batch: [batch, dim].
-
-    Summed per class this is alpha delta c_k of Wen et al., eq. 4. Counting by comparison keeps the shapes static.
-    """
-    counts = tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), rows.dtype), axis=1)
-    return alpha * (rows - embeddings) / (1.0 + counts)[:, None]
-
-
-def updated_centers(centers, embeddings, labels, alpha=0.5, distance='euclidean'):
-    """The centers after one batch: c_k - alpha sum_i [y_i = k] (c_k - x_i) / (1 + n_k)  (Wen et al., ECCV 2016, eq. 4).
-
-    Args:
-      centers: float [classes, dim].
-      embeddings: float [batch, dim].
-      labels: int32 or int64 [batch]; duplicates are the usual case.
-      alpha: how far centers move, in [0, 1].
-      distance: "cosine" moves the centers towards the embeddings scaled to length 1; the centers themselves are not scaled.
-
-    Returns:
-      A new [classes, dim] tensor. To move a table in place, touching only the batch's rows, use a layer's `update`.
-    """
-    embeddings, labels, rows = _batch_rows(embeddings, labels, centers, distance)
-    steps = tf.stop_gradient(_center_steps(rows, embeddings, labels, alpha))
-    return tf.tensor_scatter_sub(tf.cast(centers, rows.dtype), labels[:, None], steps)
 
 
 class _CentersLayer(keras.layers.Layer):
@@ -274,7 +128,7 @@ class _CentersLayer(keras.layers.Layer):
             raise ValueError('share: expected a layer with %d classes. Received: %s with %d'
                              % (num_classes, share.name, share.num_classes))
         self.num_classes, self.alpha = num_classes, alpha
-        self.form, self.distance = _choice('form', form, FORMS), _choice('distance', distance, DISTANCES)
+        self.form, self.distance = check_choice('form', form, FORMS), check_choice('distance', distance, DISTANCES)
         self._share = share
         self._table = self._updates = None
 
@@ -301,8 +155,8 @@ class _CentersLayer(keras.layers.Layer):
 
         The caller orders it after the reads of its step, by `tf.control_dependencies` on the loss and the gradients.
         """
-        embeddings, labels, rows = _batch_rows(embeddings, labels, self.centers, self.distance)
-        steps = tf.cast(_center_steps(rows, embeddings, labels, self.alpha), self.centers.dtype)
+        embeddings, labels, rows = batch_rows(embeddings, labels, self.centers, self.distance)
+        steps = tf.cast(center_steps(rows, embeddings, labels, self.alpha), self.centers.dtype)
         move = tf.raw_ops.ResourceScatterSub(resource=self.centers.handle, indices=labels, updates=steps)
         count = tf.raw_ops.ResourceScatterAdd(resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32))
         return tf.group(move, count)
@@ -331,4 +185,3 @@ class GitLoss(_CentersLayer):
     def call(self, inputs):
         embeddings, labels = inputs
         return git_loss(embeddings, labels, self.centers, form=self.form, distance=self.distance, method=self.method)
-

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import io
-import os
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +11,27 @@ from matplotlib.figure import Figure
 # Ten colours that stay apart for colour-blind readers: Paul Tol's "muted" scheme and black; shapes double the code.
 COLOURS = ('#332288', '#88ccee', '#44aa99', '#117733', '#999933', '#ddcc77', '#cc6677', '#882255', '#aa4499', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v')
+_PLANE_POINTS = 2000  # enough to find the principal axes
+
+
+def _figure(width, height, place):
+    """(figure of that many inches, 100 pixels each, its axes at `place`: left, bottom, width, height as shares)."""
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_axes(place)
+
+
+def _curve_figure(xlabel, ylabel, title):
+    figure, axes = _figure(7.2, 4.2, [0.11, 0.13, 0.86, 0.77])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, fontsize=12)
+    return figure, axes
+
+
+def extent(points, means):
+    """Half-width of the square around the origin that holds all points and means, those with NaN left out, and a margin."""
+    return 1.08 * float(np.fmax.reduce(np.abs(np.concatenate([np.ravel(points), np.ravel(means), [1e-6]]))))
 
 
 def scatter(embeddings, labels, centers, title='', limit=None):
@@ -27,9 +47,7 @@ def scatter(embeddings, labels, centers, title='', limit=None):
     Returns:
       A matplotlib Figure of 720 x 640 pixels, the legend beside the plot.
     """
-    figure = Figure(figsize=(7.2, 6.4), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes([0.07, 0.06, 0.79, 0.88])
+    figure, axes = _figure(7.2, 6.4, [0.07, 0.06, 0.79, 0.88])
     points, marks = (np.pad(np.asarray(a, np.float64), ((0, 0), (0, max(0, 2 - a.shape[1]))), 'constant')[:, :2]
                      for a in (embeddings, centers))
     classes = np.unique(labels)
@@ -41,8 +59,7 @@ def scatter(embeddings, labels, centers, title='', limit=None):
     for label, mark in enumerate(marks):
         if np.all(np.isfinite(mark)) and len(marks) <= 50:
             axes.annotate(str(label), mark, xytext=(6, 4), textcoords='offset points', fontsize=11, fontweight='bold')
-    if limit is None:
-        limit = 1.08 * float(max(np.abs(points).max() if points.size else 0.0, np.nanmax(np.abs(marks)), 1e-6))
+    limit = extent(points, marks) if limit is None else limit
     axes.set_xlim(-limit, limit)
     axes.set_ylim(-limit, limit)
     axes.set_aspect('equal')
@@ -53,19 +70,6 @@ def scatter(embeddings, labels, centers, title='', limit=None):
         for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:  # renamed in Matplotlib 3.7
             line.set_markersize(9)
             line.set_alpha(1)
-    return figure
-
-
-def save_png(figure, path):
-    """Writes a figure as PNG, whole or not at all."""
-    temporary = '%s.%d.tmp' % (path, os.getpid())
-    figure.savefig(temporary, format='png')
-    os.replace(temporary, path)
-
-
-def _figure(width=7.2, height=4.2):
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
     return figure
 
 
@@ -80,17 +84,13 @@ def curves(lines, title, ylabel, log_scale=False):
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    figure = _figure()
-    axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
+    figure, axes = _curve_figure('step', ylabel, title)
     for place, (label, (steps, values)) in enumerate(lines.items()):
         axes.plot(steps, values, color=COLOURS[(0, 6, 3, 1, 8, 5)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
                   marker='o' if len(steps) < 30 else None, markersize=3, label=label)
     if log_scale:
         axes.set_yscale('log')
-    axes.set_xlabel('step')
-    axes.set_ylabel(ylabel)
     axes.grid(True, linewidth=0.4, alpha=0.5)
-    axes.set_title(title, fontsize=12)
     if lines:
         axes.legend(fontsize=10, framealpha=0.9)
     return figure
@@ -105,15 +105,11 @@ def distances(genuine, impostor, title='distances between validation samples'):
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    figure = _figure()
-    axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
+    figure, axes = _curve_figure('Euclidean distance', 'density', title)
     edges = np.linspace(0.0, max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0, 81)
     for part, label, colour, hatch in ((genuine, 'same class', COLOURS[3], None), (impostor, 'other classes', COLOURS[6], '//')):
         if len(part):
             axes.hist(part, edges, density=True, alpha=0.6, color=colour, hatch=hatch, edgecolor='white', linewidth=0.2, label=label)
-    axes.set_xlabel('Euclidean distance')
-    axes.set_ylabel('density')
-    axes.set_title(title, fontsize=12)
     axes.legend(fontsize=10)
     return figure
 
@@ -131,17 +127,12 @@ def principal_axes(points):
     return origin, axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
 
 
-def save_gif(figures, path, seconds_per_frame=0.7):
-    """Writes figures of one size as an endless animated GIF, whole or not at all. The last frame stays three times as long."""
-    from PIL import Image
-    frames = []
-    for figure in figures:
-        figure.canvas.draw()
-        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64))
-    durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1) + [int(3000 * seconds_per_frame)]
-    temporary = path + '.tmp'
-    frames[0].save(temporary, format='GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    os.replace(temporary, path)
+def plane(points):
+    """The projection on two dimensions that belongs to points [n, dim], as a function of rows [k, dim]; of dim 1 and 2 the rows stay."""
+    if points.shape[1] <= 2:
+        return lambda rows: rows
+    origin, axes = principal_axes(points[:_PLANE_POINTS].astype(np.float64))
+    return lambda rows: (rows - origin).dot(axes)
 
 
 def confusion(labels, predictions, num_classes):
@@ -168,8 +159,8 @@ def confusion(labels, predictions, num_classes):
     np.add.at(counts, (labels[known], predictions[known]), 1)
     shares = counts / np.maximum(np.bincount(labels, minlength=num_classes), 1)[:, None]
     few = num_classes <= 20
-    figure = _figure(*((6.4, 6.0) if few else (9.0, 8.6)))
-    axes = figure.add_axes([0.1, 0.09, 0.78, 0.84])
+    width, height = (6.4, 6.0) if few else (9.0, 8.6)
+    figure, axes = _figure(width, height, [0.1, 0.09, 0.78, 0.84])
     image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(0.4, 0.0, 1.0), interpolation='nearest')
     bar = figure.colorbar(image, cax=figure.add_axes([0.9, 0.09 + 0.84 * 0.04, 0.02, 0.84 * 0.92]), ticks=[0, 0.01, 0.1, 0.5, 1])
     bar.ax.set_yticklabels(['0', '1%', '10%', '50%', '100%'], fontsize=9)
@@ -195,4 +186,17 @@ def png_bytes(figure):
     """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png')
+    return buffer.getvalue()
+
+
+def gif_bytes(figures, seconds_per_frame=0.7):
+    """Figures of one size as the bytes of an endless animated GIF. The last frame stays three times as long."""
+    from PIL import Image
+    frames = []
+    for figure in figures:
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64))
+    durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1) + [int(3000 * seconds_per_frame)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format='GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0)
     return buffer.getvalue()

@@ -40,6 +40,7 @@ from gitloss import data
 from gitloss.backend import tf
 from test_checkpoints import Session
 from trainers import checkpoints, devices, options, run, rundir
+from trainers import manifest as manifests
 from trainers.trainer import Trainer
 
 Case = collections.namedtuple('Case', 'kind name run')
@@ -498,7 +499,7 @@ def read_checkpoint(folder, spoil):
             outcome = 'passed over'
         else:
             assert found == store.newest(checkpoints.TO_CONTINUE) and found.step == 2
-            for name, kind in checkpoints._KINDS.items():
+            for name, kind in manifests.KINDS.items():
                 assert type(found.manifest.get(name, kind())) is kind
             try:
                 checkpoints.restore(run_of.session, run_of.saver, found)
@@ -538,7 +539,7 @@ def rewrite(path, change, sign=True):
     changed = change(manifest)
     manifest = manifest if changed is None else changed[0]
     if sign:
-        manifest['manifest_sha256'] = checkpoints._manifest_digest(manifest)
+        manifest['manifest_sha256'] = manifests.digest_of(manifest)
     with open(file_name, 'w', encoding='utf-8') as file:
         json.dump(manifest, file)
 
@@ -548,7 +549,7 @@ def resign(path):
     def change(manifest):
         for name in manifest['files']:
             file = os.path.join(path, name)
-            manifest['files'][name] = {'bytes': os.path.getsize(file), 'sha256': checkpoints._digest(file)}
+            manifest['files'][name] = {'bytes': os.path.getsize(file), 'sha256': manifests.digest_of_file(file)}
     rewrite(path, change)
 
 
@@ -633,7 +634,7 @@ def checkpoint_cases():
     def edited(name, change, *outcomes, **keywords):
         return case('manifest', name, lambda path: rewrite(path, change, **keywords), *outcomes)
 
-    for key in ('format',) + tuple(checkpoints._KINDS):
+    for key in ('format',) + tuple(manifests.KINDS):
         yield edited('without ' + key, lambda manifest, key=key: [manifest.pop(key)] and None,
                      'correct' if key in ('metrics', 'versions') else 'passed over')
         for name, value in ODD:
@@ -680,7 +681,7 @@ def trainer_of(settings, dataset, stop=False):
     callbacks = [CenterMeasurement(dataset.train), Evaluation(dataset.valid), History(), Checkpoint()]
     trainer = Trainer(settings, dataset, callbacks, devices.choose(settings))
     if stop:
-        trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._totals)
+        trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._meter.totals)
         trainer._callbacks.end = lambda logs: trainer.save()
         trainer.fit()
         return trainer

@@ -5,6 +5,7 @@ import pytest
 
 from gitloss.backend import tf
 from trainers import checkpoints
+from trainers import manifest as manifests
 
 
 class Session:
@@ -117,7 +118,7 @@ def test_names_in_a_manifest_cannot_leave_the_folder(run, tmp_path):
     with open(os.path.join(path, 'manifest.json')) as file:
         manifest = json.load(file)
     manifest['files'] = {'../../secret': {'bytes': 1, 'sha256': ''}}
-    manifest['manifest_sha256'] = checkpoints._manifest_digest(manifest)
+    manifest['manifest_sha256'] = manifests.digest_of(manifest)
     with open(os.path.join(path, 'manifest.json'), 'w') as file:
         json.dump(manifest, file)
     with pytest.raises(checkpoints.DamagedCheckpoint, match='plain file names'):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gitloss import losses
+from gitloss import losses, pairs
 from gitloss.backend import tf
 from helpers import all_nodes, graph_session, relative_error, run_graph, static_shapes
 
@@ -506,7 +506,7 @@ def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
 
     24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: r = 1. A prime batch: r = 1 as well.
     """
-    monkeypatch.setattr(losses, '_BLOCK_FLOATS', block_floats)
+    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', block_floats)
     x, labels, centers = _case(batch=batch, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape))
@@ -517,7 +517,7 @@ def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
 @pytest.mark.parametrize('form', ['elementwise', 'pairwise'])
 def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
     """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the graph."""
-    monkeypatch.setattr(losses, '_BLOCK_FLOATS', 36)
+    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 36)
     x, labels, centers = _case(batch=24, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape), form, method='unrolled')
@@ -544,7 +544,7 @@ def _largest(graph):
 @pytest.mark.parametrize('form, method', VARIANTS)
 def test_no_tensor_of_batch_times_batch_times_dim(monkeypatch, form, method):
     """Forward and backward. batch 96, dim 160: batch^2 = 9,216; batch x dim = 15,360; batch x batch x dim = 1,474,560."""
-    monkeypatch.setattr(losses, '_BLOCK_FLOATS', 1)
+    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 1)
     with tf.Graph().as_default() as graph:
         x, labels, centers = tf.placeholder(tf.float32, [96, 160]), tf.placeholder(tf.int32, [96]), tf.zeros([50, 160])
         _terms(x, labels, centers, form, method)

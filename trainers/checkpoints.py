@@ -6,51 +6,21 @@ disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x re
 """
 from __future__ import annotations
 
-import collections
 import contextlib
-import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 
+from callbacks.base import log
 from gitloss.backend import tf
-from trainers.options import one_line
+from trainers import manifest
+from trainers.manifest import TO_CONTINUE, Checkpoint, DamagedCheckpoint, read
 
-log = logging.getLogger('gitloss')
+__all__ = ['TO_CONTINUE', 'Checkpoint', 'CheckpointStore', 'DamagedCheckpoint', 'Saver', 'find', 'read', 'reason', 'restore', 'variables']
 
-Checkpoint = collections.namedtuple('Checkpoint', 'path step manifest')
-_PREFIX = 'model'
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
 _LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}  # of the NPU's adapter and of TensorFlow
-_FORMAT = 1
-_NAME = re.compile(r'step-(\d{8,})(\.old)?$')
-_PLAIN = (int, float)
-# What a manifest holds, and what must be there to continue a run from it.
-_KINDS = {'step': int, 'epoch': int, 'files': dict, 'options': dict, 'dataset': dict, 'metrics': dict, 'versions': dict,
-          'logs': dict, 'totals': dict, 'timing': dict, 'callbacks': dict}
-TO_CONTINUE = ('epoch', 'options', 'dataset', 'logs', 'totals', 'timing', 'callbacks')
-
-
-class DamagedCheckpoint(ValueError):
-    """A checkpoint folder that is not what its manifest says."""
-
-    def __init__(self, message):
-        super().__init__(one_line(message))
-
-
-def _digest(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _manifest_digest(manifest):
-    bare = {key: value for key, value in manifest.items() if key != 'manifest_sha256'}
-    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode('utf-8')).hexdigest()
 
 
 def _sync(path):
@@ -67,67 +37,13 @@ def reason(error):
     return re.sub(r'\A.*^Node: [^\n]*\n(?=.)', '', text, flags=re.DOTALL | re.MULTILINE).splitlines()[0]
 
 
-def _check_kinds(path, manifest, needed):
-    missing = sorted({'step', 'files'}.union(needed) - set(manifest))
-    if missing:
-        raise DamagedCheckpoint('%s: expected a manifest with %s. Received: one without' % (path, ', '.join(missing)))
-    for name, kind in _KINDS.items():
-        value = manifest.get(name, kind())
-        if type(value) is not kind or (kind is int and value < 0):
-            raise DamagedCheckpoint('%s: expected %s in the manifest to be %s. Received: %s' % (
-                path, name, 'a number from 0 on' if kind is int else 'an object', json.dumps(value)[:80]))
-    for group in ('totals', 'timing', 'metrics'):
-        wrong = sorted(name for name, value in manifest.get(group, {}).items() if type(value) not in _PLAIN)
-        if wrong:
-            raise DamagedCheckpoint('%s: expected numbers in %s of the manifest. Received: something else in %s'
-                                    % (path, group, ', '.join(wrong)[:80]))
-    named = _NAME.match(os.path.basename(path))
-    if named and int(named.group(1)) != manifest['step']:
-        raise DamagedCheckpoint('%s: expected the checkpoint of the step in its name. Received: the one of step %d'
-                                % (path, manifest['step']))
-
-
-def read(path, needed=()):
-    """Reads and verifies one checkpoint folder. `needed`: what the manifest must hold beside step and files.
-
-    Returns:
-      A Checkpoint.
-
-    Raises:
-      DamagedCheckpoint: a file is missing, truncated or altered, or the manifest is.
-    """
-    try:
-        with open(os.path.join(path, 'manifest.json'), encoding='utf-8') as file:
-            manifest = json.load(file)
-        if manifest['format'] != _FORMAT:
-            raise DamagedCheckpoint('%s: expected checkpoint format %d. Received: %r' % (path, _FORMAT, manifest['format']))
-        if manifest['manifest_sha256'] != _manifest_digest(manifest):
-            raise DamagedCheckpoint('%s: expected a manifest with the SHA-256 it carries. Received: an altered one' % path)
-        _check_kinds(path, manifest, needed)
-        for name, facts in manifest['files'].items():
-            if os.path.basename(name) != name:
-                raise DamagedCheckpoint('%s: expected plain file names in the manifest. Received: %r' % (path, name))
-            file = os.path.join(path, name)
-            if os.path.getsize(file) != facts['bytes'] or _digest(file) != facts['sha256']:
-                raise DamagedCheckpoint('%s: expected %d bytes with SHA-256 %s. Received: a truncated or altered file'
-                                        % (file, facts['bytes'], facts['sha256']))
-        if _PREFIX + '.index' not in manifest['files']:
-            raise DamagedCheckpoint('%s: expected %s.index among the files of the manifest. Received: none' % (path, _PREFIX))
-        return Checkpoint(path, manifest['step'], manifest)
-    except DamagedCheckpoint:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise DamagedCheckpoint('%s: expected a complete checkpoint. Received: %s'
-                                % (path, str(error) or type(error).__name__))
-
-
 def find(path, flag):
     """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of a run's folder or its ckpt folder.
 
     Raises:
       ValueError: there is none, or it is damaged.
     """
-    if os.path.isfile(os.path.join(path, 'manifest.json')):
+    if os.path.isfile(os.path.join(path, manifest.FILE)):
         return read(path, ('options', 'dataset'))
     for folder in (os.path.join(path, 'ckpt'), path):
         store = CheckpointStore(folder)
@@ -140,13 +56,13 @@ def find(path, flag):
 def variables(checkpoint):
     """[(name, shape), ...] of what a checkpoint holds."""
     with _readable(checkpoint):
-        return tf.train.list_variables(os.path.join(checkpoint.path, _PREFIX))
+        return tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
 
 
 def restore(session, saver, checkpoint):
     """Loads a verified checkpoint's values into the session."""
     with session.graph.as_default(), _readable(checkpoint):
-        saver.restore(session, os.path.join(checkpoint.path, _PREFIX))
+        saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
 
 
 @contextlib.contextmanager
@@ -218,7 +134,7 @@ class CheckpointStore:
         """
         path = os.path.abspath(path)
         names = os.listdir(path) if os.path.isdir(path) else []
-        if os.path.lexists(path) and not ('manifest.json' in names and all(name.startswith(('manifest.json', _PREFIX + '.'))
+        if os.path.lexists(path) and not (manifest.FILE in names and all(name.startswith((manifest.FILE, manifest.PREFIX + '.'))
                                                                            for name in names)):
             raise ValueError('%s: expected the name of a new folder, or of a checkpoint to replace. Received: something else is there'
                              % path)
@@ -245,21 +161,15 @@ class CheckpointStore:
     def _write(self, temporary, session, saver, step, contents):
         os.mkdir(temporary)
         with session.graph.as_default():  # a saver refuses to work where TensorFlow 2 is eager
-            saver.save(session, os.path.join(temporary, _PREFIX), write_meta_graph=False, write_state=False)
-        files = sorted(os.listdir(temporary))
-        manifest = dict(contents, format=_FORMAT, step=step, files={
-            name: {'bytes': os.path.getsize(os.path.join(temporary, name)), 'sha256': _digest(os.path.join(temporary, name))}
-            for name in files})
-        manifest['manifest_sha256'] = _manifest_digest(manifest)
-        with open(os.path.join(temporary, 'manifest.json'), 'w', encoding='utf-8') as file:
-            json.dump(manifest, file, indent=1)
-        for name in files + ['manifest.json', '.']:
+            saver.save(session, os.path.join(temporary, manifest.PREFIX), write_meta_graph=False, write_state=False)
+        manifest.write(temporary, step, contents)
+        for name in os.listdir(temporary) + ['.']:
             _sync(os.path.join(temporary, name))
 
     def paths(self):
         """Folders of all checkpoints, oldest first, not verified."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
-        found = sorted((int(match.group(1)), not match.group(2), match.group(0)) for match in map(_NAME.match, names) if match)
+        found = sorted((int(match.group(1)), not match.group(2), match.group(0)) for match in map(manifest.FOLDER.match, names) if match)
         return [os.path.join(self.folder, name) for _, _, name in found]
 
     def newest(self, needed=()):
@@ -273,7 +183,7 @@ class CheckpointStore:
 
     def _metric(self, path):
         try:
-            with open(os.path.join(path, 'manifest.json'), encoding='utf-8') as file:
+            with open(os.path.join(path, manifest.FILE), encoding='utf-8') as file:
                 return float(json.load(file)['metrics'][self._best])
         except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return float('-inf')
@@ -287,7 +197,7 @@ class CheckpointStore:
     def _prune(self, step):
         """Later ones than that of `step`, just written, are damaged ones that the run passed over: they do not count."""
         paths = self.paths()
-        counting = [path for path in paths if int(_NAME.match(os.path.basename(path)).group(1)) <= step]
+        counting = [path for path in paths if int(manifest.FOLDER.match(os.path.basename(path)).group(1)) <= step]
         keep = set(counting[-self._keep:] + [self.best()])
         for path in counting:
             if path not in keep:

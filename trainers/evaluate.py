@@ -1,7 +1,6 @@
 """python -m trainers.evaluate --ckpt_path=output/0: loss and accuracy of a checkpoint, whichever TensorFlow wrote it."""
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 
@@ -16,21 +15,18 @@ def evaluate(options):
     from callbacks.evaluation import evaluate as measure
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.options import Options
-    from trainers.trainer import Trainer
+    from trainers.evaluator import Evaluator
+    from trainers.options import Options, names_in
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    known = {field.name for field in dataclasses.fields(Options)}
-    saved = {name: value for name, value in checkpoint.manifest['options'].items() if name in known}
-    here = [field.name for field in dataclasses.fields(Options) if field.metadata['group'] == 'device']
-    saved.update({name: getattr(options, name) for name in ['data_path', 'batch_size', 'tf_logs'] + here})
-    settings = Options(**saved)
+    here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
+    settings = Options.restored(checkpoint.manifest['options'], **{name: getattr(options, name) for name in here})
     dataset = data.load(settings.dataset, settings.data_folder)
     found = {'num_classes': dataset.num_classes, 'image_shape': list(dataset.train.images.shape[1:])}
     wanted = {name: checkpoint.manifest['dataset'][name] for name in found}
     if found != wanted:
         raise ValueError('--data_path: expected the kind of data the checkpoint was trained on, %s. Received: %s' % (wanted, found))
-    trainer = Trainer(settings, dataset, [], devices.choose(settings))
-    results = trainer.evaluate(checkpoint, lambda handle: {name: measure(handle, split)[0] for name, split in (
+    evaluator = Evaluator(settings, dataset, devices.choose(settings))
+    results = evaluator.evaluate(checkpoint, lambda handle: {name: measure(handle, split)[0] for name, split in (
         ('valid', dataset.valid), ('test', dataset.test))})
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0

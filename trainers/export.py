@@ -1,12 +1,12 @@
 """python -m trainers.export --ckpt_path=output/0: the inference of a checkpoint as one frozen graph, for CANN's atc and others."""
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 import sys
 
+from gitloss.files import write_atomically
 from trainers import run
 
 _INTRO = ('Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
@@ -26,8 +26,7 @@ def frozen_graph(checkpoint, batch):
     from trainers import checkpoints
     from trainers.graph import head_of
     from trainers.options import Options
-    known = {field.name for field in dataclasses.fields(Options)}
-    saved = Options(**{name: value for name, value in checkpoint.manifest['options'].items() if name in known})
+    saved = Options.restored(checkpoint.manifest['options'])
     facts = checkpoint.manifest['dataset']
     with tf.Graph().as_default() as graph:
         net = model.build(saved.model, facts['image_shape'], facts['num_classes'], saved.embedding_dim, batch, head=head_of(saved))
@@ -59,7 +58,6 @@ def atc_command(path, images, outputs):
 
 def export(options):
     """Writes the graph and its manifest, prints where and how to convert it. Returns the exit status."""
-    from callbacks.history import write_atomically
     from trainers import checkpoints
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     folder = os.path.abspath(options.export_dir or os.path.join(options.ckpt_path, 'export'))

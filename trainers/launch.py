@@ -6,6 +6,7 @@ others into worker-<n>.log in --log_dir. When one fails the others are ended; th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -21,13 +22,11 @@ _GRACE = 20  # seconds in which the others may end by themselves, the chief with
 
 def free_addresses(count):
     """Addresses on the loopback interface with a port each that was free just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(('127.0.0.1', 0))
-    addresses = ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return addresses
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(('127.0.0.1', 0))
+        return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
 
 
 def start(started, arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')):

@@ -5,7 +5,6 @@ Nothing else in the project reads flags.
 """
 from __future__ import annotations
 
-import collections
 import dataclasses
 import difflib
 import os
@@ -14,7 +13,7 @@ import re
 from absl import flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_TYPES = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': flags.DEFINE_boolean, 'str': flags.DEFINE_string}
+_DEFINE = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': flags.DEFINE_boolean, 'str': flags.DEFINE_string}
 _KINDS = {'int': int, 'float': float, 'bool': bool, 'str': str}
 PRECISION_MODES = ('force_fp32', 'allow_fp32_to_fp16', 'force_fp16', 'must_keep_origin_dtype', 'allow_mix_precision', 'cube_fp16in_fp32out',
                    'allow_mix_precision_fp16', 'allow_mix_precision_bf16', 'allow_fp32_to_bf16')  # of the NPU
@@ -145,8 +144,9 @@ class Options:
 
     @property
     def save_interval(self):
-        """(number, whether it is in seconds) of --save_every."""
-        return int(self.save_every.rstrip('s')), self.save_every.endswith('s')
+        """(steps, seconds) between two checkpoints by --save_every; 0 is never."""
+        number = int(self.save_every.rstrip('s') or 0)
+        return (0, number) if self.save_every.endswith('s') else (number, 0)
 
     @property
     def data_folder(self):
@@ -159,10 +159,23 @@ class Options:
     def as_dict(self):
         return dataclasses.asdict(self)
 
+    @classmethod
+    def restored(cls, saved, **changes):
+        """Of what `as_dict` once gave, with some values changed. Flags that are no more are passed over."""
+        return cls(**dict({name: value for name, value in saved.items() if name in FIELDS}, **changes))
+
     def hyperparameters(self):
         """{flag: value} of those that decide what is learnt, and not where it lies, what is kept or which device learns it."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-                if field.metadata['group'] not in ('survival', 'device', 'output', 'export') and field.name != 'data_path'}
+        others = names_in('survival', 'device', 'output', 'export') | {'data_path'}
+        return {name: value for name, value in self.as_dict().items() if name not in others}
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+
+
+def names_in(*groups):
+    """Names of the flags of some groups."""
+    return {name for name, field in FIELDS.items() if field.metadata['group'] in groups}
 
 
 def device_id():
@@ -196,13 +209,6 @@ def _check(field, value):
         raise OptionError('--%s: expected %s. Received: %s' % (field.name, _limits(meta), value))
 
 
-def _flag_values():
-    values = flags.FlagValues()
-    for field in dataclasses.fields(Options):
-        _TYPES[field.type](field.name, field.default, field.metadata['help'], flag_values=values)
-    return values
-
-
 def _shown(value):
     return str(value).lower() if isinstance(value, bool) else '%g' % value if isinstance(value, float) else str(value)
 
@@ -210,15 +216,13 @@ def _shown(value):
 def help_text(command, intro=''):
     """What --help prints: all flags by group with default and range."""
     lines = ['usage: python -m %s [--flagfile=FILE] [--flag=value ...]' % command, '', intro, '']
-    groups = collections.OrderedDict()
-    for field in dataclasses.fields(Options):
-        groups.setdefault(field.metadata['group'], []).append(field)
-    for group, fields in groups.items():
+    for group in dict.fromkeys(field.metadata['group'] for field in FIELDS.values()):
         lines.append(group + ':')
-        for field in fields:
-            limits = _limits(field.metadata)
-            lines.append('  --%s=%s%s' % (field.name, _shown(field.default), '  (%s)' % limits if limits else ''))
-            lines.append('      ' + field.metadata['help'])
+        for field in FIELDS.values():
+            if field.metadata['group'] == group:
+                limits = _limits(field.metadata)
+                lines.append('  --%s=%s%s' % (field.name, _shown(field.default), '  (%s)' % limits if limits else ''))
+                lines.append('      ' + field.metadata['help'])
     return '\n'.join(lines)
 
 
@@ -231,18 +235,19 @@ def parse(arguments, command='trainers.run', intro=''):
     """
     if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
         raise HelpRequested(help_text(command, intro))
-    values = _flag_values()
-    fields = {field.name: field for field in dataclasses.fields(Options)}
+    values = flags.FlagValues()
+    for name, field in FIELDS.items():
+        _DEFINE[field.type](name, field.default, field.metadata['help'], flag_values=values)
     try:
         rest = values([command] + list(arguments))
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, fields, 1)
+        near = difflib.get_close_matches(error.flagname, FIELDS, 1)
         raise OptionError('--%s: expected a known flag%s. Received: an unknown one; --help lists all'
                           % (error.flagname, ', --%s perhaps' % near[0] if near else ''))
     except flags.IllegalFlagValueError as error:
         found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
         name, value = found.groups() if found else ('flag', str(error))
-        kind = _EXPECTED.get(getattr(fields.get(name), 'type', ''), 'a value')
+        kind = _EXPECTED.get(getattr(FIELDS.get(name), 'type', ''), 'a value')
         raise OptionError('--%s: expected %s. Received: %r' % (name, kind, value))
     except flags.CantOpenFlagFileError as error:
         raise OptionError('--flagfile: expected a readable file. Received: %s' % error)
@@ -252,13 +257,13 @@ def parse(arguments, command='trainers.run', intro=''):
         raise OptionError('--flagfile: expected a text file of flags. Received: %s' % error)
     if len(rest) > 1:
         raise OptionError('arguments: expected flags only, --name=value. Received: %s' % ' '.join(rest[1:]))
-    return Options(**{name: getattr(values, name) for name in fields})
+    return Options(**{name: getattr(values, name) for name in FIELDS})
 
 
 def markdown_table():
     """The flag table of the README; a test compares."""
     rows = ['| flag | default | what it does |', '|---|---|---|']
-    for field in dataclasses.fields(Options):
+    for field in FIELDS.values():
         limits = _limits(field.metadata)
         rows.append('| `--%s` | %s | %s%s |' % (field.name, '`%s`' % _shown(field.default) if field.default != '' else '',
                                                field.metadata['help'], ' (%s)' % limits if limits else ''))

@@ -1,28 +1,29 @@
 """The folder of a run: who may write into it, and what becomes of a run found there."""
 from __future__ import annotations
 
-import dataclasses
 import fcntl
-import logging
+import json
 import os
 
+from callbacks.base import log
+from gitloss.files import write_atomically
 from trainers import checkpoints
-from trainers.options import Options, one_line
+from trainers.options import FIELDS, names_in, one_line
 
-log = logging.getLogger('gitloss')
 _LOCK = 'run.lock'
 # Flags in which a continuation may differ from the run it continues: where things lie, what is shown, how long it goes on, and the
 # device with all that belongs to it, so that a run begun on an NPU goes on elsewhere.
-_FREE = {field.name for field in dataclasses.fields(Options) if field.metadata['group'] in ('device', 'export')} | {
+_FREE = names_in('device', 'export') | {
     'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'steps', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection',
     'on_nan', 'max_loss', 'early_stopping'}
 # Flags in which the workers of one run may differ: where things lie on their machine, what they show, and what the chief alone does.
-FREE_FOR_A_WORKER = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection', 'device'}
+_FREE_FOR_A_WORKER = {'data_path', 'exp_save_dir', 'ckpt_path', 'resume', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection',
+                      'device'}
 
 
 def differing_flags(saved, now, free=_FREE):
     """Flags that matter and differ, as 'name (was a, is b)'. A flag the saved options do not know counts as its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+    defaults = {name: field.default for name, field in FIELDS.items()}
     free = free - {'steps'} if 'cosine' in (saved.get('schedule'), now['schedule']) else free  # the cosine ends at --steps
     return ['--%s (was %s, is %s)' % (name, saved.get(name, defaults[name]), now[name])
             for name in defaults if name not in free and saved.get(name, defaults[name]) != now[name]]
@@ -66,12 +67,25 @@ class RunDir:
             self._lock.close()
             self._lock = None
 
-    def is_empty(self):
-        return not set(os.listdir(self.path)) - {_LOCK}
+    def begin(self, resume, store, options, dataset_facts):
+        """Claims the folder for a run with these options: {flag: value}.
+
+        Returns:
+          The Checkpoint it goes on from. None: it starts anew, what was there was moved aside.
+
+        Raises:
+          ValueError: the folder cannot be used, or what is there does not go with the run.
+        """
+        self.claim()
+        checkpoint = checkpoint_to_continue(resume, store, options, dataset_facts)
+        if checkpoint is None:
+            self.move_aside()
+        write_atomically(os.path.join(self.path, 'options.json'), json.dumps(options, indent=1))
+        return checkpoint
 
     def move_aside(self):
         """Renames the folder, if there is anything in it, to the first free `<path>.<n>` and starts an empty one."""
-        if self.is_empty():
+        if not set(os.listdir(self.path)) - {_LOCK}:
             return
         number = 1
         while os.path.exists('%s.%d' % (self.path, number)):
@@ -106,3 +120,12 @@ def checkpoint_to_continue(resume, store, options, dataset_facts):
         raise ValueError('--steps: expected at least %d, the steps already done. Received: %d%s'
                          % (checkpoint.step, options['steps'], hint))
     return checkpoint
+
+
+def check_worker(rank, mine, chiefs):
+    """Raises ValueError where a worker would not train the same as the chief. Of both: (options, facts of the data set)."""
+    differing = differing_flags(chiefs[0], mine[0], _FREE_FOR_A_WORKER)
+    if chiefs[1] != mine[1]:
+        differing.append('--data_path (another data set)')
+    if differing:
+        raise ValueError('worker %d: expected the flags of worker 0. Received: %s' % (rank, ', '.join(differing)))

@@ -6,12 +6,14 @@ A run is resumed by its step number alone, and the global batches do not depend 
 """
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from gitloss.backend import tf
 
 
-class BatchStream(object):
+class BatchStream:
     """An endless, seeded stream of batches over a Split that lies in memory.
 
     Args:
@@ -24,15 +26,10 @@ class BatchStream(object):
     def __init__(self, split, batch_size, seed, rank=0, size=1):
         self._split, self._batch_size, self._seed = split, batch_size, seed
         self._part = part_of(batch_size, rank, size)
-        self._shuffles = {}
+        self._shuffle = functools.lru_cache(maxsize=2)(self._shuffled)  # most batches need one epoch, the others also the one before
 
-    def _shuffle(self, epoch):
-        if epoch not in self._shuffles:
-            if len(self._shuffles) > 1:  # a batch needs the epoch before at most
-                self._shuffles.pop(min(self._shuffles))
-            order = np.random.RandomState([self._seed, epoch]).permutation(len(self._split.labels))
-            self._shuffles[epoch] = order
-        return self._shuffles[epoch]
+    def _shuffled(self, epoch):
+        return np.random.RandomState([self._seed, epoch]).permutation(len(self._split.labels))
 
     def indices(self, step):
         """Numbers of the samples of batch `step` (from 0): int64 [batch_size]."""

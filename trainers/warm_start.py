@@ -1,0 +1,40 @@
+"""--init_checkpoint: fine-tuning, a new run from the weights of another one."""
+from __future__ import annotations
+
+from callbacks.base import log
+from gitloss.backend import tf
+from trainers import checkpoints
+from trainers.graph import name_of
+
+_OF_THE_CLASSES = ('logits', 'center_loss')  # scopes of what starts afresh with another number of classes
+
+
+class WarmStart:
+    """Which of `variables` come from the checkpoint, decided while the graph is built.
+
+    Args:
+      path: a checkpoint, or a folder with some.
+      variables: the model's weights and the centers.
+
+    Raises:
+      ValueError: there is no checkpoint, or it is of another model.
+    """
+
+    def __init__(self, path, variables):
+        self._checkpoint = checkpoints.find(path, '--init_checkpoint')
+        there = {name: tuple(shape) for name, shape in checkpoints.variables(self._checkpoint)}
+        taken, self._fresh = [], []
+        for variable in variables:
+            name, shape = name_of(variable), tuple(variable.shape.as_list())
+            if there.get(name) == shape:
+                taken.append(variable)
+            elif name.split('/')[0] in _OF_THE_CLASSES:
+                self._fresh.append(name)
+            else:
+                raise ValueError('--init_checkpoint: expected %s of shape %s as in this model. Received: %s'
+                                 % (name, list(shape), list(there[name]) if name in there else 'a checkpoint without it'))
+        self._saver = tf.train.Saver(taken)
+
+    def restore(self, session):
+        checkpoints.restore(session, self._saver, self._checkpoint)
+        log.info('weights from %s%s', self._checkpoint.path, '; fresh: ' + ', '.join(self._fresh) if self._fresh else '')
