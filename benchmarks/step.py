@@ -11,7 +11,8 @@ gives the median of its steps after a warm-up, and the table the median of the r
   torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through torch.compile. Optional.
   sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: what the cores can do at best
 
-`--growth` prints another table: ours over batch, embedding size and classes, with the slope between neighbours and the peak memory.
+`--growth` prints another table: ours over batch, embedding size and classes, in both forms of the git loss, with the slope between
+neighbours and the peak memory.
 `--peer` adds ours and upstream on a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
 """
 import argparse
@@ -203,8 +204,8 @@ def training_session(settings, dataset):
             yield session, net
 
 
-def _grown(batch, dim, classes):
-    """(ms, peak MiB above what the process held before) of a training step on random images, pairwise form."""
+def _grown(form, batch, dim, classes):
+    """(ms, peak MiB above what the process held before) of a training step on random images."""
     import numpy
 
     from gitloss import data
@@ -213,7 +214,7 @@ def _grown(batch, dim, classes):
     split = data.Split(random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
                        random.randint(0, classes, 2 * batch).astype(numpy.int32))
     dataset = data.Dataset('random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), '')
-    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form='pairwise', device='cpu')
+    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form=form, device='cpu')
     with open('/proc/self/status') as file:
         idle = int(dict(line.split(':', 1) for line in file)['VmRSS'].split()[0])
     with training_session(settings, dataset) as (session, net):
@@ -225,18 +226,21 @@ def _grown(batch, dim, classes):
 def growth():
     """The table of --growth: a line for each value of one of the three, the others as in flags/full.cfg."""
     import math
-    print('| | | ms/step | grows as | peak memory, MiB |\n|---|---|---|---|---|')
+    print('| | | elementwise, ms/step | grows as | peak memory, MiB | pairwise, ms/step | grows as | peak memory, MiB |')
+    print('|---|---|---|---|---|---|---|---|')
     usual = {'batch': BATCH, 'dim': 2, 'classes': 10}
     for name, values in (('batch', (32, 64, 128, 256, 512, 1024)), ('dim', (2, 8, 32, 128, 512)), ('classes', (10, 1000, 100000, 1000000))):
-        before = None
+        before = {}
         for value in values:
-            size = dict(usual, **{name: value})
-            result, failure = _run(sys.executable, 'grown', 0, [str(size[key]) for key in ('batch', 'dim', 'classes')])
-            ms, mib = result or (float('nan'), float('nan'))
-            slope = '%s^%.2f' % (name, math.log(ms / before[1]) / math.log(value / before[0])) if before and not failure else ''
-            print('| %s | %s | %s | %s | %s |' % (name, '{:,}'.format(value), failure or '%.1f' % ms, slope,
-                                                  '' if failure else '%.0f' % mib), flush=True)
-            before = None if failure else (value, ms)
+            size, cells = dict(usual, **{name: value}), []
+            for form in ('elementwise', 'pairwise'):
+                result, failure = _run(sys.executable, 'grown', 0, [form] + [str(size[key]) for key in ('batch', 'dim', 'classes')])
+                ms, mib = result or (float('nan'), float('nan'))
+                last = before.get(form)
+                slope = '%s^%.2f' % (name, math.log(ms / last[1]) / math.log(value / last[0])) if last and result else ''
+                cells += [failure or '%.1f' % ms, slope, '%.0f' % mib if result else '']
+                before[form] = (value, ms) if result else None
+            print('| %s | %s | %s |' % (name, '{:,}'.format(value), ' | '.join(cells)), flush=True)
 
 
 CONTESTANTS = {'ours': _ours, 'upstream': _upstream, 'torch': lambda steps: _torch(steps, False),
@@ -260,14 +264,14 @@ def main():
     parser.add_argument('--json')
     parser.add_argument('--growth', action='store_true')
     parser.add_argument('--case', help=argparse.SUPPRESS)
-    parser.add_argument('--size', nargs='*', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--size', nargs='*', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.growth:
         return growth()
     if arguments.case:
         sys.path.insert(0, ROOT)
         if arguments.case == 'grown':
-            print(json.dumps(_grown(*arguments.size)))
+            print(json.dumps(_grown(arguments.size[0], *map(int, arguments.size[1:]))))
             return 0
         print(json.dumps(CONTESTANTS[arguments.case](arguments.steps)))
         return 0

@@ -4,8 +4,9 @@
     python benchmarks/whole_run.py --rounds=3 --compare=TensorBoard,Pictures,Report --steps=1000
 
 Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around every callback's hook, every step,
-sweep and checkpoint. Time spent in one of them inside another counts for the inner one only. Before and after it, in the same process,
-the bare step (the training operation alone, nothing fetched) and the bare forward pass are measured: the least the job can take.
+sweep and checkpoint. Time spent in one of them inside another counts for the inner one only. Before and after it, in processes of their
+own, the bare step (the training operation alone, nothing fetched) and the bare forward pass are measured: the least the job can take is
+the steps and a pass over the training and validation images at each measurement.
 `--compare` runs with and without the callbacks named, in turns, a process each: the differences of the medians of wall time and of the
 processors' time, which tells more where the machine is shared.
 """
@@ -56,7 +57,7 @@ class Account:
         setattr(owner, attribute, timed)
 
 
-def _bare(settings):
+def _bare_here(settings):
     """[seconds of the training operation alone, seconds of a forward pass of one batch]."""
     import step as step_benchmark
 
@@ -66,6 +67,12 @@ def _bare(settings):
         images, _, _ = next(data.padded_batches(dataset.train, settings.batch_size))
         forward = session.make_callable(net.eval_fetches['embeddings'].op, feed_list=[net.eval_images])
         return [step_benchmark.median_ms(call, 40, 10) / 1e3 for call in (session.make_callable(net.train_op), lambda: forward(images))]
+
+
+def _bare(flags):
+    """The same by a process of its own, so that the run that is measured warms up by itself."""
+    done = subprocess.run([sys.executable, os.path.abspath(__file__), '--bare'] + flags, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.decode().splitlines()[-1])
 
 
 def _instrument(account, run, without, first):
@@ -112,34 +119,36 @@ def _instrument(account, run, without, first):
             step(trainer)
         finally:
             account.inside_step = False
-        first.setdefault('step', time.monotonic() - BEGIN)
+        first.setdefault('step', time.monotonic())
     Trainer._initialise, Trainer._train_step = timed_session, timed_step
 
 
 def measure(arguments, rest):
-    sys.path.insert(0, ROOT)
+    flags = ['--flagfile=' + os.path.join(ROOT, 'flags', 'full.cfg')] + rest
+    before = time.monotonic()
+    bare = [] if arguments.case else [_bare(flags)]
+    begin = BEGIN + time.monotonic() - before
     account, first = Account(), {}
     account.inside_step = False
     with account.of('import'):
+        from gitloss import data
         from gitloss.backend import tf
         from trainers import options, run, trainer  # noqa: F401
+    settings = options.parse(flags)
     without = [name for name in arguments.without.split(',') if name]
+    _instrument(account, run, without, first)
     with tempfile.TemporaryDirectory() as folder:
-        flags = ['--flagfile=' + os.path.join(ROOT, 'flags', 'full.cfg'), '--exp_save_dir=' + os.path.join(folder, 'run')] + rest
-        settings = options.parse(flags)
-        imported = time.monotonic() - BEGIN
-        bare = [] if arguments.case else [_bare(settings)]
-        lost = time.monotonic() - BEGIN - imported
-        _instrument(account, run, without, first)
-        if run.main(flags):
+        if run.main(flags + ['--exp_save_dir=' + os.path.join(folder, 'run')]):
             raise SystemExit('the run failed')
-        total = time.monotonic() - BEGIN - lost
-        bare += [] if arguments.case else [_bare(settings)]
-    result = {'total': total, 'first step': first['step'] - lost, 'tensorflow': tf.__version__, 'steps': settings.steps,
+    total = time.monotonic() - begin
+    bare += [] if arguments.case else [_bare(flags)]
+    result = {'total': total, 'first step': first['step'] - begin, 'tensorflow': tf.__version__, 'steps': settings.steps,
               'seconds': dict(account.seconds), 'calls': dict(account.calls)}
     if bare:
         step, forward = (statistics.mean(pair) for pair in zip(*bare))
-        batches = account.calls['sweeps']  # one more call than batches ends each sweep; that is below the clock's noise
+        dataset = data.load(settings.dataset, settings.data_folder)
+        batches = -(-settings.steps // settings.update_centers) * settings.evaluate * sum(
+            -(-len(split.labels) // settings.batch_size) for split in (dataset.train, dataset.valid))
         result.update(bare_step=step, bare_forward=forward, least=settings.steps * step + batches * forward, sweep_batches=batches)
     return result
 
@@ -148,9 +157,9 @@ def _print(result):
     total = result['total']
     print('TensorFlow %s: %d steps, %.0f s in all, %.1f s to the first step'
           % (result['tensorflow'], result['steps'], total, result['first step']))
-    print('bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of sweeps take %.0f s at least; the run took %.3f times '
-          'that\n' % (result['bare_step'] * 1e3, result['bare_forward'] * 1e3, result['steps'], result['sweep_batches'], result['least'],
-             total / result['least']))
+    print('bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of training and validation images take %.0f s at least'
+          % (result['bare_step'] * 1e3, result['bare_forward'] * 1e3, result['steps'], result['sweep_batches'], result['least']))
+    print('the run took %.3f times that\n' % (total / result['least']))
     print('| part | seconds | share of the run |\n|---|---|---|')
     seconds = collections.Counter(result['seconds'])
     seconds['everything else'] = total - sum(seconds.values())
@@ -188,7 +197,13 @@ def main():
     parser.add_argument('--compare')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--case', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--bare', action='store_true', help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args()
+    sys.path.insert(0, ROOT)
+    if arguments.bare:
+        from trainers import options
+        print(json.dumps(_bare_here(options.parse(rest))))
+        return 0
     result = compare(arguments, rest) if arguments.compare else measure(arguments, rest)
     if arguments.case:
         print(json.dumps(result))

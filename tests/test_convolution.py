@@ -1,13 +1,10 @@
-"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own and in a training. They run on both."""
+"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own. They run on both; a training with them is in
+test_fast_path.py."""
 import numpy as np
 import pytest
 
-import toys
-from callbacks.base import Callback
-from gitloss import convolution, data
+from gitloss import convolution
 from gitloss.backend import tf
-from trainers import devices
-from trainers.trainer import Trainer
 
 OURS = {'Conv2D': convolution._NAME}
 
@@ -40,31 +37,3 @@ def test_both_gradients_equal_tensorflows_own(size, channels, filters, kernel, s
 def test_only_tensorflow_1_on_a_cpu_needs_them():
     assert convolution.overrides('gpu') == convolution.overrides('npu') == {}
     assert bool(convolution.overrides('cpu')) == tf.__version__.startswith('1.')
-
-
-@pytest.mark.parametrize('model, optimizer, rate, allowed', [('mnist_cnn', 'momentum', 0.01, 1e-3), ('lenet_pp', 'momentum', 0.01, 1e-3),
-                                                             ('mnist_cnn', 'adam', 1e-3, 0.02)])
-def test_the_loss_curve_is_that_of_the_plain_gradients(tmp_path, monkeypatch, model, optimizer, rate, allowed):
-    """100 steps from one seed. Sums in another order differ by some 1e-7: the first steps show nothing else. Then training multiplies
-    it; with Adam more, which divides by the size of the gradient: where that is nearly nothing, rounding decides a whole step."""
-    class Losses(Callback):
-        def __init__(self):
-            self.seen = []
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.seen.append(logs['loss'])
-
-    curves = []
-    for name, gradients in (('plain', {}), ('ours', OURS)):
-        monkeypatch.setattr(convolution, 'overrides', lambda device, gradients=gradients: gradients)
-        settings = toys.options(tmp_path, exp_save_dir=str(tmp_path / name), steps=100, update_centers=100, evaluate=False, model=model,
-                                optimizer=optimizer, learning_rate=rate)
-        watch = Losses()
-        trainer = Trainer(settings, data.load('mnist', settings.data_folder), [watch], devices.choose(settings))
-        trainer.fit()
-        kinds = {node.type for node in trainer._graph.get_operations()}
-        assert ('Conv2DBackpropInput' in kinds) == (name == 'plain')
-        curves.append(watch.seen)
-    np.testing.assert_allclose(curves[1][:10], curves[0][:10], rtol=1e-6)
-    np.testing.assert_allclose(curves[1], curves[0], rtol=allowed)
-    assert curves[0][-1] < curves[0][0] - 0.01

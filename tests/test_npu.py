@@ -681,14 +681,3 @@ def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):
     rows = history_of(settings)
     assert rows[-1]['step'] == 12 and rows[-1]['overflow_steps'] > 0
     assert weights_of(settings, 12)['current_loss_scale'] < 2.0 ** 15
-
-
-def test_mixed_precision_of_the_cpu():
-    """bfloat16 by oneDNN on TensorFlow 2.x, which is not there on 1.15."""
-    if tf.__version__.startswith('1.'):
-        with pytest.raises(ValueError, match='--precision: expected fp32 on cpu with TensorFlow 1.15.*Received: mixed'):
-            devices.choose(Options(device='cpu', precision='mixed'))
-        return
-    device = devices.choose(Options(device='cpu', precision='mixed'))
-    assert device.config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 == 1
-    assert device.mixed and not devices.choose(Options(device='cpu')).mixed

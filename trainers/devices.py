@@ -4,8 +4,12 @@ from __future__ import annotations
 import collections
 import os
 
+import numpy as np
+
 from gitloss.backend import tf
 from trainers import npu, npu_options
+from trainers.checkpoints import reason
+from trainers.options import one_line
 
 Device = collections.namedtuple('Device', 'name reason config mixed')
 Device.__doc__ = 'name: cpu, gpu or npu. reason: why this one. config: the tf.ConfigProto of its sessions. mixed: is its precision mixed?'
@@ -26,18 +30,39 @@ def _wanted(options):
     return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no NPU and no GPU found'
 
 
+def _check_mixed(name, config, kind):
+    """A convolution as a trial: where a rewrite cannot help TensorFlow leaves the graph as it is, in silence, or fails at the first step.
+
+    Raises:
+      ValueError: no operation of the trial computes in `kind`.
+    """
+    metadata, problem = tf.RunMetadata(), 'operations in float32 alone'
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        images, kernel = (tf.placeholder(tf.float32, shape) for shape in ([8, 8, 8, 16], [3, 3, 16, 16]))
+        features = tf.nn.relu(tf.nn.conv2d(images, kernel, [1, 1, 1, 1], 'SAME'))
+        feeds = {tensor: np.ones(tensor.shape.as_list(), np.float32) for tensor in (images, kernel)}
+        try:
+            session.run(tf.reduce_sum(features), feeds, tf.RunOptions(output_partition_graphs=True), metadata)
+            if any(node.attr['T'].type == kind.as_datatype_enum for graph in metadata.partition_graphs for node in graph.node):
+                return
+        except tf.errors.OpError as error:
+            problem = one_line(reason(error), 120)
+    raise ValueError('--precision: expected fp32 on this %s, which does not compute a trial convolution in %s. Received: mixed; %s'
+                     % (name, kind.name, problem))
+
+
 def choose(options):
     """The Device of `options.device`. ValueError: it is not there, or cannot do what is asked of it."""
-    name, reason = _wanted(options)
+    name, why = _wanted(options)
     if name == 'npu':
         values = npu_options.settings(options)
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        return Device(name, '%s; %s' % (reason, mode), npu.session_config(values), mode not in npu_options.FULL_PRECISION)
+        return Device(name, '%s; %s' % (why, mode), npu.session_config(values), mode not in npu_options.FULL_PRECISION)
     for flag, given in (('npu_option', bool(options.npu_option)), ('iterations_per_loop', options.iterations_per_loop > 1)):
         if given:
-            raise ValueError('--%s: expected --device=npu, which alone has it. Received: device %s (%s)' % (flag, name, reason))
+            raise ValueError('--%s: expected --device=npu, which alone has it. Received: device %s (%s)' % (flag, name, why))
     mixed = options.precision == 'mixed'
     if name == 'gpu':
         config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
@@ -53,8 +78,9 @@ def choose(options):
                              % (name, tf.__version__))
         # In the session's own configuration: enable_mixed_precision_graph_rewrite would set it for the whole process.
         setattr(config.graph_options.rewrite_options, rewrite, 1)
-        reason += '; ' + rewrite
-    return Device(name, reason, config, mixed)
+        _check_mixed(name, config, tf.float16 if name == 'gpu' else tf.bfloat16)
+        why += '; ' + rewrite
+    return Device(name, why, config, mixed)
 
 
 def loss_scaled(optimizer, options, device):
