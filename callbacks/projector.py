@@ -6,23 +6,13 @@ import os
 
 import numpy as np
 from PIL import Image
+from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
 from gitloss.files import write_atomically
 
 _POINTS = 1000    # the page moves that many at ease
 _THUMBNAIL = 48   # pixels at most
 _FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
-_CONFIG = """embeddings {
-  tensor_name: "%s"
-  tensor_path: "%s/embeddings.tsv"
-  metadata_path: "%s/metadata.tsv"
-%s}
-"""
-_SPRITE = """  sprite {
-    image_path: "%s/sprite.png"
-    single_image_dim: [%d, %d]
-  }
-"""
 
 
 def chosen(count, points=_POINTS):
@@ -92,6 +82,8 @@ class Projector:
             content, size = sprite(self._images[rows])
             write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
-        thumbnails = _SPRITE % ((_FOLDER,) + self._size) if self._size else ''
-        config = _CONFIG % (name, _FOLDER, _FOLDER, thumbnails)
-        write_atomically(os.path.join(self._run_dir, 'projector_config.pbtxt'), config)
+        shown = EmbeddingInfo(tensor_name=name, tensor_path=_FOLDER + '/embeddings.tsv', metadata_path=_FOLDER + '/metadata.tsv')
+        if self._size:
+            shown.sprite.image_path = _FOLDER + '/sprite.png'
+            shown.sprite.single_image_dim.extend(self._size)
+        write_atomically(os.path.join(self._run_dir, 'projector_config.pbtxt'), str(ProjectorConfig(embeddings=[shown])))
