@@ -562,6 +562,45 @@ def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, fak
     assert bool(found['cpu']['float64']) == (flags.get('embedding_dim', 2) > 8 and flags.get('git_loss_form') == 'pairwise')
 
 
+@pytest.mark.parametrize('device, optimizer', [('cpu', 'adam'), ('cpu', 'sgd'), ('npu', 'momentum'), ('npu', 'adagrad')])
+def test_an_overflow_moves_neither_weights_nor_centers_nor_counts(tmp_path, fakes, device, optimizer):
+    """One bias is infinite for the second of three steps, and with it all embeddings and gradients: nothing of that step stays. Each of
+    the two others counts its 16 labels."""
+    settings = toys.options(tmp_path, loss_scale='dynamic', optimizer=optimizer)
+    dataset = data.load('mnist', settings.data_folder)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, dataset, devices.Device(device, '', None, True))
+        state = [net.center_layer.centers, net.center_layer.updates, net.global_step] + net.model.weights
+        bias = next(weight for weight in net.model.weights if weight.name == 'embeddings/bias:0')
+        value = tf.placeholder(tf.float32, bias.shape)
+        put = tf.assign(bias, value)
+        with tf.Session(config=devices.choose(Options(device='cpu')).config) as session:
+            def step():
+                moved = session.run([net.train_op, net.step_fetches, net.steps_done])[1:]
+                return session.run(state), moved
+
+            session.run(tf.global_variables_initializer())
+            session.run(net.iterator.initializer, {net.first_step: 0})
+            before, (logs, done) = step()
+            assert (done, before[1].sum()) == (1, 16) and np.all(before[0] != 0) and logs['center_drift'] > 0
+            kept = session.run(bias)
+            session.run(put, {value: np.full_like(kept, np.inf)})
+            after, (logs, done) = step()
+            assert done == 1 and not np.isfinite(logs['center_loss']) and logs['center_drift'] == 0
+            session.run(put, {value: kept})
+            for mine, its in zip(before, session.run(state)):
+                np.testing.assert_array_equal(mine, its)
+            last, (logs, done) = step()
+    assert (done, last[1].sum()) == (2, 32) and np.all(last[0] != before[0]) and all(np.isfinite(values).all() for values in last)
+
+
+def test_without_loss_scaling_the_step_has_no_conditional(tmp_path):
+    settings = toys.options(tmp_path)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, data.load('mnist', settings.data_folder), devices.Device('npu', '', None, True))
+        assert not {op.type for op in _behind([net.train_op])} & {'If', 'StatelessIf', 'Switch'}
+
+
 # --- whole runs ---------------------------------------------------------------------------------------------------------------
 
 NPU_CFG = os.path.join(ROOT, 'flags', 'npu.cfg')
