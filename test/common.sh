@@ -241,6 +241,7 @@ $1
 
   --resume=auto           continue a training that was broken off; without it each call starts anew, the old run is moved aside
   --data_path=FOLDER      IDX files, gzip or raw, or an mnist.npz. Default: the MNIST that comes with the project.
+  --ckpt_path=PATH        weights to start from, a checkpoint or a run's folder: the trainer's --init_checkpoint
   --precision_mode=MODE   precision mode of the NPU
   --over_dump=True        on the NPU: dump what overflows, to output/overflow_dump/<device>
   --data_dump_flag=True   on the NPU: dump inputs and outputs of all operators, to output/data_dump/<device>
@@ -299,6 +300,7 @@ zoo_flags() { # [--flag=value ...]
           settings+=",aoe_mode=2,work_path=$folder"
         fi
         ;;
+      --ckpt_path=*) TRAINER_FLAGS+=("--init_checkpoint=${argument#*=}") ;;
       --npu_option=*) settings+=,${argument#*=} ;;
       *) TRAINER_FLAGS+=("$argument") ;;
     esac
@@ -374,7 +376,9 @@ wait_for_ranks() { # PID...: in the order of ranks. The status of the first that
 }
 
 zoo_train_ranks() { # SIZE WHAT SUFFIX FLAGFILE [--flag=value ...]: a process for each card of this host
-  local size=$1 suffix=$3 flagfile=$ROOT/$4 python rank pids=()
+  local size=$1 suffix=$3 python rank pids=()
+  # Elsewhere than on NPUs the ranks would be as many trainings, each by itself: the device is said, not found.
+  local flags=(--device=npu --flagfile="$ROOT/$4")
   if zoo_wants_help "$2" "${@:5}"; then return; fi
   [[ -r ${RANK_TABLE_FILE:-} ]] || die 2 "RANK_TABLE_FILE: expected the rank table of the $size cards. Received: ${RANK_TABLE_FILE:-none}"
   zoo_environment "$size"
@@ -385,10 +389,10 @@ zoo_train_ranks() { # SIZE WHAT SUFFIX FLAGFILE [--flag=value ...]: a process fo
   for ((rank = 0; rank < size; rank++)); do
     export RANK_ID=$rank ASCEND_DEVICE_ID=$rank
     zoo_flags "${@:5}"
-    "$python" -m trainers.run --flagfile="$flagfile" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} >"$ROOT/output/train_rank_$rank.log" 2>&1 &
+    "$python" -m trainers.run "${flags[@]}" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} >"$ROOT/output/train_rank_$rank.log" 2>&1 &
     pids+=("$!")
   done
   wait_for_ranks "${pids[@]}" || exit
   export RANK_ID=0 ASCEND_DEVICE_ID=0
-  "$python" "$ROOT/test/final_result.py" "$suffix" --flagfile="$flagfile" ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"}
+  "$python" "$ROOT/test/final_result.py" "$suffix" "${flags[@]}" ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"}
 }

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -98,6 +99,13 @@ def test_the_atc_command_is_ready(trained, capsys):
             '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310')
     assert printed == [path + '.pb', form % (path, path)]
     assert manifest['atc'] == form % ('gitloss', 'gitloss')
+
+
+def test_the_atc_command_takes_any_path():
+    """Read as a shell does, each path is one word again."""
+    command = export.atc_command("/a b/it's $HOME.pb", {'name': 'images', 'shape': [1, 8]}, [])
+    assert [word for word in shlex.split(command) if word.startswith(('--model', '--output'))] == [
+        "--model=/a b/it's $HOME.pb", "--output=/a b/it's $HOME"]
 
 
 @pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON is not set')

@@ -108,7 +108,7 @@ def _words(module):
 @pytest.mark.parametrize('module', sorted(MODULES))
 def test_only_the_rooms_for_it_touch_the_npu_adapter_and_the_flags(module):
     if module not in ('trainers.devices', 'trainers.npu'):
-        assert not [word for word in _words(module) if word.split('.')[0] == 'npu_bridge']
+        assert not [word for word in _words(module) if word.split('.')[0] in ('npu_bridge', 'npu_device')]
     if module != 'trainers.options':
         assert not [name for name in _imports(module) if name == 'absl' or name.startswith('absl.flags')]
 

@@ -335,6 +335,15 @@ def test_the_zoos_arguments_become_settings_of_the_session(zoo, arguments, expec
     assert set(values) == {part.split('=')[0] for part in (expected or '').split(',') if '=' in part}
 
 
+def test_the_zoos_ckpt_path_is_what_the_training_starts_from(zoo):
+    """The trainer's own --ckpt_path is read by the commands that evaluate and export alone."""
+    status, _, err = zoo.bash('test/train_full_1p.sh', '--ckpt_path=/a/run', '--steps=20', RUN=str(zoo.root / 'output' / '0'),
+                              **zoo.variables)
+    assert status == 0, err
+    assert zoo.logged()[1].endswith(' --resume=never --init_checkpoint=/a/run --steps=20')
+    assert '--ckpt_path=' in zoo.bash('test/train_full_1p.sh', '--help')[1]
+
+
 @pytest.mark.parametrize('arguments, said', [
     (['--over_dump=True', '--data_dump_flag=True'], '--over_dump: expected without --data_dump_flag, of which the NPU can do one'),
     (['--profiling=yes'], '--profiling: expected True or False. Received: yes')])
@@ -376,7 +385,8 @@ def test_eight_ranks_each_with_its_card_and_its_log(ranks):
     assert out.splitlines()[0] == BLOCK.splitlines()[0]
     for rank in range(8):
         assert (ranks.home / ('rank_%d' % rank)).read_text() == '%d of 8 on %d, job 10087\n' % (rank, rank)
-        assert '--flagfile=%s/flags/full.cfg --resume=never --steps=20' % ranks.root in (
+        # Found instead of said, the device might be another one, on which each rank would train by itself.
+        assert '-m trainers.run --device=npu --flagfile=%s/flags/full.cfg --resume=never --steps=20' % ranks.root in (
             ranks.root / 'output' / ('train_rank_%d.log' % rank)).read_text()
     log = (ranks.root / 'output' / '0' / 'Gitloss_ID1277_for_TensorFlow_bs128_8p_acc.log').read_text()
     assert 'RankSize = 8' in log

@@ -16,18 +16,23 @@ Device.__doc__ = 'name: cpu, gpu or npu. reason: why this one. config: the tf.Co
 
 
 def _wanted(options):
-    """(name, why). Asks for nothing to be imported that is not wanted."""
+    """(name, why). The adapter, whose import redirects every session, is imported only where an NPU is asked for or its variable set."""
     if options.device == 'npu':
         return 'npu', '--device=npu'
     card = next((name for name in ('ASCEND_DEVICE_ID', 'DEVICE_ID') if os.environ.get(name)), None)
-    if options.device == 'auto' and card and npu.is_installed():
-        return 'npu', 'the adapter of CANN is installed and %s is set' % card
+    no_npu = ''
+    if options.device == 'auto' and card:
+        try:
+            npu.adapter()
+            return 'npu', 'the adapter of CANN is there and %s is set' % card
+        except ValueError as error:
+            no_npu = '; no NPU: ' + str(error).partition('Received: ')[2]
     found = tf.config.experimental.list_physical_devices('GPU') if options.device != 'cpu' else []
     if found:
-        return 'gpu', 'TensorFlow sees %d GPU' % len(found)
+        return 'gpu', 'TensorFlow sees %d GPU' % len(found) + no_npu
     if options.device == 'gpu':
         raise ValueError('--device: expected a GPU that TensorFlow can use. Received: none is visible')
-    return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no NPU and no GPU found'
+    return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no GPU found' + no_npu if no_npu else 'no NPU and no GPU found'
 
 
 def _check_mixed(name, config, kind):

@@ -11,7 +11,7 @@ import time
 from gitloss.backend import tf
 from trainers import cluster, npu
 from trainers.checkpoints import reason
-from trainers.options import one_line
+from trainers.options import FIELDS, one_line
 from trainers.workers import OneWorker, WorkerLost, Workers, answers
 
 _BUCKET = 1 << 24   # gradients go in reductions of up to so many numbers: few enough to pay no latency, small enough to hold twice
@@ -134,7 +134,13 @@ def choose(options, device):
     """
     if device.name == 'npu':
         addresses, workers = (), npu.rank_environment()[1]
+        if options.collective_timeout != FIELDS['collective_timeout'].default:
+            raise ValueError('--collective_timeout: expected --npu_option=hccl_timeout=SECONDS on npu, which has this clock alone. '
+                             'Received: %g' % options.collective_timeout)
     else:
+        if os.environ.get('RANK_SIZE', '') not in ('', '0', '1'):  # each rank would train by itself, as if it were all
+            raise ValueError('RANK_SIZE: expected 1 on any device but npu. Received: %s on %s (%s)'
+                             % (os.environ['RANK_SIZE'], device.name, device.reason))
         addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
         workers = max(len(addresses), 1)
     if options.batch_size % workers:

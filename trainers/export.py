@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 
 from gitloss.files import write_atomically
@@ -51,9 +52,9 @@ def frozen_graph(checkpoint, batch):
 
 def atc_command(path, images, outputs):
     """The command that turns the frozen graph into an offline model beside it."""
+    places = [shlex.quote(place) for place in (path, os.path.splitext(path)[0])]
     return 'atc --model=%s --framework=3 --output=%s --input_shape="%s:%s" --out_nodes="%s" --soc_version=%s' % (
-        path, os.path.splitext(path)[0], images['name'], ','.join(map(str, images['shape'])), ';'.join(each['tensor'] for each in outputs),
-        _SOC)
+        *places, images['name'], ','.join(map(str, images['shape'])), ';'.join(each['tensor'] for each in outputs), _SOC)
 
 
 def export(options):

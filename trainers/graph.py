@@ -1,7 +1,8 @@
 """The graph of a run: model, objective, training step and evaluation, as named tensors and operations. No session, no loop.
 
 Order inside a step, written down because everything hangs on it: forward pass, losses and gradients read weights and centers as they
-were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers.
+were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers. Under loss scaling
+an overflow leaves out both: an embedding that is infinite would make its center infinite for good.
 
 With several workers each runs the network over its part of the batch. Embeddings and labels are gathered, so that every worker computes
 the center and git terms and moves the centers over the whole batch; the softmax term, the accuracy and the gradients are parts that are
@@ -128,11 +129,16 @@ class TrainingGraph:
         terms, sums = self._summed(terms, [accuracy] + [gradient for gradient, _ in gradients])
         accuracy, gradients = sums[0], list(zip(sums[1:], trainable))
         before = tf.gather(self.center_layer.centers, all_labels)
-        with tf.control_dependencies([before] + list(terms.values()) + [gradient for gradient, _ in gradients]):
-            move_centers = self.center_layer.update(self.embeddings, all_labels)
+        reads = [before] + list(terms.values()) + [gradient for gradient, _ in gradients]
+        if self.loss_scaled:
+            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
+        else:
+            update = optimizer.apply_gradients(gradients, self.global_step)
+            with tf.control_dependencies(reads):
+                move_centers = self.center_layer.update(self.embeddings, all_labels)
         with tf.control_dependencies([move_centers]):
             after = tf.gather(self.center_layer.centers, all_labels)
-        self.train_op = tf.group(optimizer.apply_gradients(gradients, self.global_step), move_centers)
+        self.train_op = tf.group(update, move_centers)
         with tf.control_dependencies([self.train_op]):
             self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
         self.load_loop = None
@@ -143,6 +149,17 @@ class TrainingGraph:
         self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
         self.new_learning_rate = tf.placeholder(tf.float32, [], name='new_learning_rate')
         self.set_learning_rate = tf.assign(self.learning_rate, self.new_learning_rate)
+
+    def _guarded_updates(self, optimizer, gradients, all_labels, reads):
+        """(weights' update, centers' update): both or, after an overflow, none. Whichever optimizer scales the loss, that it has left out
+        its update shows in the global step alone."""
+        with tf.control_dependencies(reads):
+            following = self.global_step.read_value() + 1  # a sum: of a step that is only read, TensorFlow 1.15 would see the update
+        with tf.control_dependencies([following]):
+            update = optimizer.apply_gradients(gradients, self.global_step)
+        with tf.control_dependencies([update]):
+            is_done = tf.equal(self.global_step.read_value(), following)
+        return update, tf.cond(is_done, lambda: self.center_layer.update(self.embeddings, all_labels), tf.no_op)
 
     def _build_evaluation(self):
         self.eval_images, (embeddings, logits) = self.model.input, self.model.outputs

@@ -1,12 +1,11 @@
 """The Ascend NPU: its session, its loss scaling, iteration sinking and HCCL. The only module that imports the adapter.
 
 The adapter is `npu_bridge` on TensorFlow 1.15 and `npu_device.compat.v1` on 2.x. Its import redirects every later Session: it is
-imported by name, on first use, for device npu alone.
+imported by name, on first use, for device npu alone, or to see whether auto can take it.
 """
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import re
@@ -30,11 +29,6 @@ def session_config(values):
     for key, value in sorted(values.items()):
         setattr(optimizer.parameter_map[key], KEYS[key].field, tf.compat.as_bytes(value) if isinstance(value, str) else value)
     return config
-
-
-def is_installed():
-    """Could the adapter be imported? It is not."""
-    return importlib.util.find_spec(_ADAPTER.split('.')[0]) is not None
 
 
 def adapter(module='npu_init'):
@@ -80,13 +74,32 @@ def rank_environment(environment=os.environ):
     rank = number('RANK_ID', 'none', size)
     if not environment.get('JOB_ID'):
         raise ValueError('JOB_ID: expected any name, the same for all ranks, with RANK_SIZE=%d. Received: none' % size)
-    device_id()
+    card = device_id(environment)
+    if not (environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID')):
+        raise ValueError('ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE=%d. Received: none, nor DEVICE_ID' % size)
     path = environment.get('RANK_TABLE_FILE') or ''
+    problem = _problem_of_table(path, rank, size, card)
+    if problem:
+        raise ValueError('RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=%d. Received: %r, %s' % (size, path, problem))
+    return rank, size
+
+
+def _problem_of_table(path, rank, size, card):
+    """What is wrong with a rank table for this rank; None: nothing. Of the older form, with a group_list, nothing more is asked."""
     try:
         with open(path, encoding='utf-8') as file:
-            if not isinstance(json.load(file), dict):
-                raise ValueError('no object')
-    except (OSError, ValueError) as error:
-        raise ValueError('RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=%d. Received: %r, %s'
-                         % (size, path, getattr(error, 'strerror', None) or 'not JSON: %s' % error))
-    return rank, size
+            table = json.load(file)
+        if isinstance(table, dict) and 'group_list' in table:
+            return None
+        cards = {str(one['rank_id']): str(one['device_id']) for server in table['server_list'] for one in server['device']}
+    except OSError as error:
+        return error.strerror
+    except (ValueError, RecursionError) as error:
+        return 'not JSON: %s' % error
+    except (TypeError, LookupError):
+        return 'without the server_list[].device[].rank_id and device_id of its version 1.0'
+    if len(cards) != size:
+        return 'with %d ranks' % len(cards)
+    if cards.get(str(rank)) != card:
+        return 'with rank %d on %s, not on device %s' % (rank, 'device ' + cards[str(rank)] if str(rank) in cards else 'no device', card)
+    return None

@@ -37,6 +37,8 @@ FULL_PRECISION = {'force_fp32', 'must_keep_origin_dtype', 'origin', 'cube_fp16in
 # What is read only beside another key, and beside which.
 _BESIDE = {'dump_step': 'enable_dump', 'dump_mode': 'enable_dump', 'dump_debug_mode': 'enable_dump_debug',
            'profiling_options': 'profiling_mode'}
+# In which the ranks of one training may differ: cards, and places on their machines.
+_OF_A_RANK = {'session_device_id', 'local_rank_id', 'dump_path', 'work_path', 'debug_dir', 'profiling_options', 'op_compiler_cache_dir'}
 
 
 def _is_json_object(text):
@@ -75,10 +77,20 @@ def _value(key, text):
     return value
 
 
+def _parts(text):
+    """A comma separates only where `name=` follows it: values with commas, as JSON, need no quotes."""
+    return re.split(r',(?=\w+=)', text) if text else []
+
+
+def of_all_ranks(text):
+    """What of --npu_option must be the same on all ranks, in an order of its own. Nothing is checked: files may be another machine's."""
+    return ','.join(sorted(part for part in _parts(text) if part.partition('=')[0] not in _OF_A_RANK))
+
+
 def parse(text):
-    """{key: value} of --npu_option. A comma separates only where `name=` follows it: values with commas, as JSON, need no quotes."""
+    """{key: value} of --npu_option."""
     values = {}
-    for part in re.split(r',(?=\w+=)', text) if text else ():
+    for part in _parts(text):
         key, equals, value = part.partition('=')
         near = difflib.get_close_matches(key, KEYS, 1)
         _check(equals, 'key=value, several with commas between', repr(part))

@@ -98,7 +98,7 @@ class Options:
     init_checkpoint: str = _option('', 'Fine-tuning: weights to start from, a checkpoint or a run\'s folder. With another number of '
                                    'classes the classifier and the centers start afresh.', 'fine-tuning')
     freeze: str = _option('', 'Weights not to train: beginnings of variable names, as conv1,conv2.', 'fine-tuning')
-    device: str = _option('auto', 'auto: npu if its adapter is installed and ASCEND_DEVICE_ID or DEVICE_ID set, else gpu, else cpu.',
+    device: str = _option('auto', 'auto: npu if ASCEND_DEVICE_ID or DEVICE_ID is set and its adapter can be imported, else gpu, else cpu.',
                           'device', choices=('auto', 'cpu', 'gpu', 'npu'))
     precision: str = _option('', 'fp32, or mixed: npu, allow_mix_precision; gpu, float16 by TensorFlow\'s graph rewrite with dynamic loss '
                              'scaling; cpu on TensorFlow 2.x, bfloat16 by oneDNN. Default: mixed on npu, else fp32. docs/ascend.md.',
@@ -112,7 +112,8 @@ class Options:
     npu_option: str = _option('', 'Settings of the NPU\'s session, key=value, several with commas between: docs/ascend.md lists them.',
                               'device')
     collective_timeout: float = _option(60.0, 'Several workers: seconds without an answer of another worker after which all the others '
-                                        'stop; ten times as many at the start. The chief must save and draw in less.', 'device', above=0.0)
+                                        'stop; ten times as many at the start. The chief must save and draw in less. On NPUs it is '
+                                        '--npu_option=hccl_timeout=SECONDS.', 'device', above=0.0)
     check_replicas: int = _option(100, 'Several workers: steps between two comparisons of all their variables; 0: never.', 'device',
                                   low=0, high=10**9)
     exp_save_dir: str = _option('', 'The run\'s folder. Default: output/<ASCEND_DEVICE_ID, 0 if unset> of the project. See --resume '
@@ -178,9 +179,9 @@ def names_in(*groups):
     return {name for name, field in FIELDS.items() if field.metadata['group'] in groups}
 
 
-def device_id():
+def device_id(environment=os.environ):
     """ASCEND_DEVICE_ID, else DEVICE_ID, else "0"."""
-    value = os.environ.get('ASCEND_DEVICE_ID') or os.environ.get('DEVICE_ID') or '0'
+    value = environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID') or '0'
     if not re.match(r'\d{1,4}$', value):
         raise OptionError('ASCEND_DEVICE_ID: expected a device number. Received: %r' % value)
     return value

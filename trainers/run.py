@@ -86,6 +86,8 @@ def train(options):
               '%s: %d training, %d validation, %d test images of %s, %d classes; %s, %d-dimensional embeddings' % (
                   dataset.name, len(dataset.train.labels), len(dataset.valid.labels), len(dataset.test.labels),
                   'x'.join(str(n) for n in dataset.train.images.shape[1:]), dataset.num_classes, options.model, options.embedding_dim)]
+    if device.name == 'npu' and device.mixed and options.optimizer == 'adam' and options.adam_epsilon < 6e-8:
+        header.append('warning: --adam_epsilon=%g is 0 in float16: an update may divide by 0; 1e-4 is advised' % options.adam_epsilon)
     if group.size > 1:
         header.append('worker %d of %d, %d images of each batch of %d' % (group.rank, group.size, options.batch_size // group.size,
                                                                          options.batch_size))

@@ -7,7 +7,7 @@ import os
 
 from callbacks.base import log
 from gitloss.files import write_atomically
-from trainers import checkpoints
+from trainers import checkpoints, npu_options
 from trainers.options import FIELDS, names_in, one_line
 
 _LOCK = 'run.lock'
@@ -124,7 +124,9 @@ def checkpoint_to_continue(resume, store, options, dataset_facts):
 
 def check_worker(rank, mine, chiefs):
     """Raises ValueError where a worker would not train the same as the chief. Of both: (options, facts of the data set)."""
-    differing = differing_flags(chiefs[0], mine[0], _FREE_FOR_A_WORKER)
+    # A dump or a profile of a rank goes to a folder of its own.
+    shared = [dict(flags, npu_option=npu_options.of_all_ranks(flags['npu_option'])) for flags in (chiefs[0], mine[0])]
+    differing = differing_flags(*shared, free=_FREE_FOR_A_WORKER)
     if chiefs[1] != mine[1]:
         differing.append('--data_path (another data set)')
     if differing:

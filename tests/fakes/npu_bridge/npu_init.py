@@ -50,8 +50,9 @@ def _check_config(config):
         raise NpuRefuses('modify_mixlist without a mixed mode')
     if values.get('enable_dump') and values.get('enable_dump_debug'):
         raise NpuRefuses('enable_dump and enable_dump_debug')
-    if (values.get('enable_dump') or values.get('enable_dump_debug')) and not os.path.isdir(values.get('dump_path', '')):
-        raise NpuRefuses('a dump without a dump_path that exists')
+    folder = values.get('dump_path', '')
+    if (values.get('enable_dump') or values.get('enable_dump_debug')) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise NpuRefuses('a dump without a dump_path that exists and can be written')
     if values.get('iterations_per_loop', 1) > 1 and (not values.get('enable_data_pre_proc') or values.get('mix_compile_mode')):
         raise NpuRefuses('sinking needs enable_data_pre_proc, and no mix_compile_mode')
     return values
@@ -70,18 +71,22 @@ def _new_init(self, target='', graph=None, config=None):
     _init(self, target, graph, plain)
 
 
+def _is_host(op):
+    """On the host, or a value that comes from there as it is: what a file holds has no shape before it is read."""
+    return op.type.startswith(_HOST) or op.type == 'Identity' and op.inputs[0].op.type.startswith('Restore')
+
+
 def _operations(fetches):
-    """All operations a run needs, without those on the host."""
+    """(operations of the card, operations of the host) that a run needs; what is behind those of the host is host work too."""
     waiting = [fetch if isinstance(fetch, tf.Operation) else fetch.op for fetch in tf.nest.flatten(fetches)
                if isinstance(fetch, (tf.Operation, tf.Tensor)) or hasattr(fetch, 'op')]
-    seen = set()
+    card, host = set(), set()
     while waiting:
         op = waiting.pop()
-        if op in seen or op.type.startswith(_HOST) or op.type.endswith('Dataset'):
-            continue
-        seen.add(op)
-        waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
-    return {op for op in seen if not op.name.startswith('hccl/')}  # the fake's own stand in Python functions
+        if op not in card and op not in host:
+            (host if _is_host(op) else card).add(op)
+            waiting.extend(list(op.control_inputs) + [tensor.op for tensor in op.inputs if op in card])
+    return {op for op in card if not op.name.startswith('hccl/')}, host  # the fake's own collectives stand in Python functions
 
 
 def _check_graph(operations):
@@ -107,15 +112,13 @@ def _new_run(self, fetches, feed_dict=None, options=None, run_metadata=None):
     flat = tf.nest.flatten(fetches)
     names = sorted(getattr(fetch, 'name', str(fetch)) for fetch in flat)
     key = tuple(names)
-    operations = _operations(fetches)
+    operations, host = _operations(fetches)
     kinds = {op.type for op in operations}
     training = any(op.type.startswith(('ResourceApply', 'Apply', 'If', 'Switch')) for op in operations)
     if key not in self._checked:
         self._checked.add(key)
-        if training:
-            _check_graph(operations)
-        starts = [op for fetch in flat for op in (fetch, getattr(fetch, 'op', None)) if getattr(op, 'type', '') == 'MakeIterator']
-        if starts and kinds & {'AssignVariableOp', 'Assign'}:
+        _check_graph(operations)
+        if 'MakeIterator' in {op.type for op in host} and kinds & {'AssignVariableOp', 'Assign'}:
             raise NpuRefuses('variable initialisers together with an iterator.initializer: the variables come out zero')
     _record(run=names, training=training)
     loop = [fetch for fetch in flat if getattr(fetch, 'name', '').split('/')[-1].startswith('IterationOp')]

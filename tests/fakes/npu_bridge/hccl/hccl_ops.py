@@ -57,8 +57,8 @@ def allreduce(tensor, reduction, fusion=1, fusion_id=-1, group='hccl_world_group
 def allgather(tensor, rank_size, group='hccl_world_group', fusion=0, fusion_id=-1):
     if rank_size != int(os.environ['RANK_SIZE']):
         raise NpuRefuses('rank_size %r' % rank_size)
-    shape = tensor.shape.as_list()
-    return _collective('allgather', tensor, [shape[0] * rank_size] + shape[1:], np.concatenate)
+    rows, *rest = tensor.shape.as_list()
+    return _collective('allgather', tensor, [rows and rows * rank_size] + rest, np.concatenate)
 
 
 def broadcast(tensor, root_rank, fusion=2, fusion_id=0, group='hccl_world_group'):
