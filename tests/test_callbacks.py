@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from callbacks import centers
-from callbacks.base import Callback, CallbackList, Handle
+from callbacks.base import Callback, CallbackList, Diverged, Handle, HookError
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
+from gitloss.backend import tf
 from gitloss.data import Split
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -102,8 +103,57 @@ def test_two_callbacks_may_not_fetch_under_one_name():
         def fetches(self, step):
             return {'norm': step}
     assert CallbackList([Fetching()]).fetches(3) == {'norm': 3}
-    with pytest.raises(ValueError, match='norm from Fetching'):
-        CallbackList([Fetching(), Fetching()]).fetches(3)
+    for callbacks, own in (([Fetching(), Fetching()], {}), ([Fetching()], {'norm': 0})):
+        with pytest.raises(ValueError, match='expected names that no other .* Received: norm from Fetching'):
+            CallbackList(callbacks).fetches(3, own)
+
+
+class Mistaken(Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        return logs['inter']
+
+    def on_train_end(self, logs=None):
+        return self.nothing
+
+
+def test_a_mistake_in_a_hook_names_callback_hook_and_line():
+    line = Mistaken.on_epoch_end.__code__.co_firstlineno + 1
+    with pytest.raises(HookError, match=r"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line %d\)$" % line) as caught:
+        CallbackList([Mistaken()]).run('on_epoch_end', 1, {})
+    assert isinstance(caught.value.__cause__, KeyError)  # --tf_logs shows it
+    callbacks = CallbackList([Mistaken()])
+    callbacks.end({})
+    assert callbacks.failures == ["Mistaken.on_train_end: AttributeError: 'Mistaken' object has no attribute 'nothing' "
+                                  "(test_callbacks.py, line %d)" % (Mistaken.on_train_end.__code__.co_firstlineno + 1)]
+
+
+@pytest.mark.parametrize('error', [Diverged('a'), ValueError('a'), OSError('a'), RuntimeError('a'), MemoryError('a'),
+                                   KeyboardInterrupt('a'), tf.errors.AbortedError(None, None, 'a')], ids=lambda error: type(error).__name__)
+def test_errors_with_a_meaning_keep_it(error):
+    class Raising(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise error
+    with pytest.raises(type(error)) as caught:
+        CallbackList([Raising()]).run('on_epoch_end', 1, {})
+    assert caught.value is error
+
+
+def test_numbers_of_numpy_become_numbers_of_python():
+    class Scoring(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs.update(single=np.float32(0.5), count=np.int64(3), flag=np.bool_(True), array=np.array(2.5))
+    logs = {}
+    CallbackList([Scoring()]).run('on_epoch_end', 1, logs)
+    assert [(name, type(value)) for name, value in logs.items()] == [('single', float), ('count', int), ('flag', bool), ('array', float)]
+    assert logs == json.loads(json.dumps(logs)) == {'single': 0.5, 'count': 3, 'flag': True, 'array': 2.5}
+
+
+def test_what_no_json_holds_names_who_logged_it():
+    class Listing(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs['table'] = np.zeros(3)
+    with pytest.raises(HookError, match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of type ndarray$'):
+        CallbackList([Listing(), History()]).run('on_epoch_end', 1, {})
 
 
 def test_states_of_two_callbacks_of_one_class_stay_apart():

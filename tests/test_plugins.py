@@ -92,6 +92,21 @@ def test_a_mistake_is_one_line_that_names_the_entry(mine, tmp_path, entry, said)
     assert said in str(caught.value)
 
 
+def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_path):
+    (tmp_path / 'mine.py').write_text('import numpy\nfrom callbacks.base import Callback\n\n\nclass Late(Callback):\n'
+                                      '    def on_epoch_end(self, epoch, logs=None):\n'
+                                      "        logs['one'] = numpy.float32(1)\n"
+                                      "        logs['nothing'] if epoch == 2 else None\n")
+    settings = toys.options(tmp_path, callbacks='mine.py:Late', evaluate=False)
+    result = command(toys.flags_of(settings), cwd=tmp_path)
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert result.stderr.splitlines()[-1] == "trainers.run: Late.on_epoch_end: KeyError: 'nothing' (mine.py, line 8)"
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        assert [json.loads(line)['one'] for line in file] == [1.0]
+    told = command(toys.flags_of(settings) + ['--tf_logs', '--resume=never'], cwd=tmp_path)
+    assert told.returncode == 1 and 'Traceback' in told.stderr and "KeyError: 'nothing'" in told.stderr
+
+
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
     """The file of the documentation."""
