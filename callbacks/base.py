@@ -13,6 +13,7 @@ import traceback
 import numpy as np
 
 log = logging.getLogger('gitloss')
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _PLAIN = (int, float, str, list, dict, type(None))  # of what history.jsonl and the checkpoints hold
 
 
@@ -142,9 +143,10 @@ def as_callback(thing):
 
 
 def told(error):
-    """An exception of a user's code in one line, with the place: the last one that is not in a library."""
+    """An exception of a user's code in one line, with the place: the last one that is neither in a library nor in this folder."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = ([frame for frame in frames if '-packages' not in frame.filename] or frames)[-1]
+    theirs = [frame for frame in frames if '-packages' not in frame.filename and os.path.dirname(frame.filename) != _HERE]
+    place = (theirs or frames)[-1]
     text = str(error).splitlines()[0] if str(error) else ''
     return '%s: %s (%s, line %s)' % (type(error).__name__, text, os.path.basename(place.filename), place.lineno)
 

@@ -26,7 +26,7 @@ class Pictures(Callback):
     A failing plot warns once of its kind and never stops the training.
 
     Args:
-      evaluation: the callback that holds `embeddings`, `labels` and `predictions` of the measurement.
+      evaluation: the Evaluation.
       centers: the callback that holds the class `means`.
       history: the callback that holds the `rows` of all measurements.
       projection: "pca", or "tsne" for that picture besides.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback, CallbackList
+from callbacks.base import Callback, CallbackList, HookError
 from callbacks.checkpoint import Checkpoint
 from callbacks.guards import LossGuard
 from callbacks.keras import KerasCallback
@@ -266,6 +266,17 @@ def test_the_model_they_see(tmp_path):
     trained(settings_of(tmp_path, steps=4), [Own()])
     assert said[:2] == [0.25, 0.5]
     assert said[2].startswith('model.predict: expected stop_training, optimizer.lr, save or save_weights') and 'finalized' in said[3]
+
+
+def test_what_the_model_has_not_is_a_line_with_the_place(tmp_path):
+    class Own(stock.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.predict(1)
+
+    line = Own.on_epoch_end.__code__.co_firstlineno + 1
+    with pytest.raises(HookError, match=r'^keras.Own.on_epoch_end: AttributeError: model.predict: expected stop_training.* '
+                                        r'\(test_keras_callbacks.py, line %d\)$' % line):
+        trained(settings_of(tmp_path), [Own()])
 
 
 def test_remote_monitor(tmp_path):
