@@ -7,8 +7,14 @@ comes first, who reads comes after.
 from __future__ import annotations
 
 import logging
+import os
+import traceback
+
+import numpy as np
 
 log = logging.getLogger('gitloss')
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PLAIN = (int, float, str, list, dict, type(None))  # of what history.jsonl and the checkpoints hold
 
 
 class Diverged(RuntimeError):
@@ -19,6 +25,10 @@ class Diverged(RuntimeError):
     def __init__(self, message, rate_factor=None):
         super().__init__(message)
         self.rate_factor = rate_factor
+
+
+class HookError(RuntimeError):
+    """A mistake in the code of a callback, in one line that names it."""
 
 
 class Handle:
@@ -92,6 +102,9 @@ class Callback:
     def on_epoch_begin(self, epoch, logs=None):
         """Before the first step after a measurement."""
 
+    def on_test_begin(self, logs=None):
+        """Before the sweeps of a measurement."""
+
     def on_epoch_end(self, epoch, logs=None):
         """At each measurement, numbered from 1; logs: `step`, `train_loss`, `train_acc`, ... and what callbacks before added."""
 
@@ -129,6 +142,40 @@ def as_callback(thing):
     return KerasCallback(thing)
 
 
+def told(error):
+    """An exception of a user's code in one line, with the place: the last one that is neither in a library nor in this folder."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if '-packages' not in frame.filename and os.path.dirname(frame.filename) != _HERE]
+    place = (theirs or frames)[-1]
+    text = str(error).splitlines()[0] if str(error) else ''
+    return '%s: %s (%s, line %s)' % (type(error).__name__, text, os.path.basename(place.filename), place.lineno)
+
+
+def _call(callback, hook, *args):
+    """One hook of one callback. NumPy scalars that it put into the logs become numbers of Python, which JSON can hold.
+
+    Raises:
+      HookError: for errors that nothing raises on purpose. TensorFlow's own are the trainer's to tell.
+    """
+    try:
+        result = getattr(callback, hook)(*args)
+    except (ValueError, OSError, RuntimeError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a user's code raises is told in a line
+        if type(error).__module__.startswith('tensorflow.'):
+            raise
+        raise HookError('%s.%s: %s' % (kind(callback), hook, told(error))) from error
+    logs = args[-1] if args and isinstance(args[-1], dict) else {}
+    for name, value in logs.items():
+        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+            logs[name] = value = value.item()
+        if hook in ('on_epoch_end', 'on_train_end') and not isinstance(value, _PLAIN):
+            del logs[name]  # what comes after at the end of a run writes the rest
+            raise HookError('%s.%s: expected numbers or text in the logs. Received: %s, of type %s'
+                            % (kind(callback), hook, name, type(value).__name__))
+    return result
+
+
 class CallbackList:
     """Runs hooks in the order of the list; objects of `tf.keras.callbacks` may stand in it as they are.
 
@@ -145,15 +192,16 @@ class CallbackList:
         for callback in self.callbacks:
             callback.handle = handle
             self._built.append(callback)
-            callback.build()
+            _call(callback, 'build')
 
-    def fetches(self, step):
-        wanted = {}
+    def fetches(self, step, own=()):
+        """What `step` fetches: {name: tensor} of the callbacks, and the trainer's `own`, whose names are taken."""
+        wanted = dict(own)
         for callback in self.callbacks:
-            extra = callback.fetches(step)
-            twice = sorted(set(wanted) & set(extra))
+            extra = _call(callback, 'fetches', step)
+            twice = sorted(set(extra) & (set(wanted) | {'images_per_sec'}))
             if twice:
-                raise ValueError('fetches: expected names no other callback uses. Received: %s from %s'
+                raise ValueError('fetches: expected names that no other callback and no log of a step uses. Received: %s from %s'
                                  % (', '.join(twice), kind(callback)))
             wanted.update(extra)
         return wanted
@@ -161,14 +209,14 @@ class CallbackList:
     def run(self, hook, *args):
         """Calls one hook of all callbacks; the first failure ends it."""
         for callback in self.callbacks:
-            getattr(callback, hook)(*args)
+            _call(callback, hook, *args)
 
     def _run_all(self, hook, callbacks, *args):
         for callback in callbacks:
             try:
-                getattr(callback, hook)(*args)
+                _call(callback, hook, *args)
             except Exception as error:  # noqa: BLE001 - every finalizer gets its turn, whatever another one raised
-                failure = '%s.%s: %s' % (kind(callback), hook, error)
+                failure = str(error) if isinstance(error, HookError) else '%s.%s: %s' % (kind(callback), hook, error)
                 log.error(failure)
                 self.failures.append(failure)
 
@@ -185,7 +233,7 @@ class CallbackList:
 
     def state(self):
         """{name: state} of the callbacks that have one."""
-        states = ((name, callback.state()) for name, callback in self._named())
+        states = ((name, _call(callback, 'state')) for name, callback in self._named())
         return {name: state for name, state in states if state is not None}
 
     def load_state(self, states):

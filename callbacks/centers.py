@@ -9,13 +9,15 @@ from gitloss import metrics
 # Embeddings up to this many bytes are kept for the second pass, which needs the means of the first; more are computed again, so that
 # memory stays O(classes x dim) for data sets of any size.
 _KEPT_BYTES = 256 << 20
+_SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gigabytes
 
 
 class CenterMeasurement(Callback):
     """At each measurement sweeps the training set: class means, intra- and inter-class distance.
 
-    Logs: `intra_cls_dist` and `inter_cls_dist` of now; `inter_cls_dist_running`, the mean over all measurements so far, which is
-    what the published tables call "inter"; `centers_moved`, the fraction of classes whose center has ever moved.
+    Logs: `intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio `inter_over_intra` of now;
+    `inter_cls_dist_running`, the mean over all measurements so far, which is what the published tables call "inter";
+    `centers_moved`, the fraction of classes whose center has ever moved.
 
     Args:
       split: the training set.
@@ -25,7 +27,7 @@ class CenterMeasurement(Callback):
     """
 
     def __init__(self, split, init='zero', reset=False, distance='euclidean'):
-        self.means = None       # float64 [classes, dim] of the latest measurement, NaN where a class has no sample
+        self.means = None  # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no sample
         self._split, self._init, self._reset, self._distance = split, init, reset, distance
         self._inters = []
 
@@ -58,10 +60,13 @@ class CenterMeasurement(Callback):
     def on_epoch_end(self, epoch, logs=None):
         sums, for_centers, kept = self._sweep(_KEPT_BYTES)
         means = sums.means()
-        self.means = np.where(sums.counts[:, None] > 0, means, np.nan)
+        shown = metrics.spread(len(means), _SHOWN_CLASSES)
+        self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)
         self._inters.append(metrics.inter_class_distance(means, sums.counts))
         logs['intra_cls_dist'] = metrics.intra_class_distance(self._batches() if kept is None else kept, means)
         logs['inter_cls_dist'] = self._inters[-1]
+        if logs['intra_cls_dist'] > 0:
+            logs['inter_over_intra'] = logs['inter_cls_dist'] / logs['intra_cls_dist']
         logs['inter_cls_dist_running'] = float(np.mean(self._inters))
         logs['centers_moved'] = float(np.mean(self.handle.center_updates() > 0))
         if self._reset:

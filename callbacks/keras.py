@@ -124,7 +124,7 @@ class KerasCallback(Callback):
         self._state = {name: types for kind in self._kinds for name, types in _STATE.get(kind, {}).items()}
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
-        self._saved, self._monitor_seen = {}, False
+        self._saved, self._monitor_seen, self._in_test = {}, False, False
         self._images = 0  # of the call under way: a sunk loop makes several steps
 
     @property
@@ -173,8 +173,18 @@ class KerasCallback(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._call('on_epoch_begin', epoch - 1, {})
 
+    def on_test_begin(self, logs=None):
+        """Keras's tests are our measurements, of which a run without evaluation has none."""
+        self._in_test = self.handle.options['evaluate']
+        if self._in_test:
+            self._call('on_test_begin', {})
+
     def on_epoch_end(self, epoch, logs=None):
         seen = self._with_aliases(logs)
+        if self._in_test:
+            self._in_test = False
+            tested = {name[len('valid_'):]: value for name, value in logs.items() if name.startswith('valid_')}
+            self._call('on_test_end', dict(tested, accuracy=tested.get('acc')))
         self._check_monitor(seen)
         if self._is_csv:  # its columns are those of its first row
             seen = dict({name: 'NA' for name in self.wrapped.keys or ()}, **seen)

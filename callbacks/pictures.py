@@ -4,28 +4,29 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import re
 
 import numpy as np
 
 from callbacks.base import Callback, log
 from gitloss import metrics, plots
 from gitloss.files import write_atomically
+from gitloss.view import View
 
-_POINTS = 2000  # of the validation set in pictures that are drawn again at the end
 _FRAME = 'frame-%08d.npz'
 
 
 class Pictures(Callback):
     """`plots/scatter-<step>.png` at each measurement: validation embeddings, and the class means of the training set.
 
-    At the end the scatters are drawn again with one pair of axes for the whole run, and beside them `scatter.gif`, `losses.png`,
-    `distances.png` (intra and inter over time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png`, and, if asked
-    for, `tsne.png` of the last measurement. Embeddings of more than two dimensions are projected on their two principal axes, at the end
-    for all pictures on those of the last measurement. What is drawn again lies in `plots/frames/`, so that a continued run has it too.
-    A failing plot warns once and never stops the training.
+    While the run lasts they share a View. At the end they are drawn again with one pair of axes for the whole run, and of more than two
+    dimensions on the two principal axes of the last measurement; beside them `scatter.gif`, `losses.png`, `distances.png` (intra and
+    inter over time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png` (up to 1000 classes), and, if asked for,
+    `tsne.png` of the last measurement. What is drawn again lies in `plots/frames/`, so that a continued run has it too.
+    A failing plot warns once of its kind and never stops the training.
 
     Args:
-      evaluation: the callback that holds `embeddings`, `labels` and `predictions` of the measurement.
+      evaluation: the Evaluation.
       centers: the callback that holds the class `means`.
       history: the callback that holds the `rows` of all measurements.
       projection: "pca", or "tsne" for that picture besides.
@@ -40,16 +41,17 @@ class Pictures(Callback):
         if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
             raise ValueError('--projection: expected scikit-learn to be installed for tsne. Received: none; pip install scikit-learn')
         self._evaluation, self._centers, self._history, self._projection = evaluation, centers, history, projection
-        self._limit = 0.0
-        self._warned = False
+        self._view = View()
+        self.state, self.load_state = self._view.state, self._view.load_state
+        self._warned = set()
 
     def _guarded(self, what, draw, *args):
         try:
             draw(*args)
         except Exception as error:  # noqa: BLE001 - a picture is never worth a run
-            if not self._warned:
+            if what not in self._warned:
                 log.warning('no picture (%s) at step %d: %s', what, self.handle.step, error)
-            self._warned = True
+            self._warned.add(what)
 
     def _path(self, *names):
         path = os.path.join(self.handle.run_dir, 'plots', *names)
@@ -60,6 +62,9 @@ class Pictures(Callback):
         self.on_rewind(self.handle.step)
 
     def on_rewind(self, step):
+        self._guarded('frames', self._forget, step)
+
+    def _forget(self, step):
         for number, path in self._frames():
             if number > step:  # of steps that come again
                 os.remove(path)
@@ -70,30 +75,27 @@ class Pictures(Callback):
     def _measured(self, logs):
         title = 'step %d   valid acc %.4f   inter %.2f   intra %.2f' % (
             logs['step'], logs['valid_acc'], logs['inter_cls_dist'], logs['intra_cls_dist'])
-        count = min(_POINTS, len(self._evaluation.labels))
-        frame = dict(points=self._evaluation.embeddings[:count].astype(np.float32), labels=self._evaluation.labels[:count],
-                     means=self._centers.means.astype(np.float32), title=np.array(title))
+        held, means = self._evaluation, self._centers.means
+        frame = dict(points=held.embeddings, labels=held.labels, means=means.astype(np.float32), title=np.array(title))
         path = self._path('frames', _FRAME % logs['step'])
         content = io.BytesIO()  # not the file: on a full disk zipfile ends with a traceback
         np.savez(content, **frame)
         write_atomically(path, content.getvalue())
-        plane = plots.plane(self._evaluation.embeddings)
-        points, means = plane(self._evaluation.embeddings), plane(self._centers.means)
-        self._limit = max(self._limit, plots.extent(points, means))  # grows over the run, shrinks never
-        _save(plots.scatter(points, self._evaluation.labels, means, title, self._limit),
-              self._path('scatter-%06d.png' % logs['step']))
+        points, means, limit = self._view.project(held.embeddings, means)
+        _save(plots.scatter(points, held.labels, means, title, limit), self._path('scatter-%06d.png' % logs['step']))
 
     def _frames(self):
         folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
-        names = sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.endswith('.npz'))
-        return [(int(name[6:-4]), os.path.join(folder, name)) for name in names]
+        found = (re.match(r'frame-(\d{8,})\.npz$', name) for name in (os.listdir(folder) if os.path.isdir(folder) else []))
+        return sorted((int(name.group(1)), os.path.join(folder, name.group())) for name in found if name)
 
     def on_train_end(self, logs=None):
         self._guarded('animation', self._draw_run)
         self._guarded('curves', self._draw_curves)
         if self._evaluation.embeddings is not None:
             self._guarded('pairs', self._draw_pairs)
-            self._guarded('confusion', self._draw_confusion)
+            if self.handle.num_classes <= plots.MOST_CLASSES:
+                self._guarded('confusion', self._draw_confusion)
             if self._projection == 'tsne':
                 self._guarded('t-SNE', self._draw_tsne)
 
@@ -132,17 +134,17 @@ class Pictures(Callback):
     def _draw_tsne(self):
         """Neighbours stay neighbours, distances between groups mean nothing; that is why it is no substitute for the scatter."""
         from sklearn.manifold import TSNE
-        points, means = self._evaluation.embeddings[:_POINTS], self._centers.means
+        points, means = self._evaluation.embeddings, self._centers.means
         there = np.isfinite(means).all(axis=1)
         plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init='pca' if points.shape[1] > 1 else 'random', learning_rate=200.0,
                      random_state=0).fit_transform(np.concatenate([points, means[there]]).astype(np.float32))
         marks = np.full((len(means), 2), np.nan)
         marks[there] = plane[len(points):]
-        _save(plots.scatter(plane[:len(points)], self._evaluation.labels[:_POINTS], marks,
+        _save(plots.scatter(plane[:len(points)], self._evaluation.labels, marks,
                             't-SNE of %d-dimensional embeddings' % points.shape[1]), self._path('tsne.png'))
 
     def _draw_confusion(self):
-        _save(plots.confusion(self._evaluation.labels, self._evaluation.predictions, self.handle.num_classes),
+        _save(plots.confusion(self._evaluation.all_labels, self._evaluation.all_predictions, self.handle.num_classes),
               self._path('confusion.png'))
 
 

@@ -8,16 +8,12 @@ import numpy as np
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
+from gitloss import metrics
 from gitloss.files import write_atomically
 
 _POINTS = 1000    # the page moves that many at ease
 _THUMBNAIL = 48   # pixels at most
 _FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
-
-
-def chosen(count, points=_POINTS):
-    """Numbers of the samples to show: `points` of `count`, evenly spread, so that a sorted set shows all its classes."""
-    return np.unique(np.linspace(0, count - 1, min(points, count)).astype(np.int64)) if count else np.zeros(0, np.int64)
 
 
 def sprite(images):
@@ -59,15 +55,15 @@ class Projector:
         self._run_dir, self._images = run_dir, images
         self._size = None  # of a thumbnail; the sprite is written once, the images stay the same
 
-    def write(self, name, embeddings, labels, predictions):
+    def write(self, name, embeddings, labels, predictions, numbers):
         """Replaces what the page shows.
 
         Args:
           name: the embeddings' name on the page.
-          embeddings: float [n, dim], filled up with zeros to three dimensions; labels, predictions: int [n]. A choice of 1000 is
-            written.
+          embeddings: float [k, dim], filled up with zeros to three dimensions; labels, predictions: int [k]; numbers: int [k], those
+            of the samples among the images. A choice of 1000 is written.
         """
-        rows = chosen(len(labels))
+        rows = metrics.spread(len(labels), _POINTS)
         folder = os.path.join(self._run_dir, _FOLDER)
         if not os.path.isdir(folder):
             os.mkdir(folder)  # not the run's folder: if that is gone, somebody wanted it gone
@@ -75,11 +71,12 @@ class Projector:
         if points.shape[1] < 3:  # of two dimensions the page makes NaN and shows nothing
             points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
         write_atomically(os.path.join(folder, 'embeddings.tsv'), _lines(['%.6g' % value for value in row] for row in points))
-        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], rows)
+        numbers = np.asarray(numbers)[rows]
+        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], numbers)
         write_atomically(os.path.join(folder, 'metadata.tsv'), _lines([('label', 'predicted', 'right', 'number')] + [
-            (str(label), str(guess), str(int(label == guess)), str(row)) for label, guess, row in columns]))
+            (str(label), str(guess), str(int(label == guess)), str(number)) for label, guess, number in columns]))
         if self._images is not None and self._size is None:
-            content, size = sprite(self._images[rows])
+            content, size = sprite(self._images[numbers])
             write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
         shown = EmbeddingInfo(tensor_name=name, tensor_path=_FOLDER + '/embeddings.tsv', metadata_path=_FOLDER + '/metadata.tsv')

@@ -10,10 +10,11 @@ from callbacks.base import Callback, log
 from callbacks.projector import Projector
 from gitloss import metrics, plots
 from gitloss.backend import tf
+from gitloss.view import View
 
 _GROUPS = (('train_', 'train/'), ('valid_', 'valid/'), ('test_', 'test/'), ('inter_', 'distance/inter_'), ('intra_', 'distance/intra_'),
            ('center_', 'centers/center_'), ('centers_', 'centers/centers_'), ('learning_rate', 'train/learning_rate'))
-_END = '.end'              # of the name of the file with what a run says when it is over
+_BEGIN, _END = '.hparams', '.end'  # of the names of the files with what a run says when it begins, and when it is over
 _READABLE_CLASSES = 200    # in a confusion matrix
 _METRICS = {'valid/acc': 'validation accuracy', 'test/acc': 'test accuracy', 'distance/inter_cls_dist': 'inter-class distance',
             'distance/intra_cls_dist': 'intra-class distance', 'distance/inter_over_intra': 'inter / intra',
@@ -39,16 +40,16 @@ class TensorBoard(Callback):
     """Writes event files and the Projector's files into the run's folder.
 
     At each measurement: all numbers of the logs, and, given the callbacks that measure, histograms (norms of the validation
-    embeddings; distances of genuine and of impostor pairs among the first 1000 of them), the embedding scatter and the confusion
+    embeddings; distances of genuine and of impostor pairs among 1000 of them), the embedding scatter and the confusion
     matrix as images, and the embeddings for the Projector. Every `log_every` steps: the step's own numbers, as `train_batch/...`.
     At the beginning: options and versions as text, the graph, the hyperparameters; at the end: the test numbers and how it ended.
 
-    A continued run draws one line: TensorBoard drops what older files hold of later steps, and what was said at the end, in a file
-    of its own, is taken away when the run goes on after all. Whatever fails here warns once and never stops the training.
+    A continued run draws one line: TensorBoard drops what older files hold of later steps, and the hyperparameters and what was said at
+    the end, in files of their own, are taken away when the run goes on. Whatever fails here warns once and never stops the training.
 
     Args:
       log_every: steps between two points of the `train_batch` curves.
-      evaluation: the callback that holds `images`, `embeddings`, `labels` and `predictions` of the measurement; None for no pictures.
+      evaluation: the Evaluation; None for no pictures.
       centers: the callback that holds the class `means`; without it the scatter shows no means.
       facts: {heading: {name: value}} to be shown as text, beside the options.
       hparams: the options that count as hyperparameters, {name: plain value}; None for all.
@@ -62,7 +63,8 @@ class TensorBoard(Callback):
         self._facts, self._hparams = facts or {}, hparams
         self._events, self._projector = None, None
         self._ended = False
-        self._limit = 0.0  # of the scatter's axes: grows over the run, shrinks never
+        self._view = View()
+        self.state, self.load_state = self._view.state, self._view.load_state
         self._warned = set()
 
     def _attempt(self, what, write, *args):
@@ -76,6 +78,8 @@ class TensorBoard(Callback):
     # --- beginning ----------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
+        if self._evaluation is not None:
+            self._projector = Projector(self.handle.run_dir, self._evaluation.images)
         self._attempt('event file', self._open)
 
     def _open(self):
@@ -83,14 +87,12 @@ class TensorBoard(Callback):
         before = [name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')]
         self._events = summaries.EventFile(folder)
         for name in before:
-            if name.endswith(_END):  # the run did not end there
-                os.remove(os.path.join(folder, name))
+            if name.endswith((_BEGIN, _END)):  # the run did not end there, and goes on with other options perhaps
+                self._attempt('removal of what is outdated', os.remove, os.path.join(folder, name))
         if not before:
-            self._attempt('hyperparameters', self._write_hparams)
             self._attempt('graph', self._write_graph)
         self.on_rewind(self.handle.step)
-        if self._evaluation is not None:
-            self._projector = Projector(folder, self._evaluation.images)
+        self._attempt('hyperparameters', self._write_hparams)
 
     def on_rewind(self, step):
         if self._events is None:
@@ -106,8 +108,9 @@ class TensorBoard(Callback):
     def _write_hparams(self):
         settings = self.handle.options if self._hparams is None else self._hparams
         shown = {tag: name for tag, name in _METRICS.items() if (self._evaluation is None) == tag.startswith(('train/', 'run/'))}
-        self._events.add(self.handle.step, [summaries.hparams_experiment(settings, shown, _FIRST_HPARAMS),
-                                             summaries.hparams_start(settings)])
+        begin = summaries.EventFile(self.handle.run_dir, _BEGIN)  # of several TensorBoard would take the first
+        begin.add(0, [summaries.hparams_experiment(settings, shown, _FIRST_HPARAMS), summaries.hparams_start(settings)])
+        begin.close()
 
     def _write_graph(self):
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
@@ -125,7 +128,7 @@ class TensorBoard(Callback):
         if self._events is None:
             return
         step = logs['step']
-        self._attempt('scalars', self._write_scalars, step, logs)
+        self._attempt('scalars', lambda: self._events.add(step, _scalars(logs, tag_of)))
         if self._evaluation is None or self._evaluation.embeddings is None:
             return
         held = self._evaluation
@@ -134,12 +137,7 @@ class TensorBoard(Callback):
         if self.handle.num_classes <= _READABLE_CLASSES:
             self._attempt('confusion matrix', self._write_confusion, step, held)
         self._attempt('Projector files', self._projector.write, 'embeddings at step %d' % step, held.embeddings, held.labels,
-                      held.predictions)
-
-    def _write_scalars(self, step, logs):
-        inter, intra = logs.get('inter_cls_dist'), logs.get('intra_cls_dist')
-        ratio = {'inter_over_intra': inter / intra} if inter and intra else {}
-        self._events.add(step, _scalars(dict(logs, **ratio), tag_of))
+                      held.predictions, held.numbers)
 
     def _write_histograms(self, step, held):
         genuine, impostor = metrics.pair_distances(held.embeddings, held.labels)
@@ -148,17 +146,15 @@ class TensorBoard(Callback):
         self._events.add(step, [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)])
 
     def _write_scatter(self, step, held, logs):
-        plane = plots.plane(held.embeddings)
-        points = plane(held.embeddings)
-        means = np.full((1, points.shape[1]), np.nan) if self._centers is None else plane(self._centers.means)
-        self._limit = max(self._limit, plots.extent(points, means))
+        means = np.full((1, held.embeddings.shape[1]), np.nan) if self._centers is None else self._centers.means
+        points, means, limit = self._view.project(held.embeddings, means)
         shown = (('valid_acc', 'valid acc %.4f'), ('inter_cls_dist', 'inter %.2f'), ('intra_cls_dist', 'intra %.2f'))
         title = '   '.join(['step %d' % step] + [form % logs[name] for name, form in shown if name in logs])
-        png = plots.png_bytes(plots.scatter(points, held.labels, means, title, self._limit))
+        png = plots.png_bytes(plots.scatter(points, held.labels, means, title, limit))
         self._events.add(step, [summaries.image('embeddings/scatter', png)])
 
     def _write_confusion(self, step, held):
-        png = plots.png_bytes(plots.confusion(held.labels, held.predictions, self.handle.num_classes))
+        png = plots.png_bytes(plots.confusion(held.all_labels, held.all_predictions, self.handle.num_classes))
         self._events.add(step, [summaries.image('predictions/confusion', png)])
 
     # --- end ----------------------------------------------------------------------------------------------------------------

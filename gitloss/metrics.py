@@ -8,6 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 
+def spread(count, most):
+    """Numbers of `most` of `count` things at most, evenly spaced: of a sorted set they show all the classes. int64, rising."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
 class ClassSums:
     """Sums per class over a stream of batches, in O(classes x dim) memory however many samples come.
 
@@ -51,17 +56,16 @@ def inter_class_distance(means, counts, most=2000):
 
     Of more than `most` such classes as many are taken, evenly spaced by number: all pairs of a million classes would take days.
     """
-    present = means[counts > 0]
+    present = np.flatnonzero(counts)
+    present = means[present[spread(len(present), most)]]
     if len(present) < 2:
         return 0.0
-    if len(present) > most:
-        present = present[np.linspace(0, len(present) - 1, most).astype(int)]
     total = sum(float(np.linalg.norm(present[i + 1:] - present[i], axis=1).sum()) for i in range(len(present) - 1))
     return total / (len(present) * (len(present) - 1) / 2)
 
 
 def pair_distances(embeddings, labels, most=1000):
-    """Euclidean distances of all pairs among the first `most` samples.
+    """Euclidean distances of all pairs among `most` samples, evenly spread.
 
     Args:
       embeddings: float [n, dim].
@@ -71,7 +75,8 @@ def pair_distances(embeddings, labels, most=1000):
     Returns:
       (genuine float64 [k], the pairs of one class; impostor float64 [l], the pairs of two).
     """
-    points, labels = np.asarray(embeddings[:most], np.float64), np.asarray(labels[:most])
+    rows = spread(len(labels), most)
+    points, labels = np.asarray(embeddings, np.float64)[rows], np.asarray(labels)[rows]
     points = points - points.mean(axis=0)  # near the origin the expansion below cancels least
     norms = np.sum(points ** 2, axis=1)
     squared = norms[:, None] + norms[None, :] - 2.0 * points.dot(points.T)

@@ -8,10 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from gitloss import metrics
+
 # Ten colours that stay apart for colour-blind readers: Paul Tol's "muted" scheme and black; shapes double the code.
 COLOURS = ('#332288', '#88ccee', '#44aa99', '#117733', '#999933', '#ddcc77', '#cc6677', '#882255', '#aa4499', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v')
 _PLANE_POINTS = 2000  # enough to find the principal axes
+MOST_CLASSES = 1000   # of a confusion matrix: no picture can show more
 
 
 def _figure(width, height, place):
@@ -50,10 +53,11 @@ def scatter(embeddings, labels, centers, title='', limit=None):
     figure, axes = _figure(7.2, 6.4, [0.07, 0.06, 0.79, 0.88])
     points, marks = (np.pad(np.asarray(a, np.float64), ((0, 0), (0, max(0, 2 - a.shape[1]))), 'constant')[:, :2]
                      for a in (embeddings, centers))
-    classes = np.unique(labels)
-    for place, label in enumerate(classes):
-        chosen = points[labels == label]
-        axes.plot(chosen[:, 0], chosen[:, 1], linestyle='', marker=MARKERS[place // len(COLOURS) % len(MARKERS)], markersize=3,
+    classes, places = np.unique(labels, return_inverse=True)
+    looks = len(COLOURS) * len(MARKERS)  # classes that look alike are drawn in one go: there may be thousands
+    for place, label in enumerate(classes[:looks]):
+        chosen = points[places % looks == place]
+        axes.plot(chosen[:, 0], chosen[:, 1], linestyle='', marker=MARKERS[place // len(COLOURS)], markersize=3,
                   alpha=0.55, markeredgewidth=0, color=COLOURS[place % len(COLOURS)], label=str(label))
     axes.plot(marks[:, 0], marks[:, 1], linestyle='', marker='X', markersize=9, color='white', markeredgecolor='black', label='center')
     for label, mark in enumerate(marks):
@@ -131,7 +135,7 @@ def plane(points):
     """The projection on two dimensions that belongs to points [n, dim], as a function of rows [k, dim]; of dim 1 and 2 the rows stay."""
     if points.shape[1] <= 2:
         return lambda rows: rows
-    origin, axes = principal_axes(points[:_PLANE_POINTS].astype(np.float64))
+    origin, axes = principal_axes(points[metrics.spread(len(points), _PLANE_POINTS)].astype(np.float64))
     return lambda rows: (rows - origin).dot(axes)
 
 
@@ -151,8 +155,8 @@ def confusion(labels, predictions, num_classes):
     Raises:
       ValueError: more than 1000 classes, which no picture can show.
     """
-    if num_classes > 1000:
-        raise ValueError('num_classes: expected at most 1000 in a confusion matrix. Received: %d' % num_classes)
+    if num_classes > MOST_CLASSES:
+        raise ValueError('num_classes: expected at most %d in a confusion matrix. Received: %d' % (MOST_CLASSES, num_classes))
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     known = (predictions >= 0) & (predictions < num_classes)
     counts = np.zeros((num_classes, num_classes), np.int64)

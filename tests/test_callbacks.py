@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from callbacks import centers
-from callbacks.base import Callback, CallbackList, Handle
+from callbacks.base import Callback, CallbackList, Diverged, Handle, HookError
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
+from gitloss import metrics
+from gitloss.backend import tf
 from gitloss.data import Split
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -102,8 +104,57 @@ def test_two_callbacks_may_not_fetch_under_one_name():
         def fetches(self, step):
             return {'norm': step}
     assert CallbackList([Fetching()]).fetches(3) == {'norm': 3}
-    with pytest.raises(ValueError, match='norm from Fetching'):
-        CallbackList([Fetching(), Fetching()]).fetches(3)
+    for callbacks, own in (([Fetching(), Fetching()], {}), ([Fetching()], {'norm': 0})):
+        with pytest.raises(ValueError, match='expected names that no other .* Received: norm from Fetching'):
+            CallbackList(callbacks).fetches(3, own)
+
+
+class Mistaken(Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        return logs['inter']
+
+    def on_train_end(self, logs=None):
+        return self.nothing
+
+
+def test_a_mistake_in_a_hook_names_callback_hook_and_line():
+    line = Mistaken.on_epoch_end.__code__.co_firstlineno + 1
+    with pytest.raises(HookError, match=r"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line %d\)$" % line) as caught:
+        CallbackList([Mistaken()]).run('on_epoch_end', 1, {})
+    assert isinstance(caught.value.__cause__, KeyError)  # --tf_logs shows it
+    callbacks = CallbackList([Mistaken()])
+    callbacks.end({})
+    assert callbacks.failures == ["Mistaken.on_train_end: AttributeError: 'Mistaken' object has no attribute 'nothing' "
+                                  "(test_callbacks.py, line %d)" % (Mistaken.on_train_end.__code__.co_firstlineno + 1)]
+
+
+@pytest.mark.parametrize('error', [Diverged('a'), ValueError('a'), OSError('a'), RuntimeError('a'), MemoryError('a'),
+                                   KeyboardInterrupt('a'), tf.errors.AbortedError(None, None, 'a')], ids=lambda error: type(error).__name__)
+def test_errors_with_a_meaning_keep_it(error):
+    class Raising(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise error
+    with pytest.raises(type(error)) as caught:
+        CallbackList([Raising()]).run('on_epoch_end', 1, {})
+    assert caught.value is error
+
+
+def test_numbers_of_numpy_become_numbers_of_python():
+    class Scoring(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs.update(single=np.float32(0.5), count=np.int64(3), flag=np.bool_(True), array=np.array(2.5))
+    logs = {}
+    CallbackList([Scoring()]).run('on_epoch_end', 1, logs)
+    assert [(name, type(value)) for name, value in logs.items()] == [('single', float), ('count', int), ('flag', bool), ('array', float)]
+    assert logs == json.loads(json.dumps(logs)) == {'single': 0.5, 'count': 3, 'flag': True, 'array': 2.5}
+
+
+def test_what_no_json_holds_names_who_logged_it():
+    class Listing(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs['table'] = np.zeros(3)
+    with pytest.raises(HookError, match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of type ndarray$'):
+        CallbackList([Listing(), History()]).run('on_epoch_end', 1, {})
 
 
 def test_states_of_two_callbacks_of_one_class_stay_apart():
@@ -124,7 +175,7 @@ def test_center_measurement():
     callback.handle = FakeHandle()
     logs = {}
     callback.on_epoch_end(1, logs)
-    assert (logs['intra_cls_dist'], logs['inter_cls_dist'], logs['inter_cls_dist_running']) == (0.5, 4.0, 4.0)
+    assert (logs['intra_cls_dist'], logs['inter_cls_dist'], logs['inter_cls_dist_running'], logs['inter_over_intra']) == (0.5, 4, 4, 8)
     assert logs['centers_moved'] == pytest.approx(2 / 3)  # of the counts 5, 1, 0
     np.testing.assert_array_equal(callback.handle.table, np.full((3, 2), 7.0))  # nothing set unless asked for
     np.testing.assert_array_equal(callback.means, [[0, 1], [4, 1], [np.nan, np.nan]])
@@ -180,10 +231,38 @@ def test_cosine_centers_are_means_of_unit_vectors():
 def test_evaluation_counts_every_sample_once():
     """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10. Batch losses 0, 4, 8: mean 4."""
     split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
-    result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split)
+    result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, range(10))
     assert result == {'loss': 4.0, 'acc': 0.8}
     np.testing.assert_array_equal(embeddings, split.images)
     np.testing.assert_array_equal(predictions, [0, -1, 2, 0, 1, 2, 0, 1, 2, -1])
+
+
+@pytest.mark.parametrize('rows', [[0], [3, 4], [9], [1, 2, 5, 8], []])
+def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
+    """Whichever batch of 4 they are in; the numbers stay those of all samples."""
+    split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
+    result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, rows)
+    assert result == {'loss': 4.0, 'acc': 0.8} and len(predictions) == 10 and embeddings.shape == (len(rows), 2)
+    np.testing.assert_array_equal(embeddings, split.images[rows])
+
+
+def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes():
+    """5000 samples sorted by 10 classes, 200 of each kept; 1000 classes, the means of 200."""
+    labels = np.repeat(np.arange(10, dtype=np.int32), 500)
+    callback = Evaluation(Split(np.zeros((5000, 2), np.float32), labels), final_split=Split(np.zeros((4, 2), np.float32), labels[:4]))
+    callback.handle = FakeHandle(wrong=range(0, 5000, 4))
+    logs = {}
+    callback.on_epoch_end(1, logs)
+    callback.on_train_end(logs)
+    assert (logs['valid_acc'], logs['test_acc']) == (0.75, 0.75) and len(callback.all_predictions) == 5000
+    assert callback.embeddings.shape == (2000, 2) and np.bincount(callback.labels).tolist() == [200] * 10
+    np.testing.assert_array_equal(callback.labels, labels[callback.numbers])
+    np.testing.assert_array_equal(callback.predictions, callback.all_predictions[callback.numbers])
+    means = CenterMeasurement(Split(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32)))
+    means.handle = FakeHandle()
+    means.handle.num_classes = 1000
+    means.on_epoch_end(1, logs)
+    assert means.means.shape == (200, 1000) and means.means.argmax(axis=1).tolist() == metrics.spread(1000, 200).tolist()
 
 
 def test_evaluation_logs_its_names():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback, CallbackList
+from callbacks.base import Callback, CallbackList, HookError
 from callbacks.checkpoint import Checkpoint
 from callbacks.guards import LossGuard
 from callbacks.keras import KerasCallback
@@ -81,8 +81,14 @@ def run(tmp_path_factory):
         logs['extra'] = np.float32(number)
         logs['text'] = 'not a number'
 
-    shown = stock.LambdaCallback(on_batch_end=batch, on_epoch_end=epoch,
-                                 on_train_end=lambda logs: calls.append(('end', logs['val_loss'])))
+    class Shown(stock.LambdaCallback):
+        def on_test_begin(self, logs=None):
+            calls.append(('test', logs))
+
+        def on_test_end(self, logs=None):
+            calls.append(('tested', logs))
+
+    shown = Shown(on_batch_end=batch, on_epoch_end=epoch, on_train_end=lambda logs: calls.append(('end', logs['val_loss'])))
     callbacks = [stock.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1)), shown, stock.History(),
                  stock.CSVLogger(str(folder / 'log.csv')),
                  stock.ModelCheckpoint(str(folder / 'best' / '{epoch:02d}-{val_loss:.1f}'), save_best_only=True),
@@ -94,7 +100,10 @@ def run(tmp_path_factory):
 
 
 def test_an_epoch_is_the_stretch_between_two_measurements_counted_from_zero(run):
-    assert run.calls == [call for epoch in range(6) for call in (('batch', 0), ('batch', 1), ('epoch', epoch))] + [('end', 1.5)]
+    """A measurement is Keras's test, whose logs bear no prefix."""
+    tested = [dict(loss=loss, acc=1 - loss / 10, accuracy=1 - loss / 10) for loss in LOSSES]
+    assert run.calls == [call for epoch in range(6) for call in (
+        ('batch', 0), ('batch', 1), ('test', {}), ('tested', tested[epoch]), ('epoch', epoch))] + [('end', 1.5)]
 
 
 def test_the_scheduler_sets_the_base_rate_and_our_schedule_multiplies_it(run):
@@ -257,6 +266,17 @@ def test_the_model_they_see(tmp_path):
     trained(settings_of(tmp_path, steps=4), [Own()])
     assert said[:2] == [0.25, 0.5]
     assert said[2].startswith('model.predict: expected stop_training, optimizer.lr, save or save_weights') and 'finalized' in said[3]
+
+
+def test_what_the_model_has_not_is_a_line_with_the_place(tmp_path):
+    class Own(stock.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.predict(1)
+
+    line = Own.on_epoch_end.__code__.co_firstlineno + 1
+    with pytest.raises(HookError, match=r'^keras.Own.on_epoch_end: AttributeError: model.predict: expected stop_training.* '
+                                        r'\(test_keras_callbacks.py, line %d\)$' % line):
+        trained(settings_of(tmp_path), [Own()])
 
 
 def test_remote_monitor(tmp_path):

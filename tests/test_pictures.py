@@ -37,7 +37,7 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
     logs = {}
     for number, at in enumerate(steps, 1):
         evaluation.embeddings = (at * (base[labels] + 0.1 * random.randn(60, dim))).astype(np.float32)
-        evaluation.predictions = labels
+        evaluation.predictions = evaluation.all_predictions = labels
         centers.means = at * base
         logs = {'step': at, 'train_loss': 1.0 / at, 'valid_loss': 1.1 / at, 'valid_acc': 0.9,
                 'inter_cls_dist': 1.0 * at, 'intra_cls_dist': 0.1}
@@ -97,8 +97,10 @@ def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
 
 def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
     """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the animation has 5, 10, 15, 20."""
-    measured(tmp_path)
+    killed, _, _ = measured(tmp_path)
     pictures, _, logs = measured(tmp_path, steps=(15, 20), step=10)
+    pictures.load_state(json.loads(json.dumps(killed.state())))
+    assert pictures.state() == killed.state() and killed.state()['limit'] > 0  # the axes
     assert [step for step, _ in pictures._frames()] == [5, 10, 15, 20]
     pictures.on_train_end(logs)
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 4
@@ -109,7 +111,42 @@ def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
     with caplog.at_level('WARNING', logger='gitloss'):
         pictures, _, logs = measured(tmp_path)
         pictures.on_train_end(logs)
-    assert len(caplog.records) == 1 and caplog.records[0].message.startswith('no picture (scatter) at step 0: ')
+    assert [record.message.split(' at')[0] for record in caplog.records] == [
+        'no picture (%s)' % kind for kind in ('scatter', 'curves', 'pairs', 'confusion')]  # there is no frame to animate
+
+
+def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog, monkeypatch):
+    """A file of somebody else is no frame; one that may not be removed, or a folder that may not be read, is told once."""
+    measured(tmp_path)
+    (tmp_path / 'plots' / 'frames' / 'my-notes.npz').write_text('years of work')
+    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0]._frames()] == [5, 10, 15] and not caplog.records
+
+    def forbidden(path):
+        raise PermissionError(13, 'Permission denied', path)
+
+    for name, message in (('remove', 'frame-00000010.npz'), ('listdir', 'frames')):
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, forbidden)
+            pictures, _, _ = measured(tmp_path, steps=(10,), step=5)
+            pictures.on_rewind(5)
+        assert len(caplog.records) == 1 and caplog.records[0].message.startswith('no picture (frames) at step 5: ')
+        assert message in caplog.records[0].message
+    assert (tmp_path / 'plots' / 'frames' / 'my-notes.npz').exists()
+
+
+def test_thousands_of_classes_have_their_pictures_but_no_confusion_matrix(tmp_path, caplog):
+    """Of classes that look alike one line is drawn: 50 looks and the centers."""
+    pictures, _, logs = measured(tmp_path)
+    pictures.handle.num_classes = 1001
+    pictures.on_train_end(logs)
+    assert not caplog.records and not (tmp_path / 'plots' / 'confusion.png').exists()
+    labels = np.arange(3000) % 1001
+    figure = plots.scatter(np.random.RandomState(0).randn(3000, 2), labels, np.zeros((1, 2)))
+    lines = figure.axes[0].lines
+    assert len(lines) == 51 and sum(len(line.get_xdata()) for line in lines[:50]) == 3000
+    assert len(lines[0].get_xdata()) == np.sum(labels % 50 == 0)
+
 
 
 def test_principal_axes():
@@ -127,6 +164,22 @@ def test_pair_distances():
     genuine, impostor = metrics.pair_distances(np.array([[0, 0], [3, 4], [0, 1]], np.float32), np.array([0, 0, 1]))
     np.testing.assert_allclose(genuine, [5.0])
     np.testing.assert_allclose(sorted(impostor), [1.0, np.sqrt(18)])
+
+
+@pytest.mark.parametrize('count, most, numbers', [
+    (0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])])
+def test_an_even_choice(count, most, numbers):
+    assert metrics.spread(count, most).tolist() == numbers
+
+
+def test_pairs_of_a_set_that_is_sorted_by_class():
+    """4000 samples in four classes, one after the other: of 1000 evenly chosen ones each class has 250, 4 * 250 * 249 / 2 genuine pairs
+    and 6 * 250^2 impostors. Along the first axis lie classes 0 and 1, along the second 2 and 3: both are in the plane."""
+    labels = np.repeat(np.arange(4), 1000)
+    genuine, impostor = metrics.pair_distances(labels[:, None] * np.ones((1, 3)), labels)
+    assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250 ** 2)
+    corners = np.array([[9, 0, 0], [-9, 0, 0], [0, 0, 5], [0, 0, -5]], np.float64)
+    np.testing.assert_allclose(np.abs(plots.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1)
 
 
 def test_report_holds_everything_and_needs_no_network(tmp_path):

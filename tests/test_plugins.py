@@ -14,7 +14,7 @@ from callbacks.keras import KerasCallback
 from gitloss import data
 from gitloss.backend import keras
 from test_run import command
-from trainers import devices, plugins
+from trainers import devices, plugins, run
 from trainers.trainer import Trainer
 
 MINE = '''
@@ -92,6 +92,21 @@ def test_a_mistake_is_one_line_that_names_the_entry(mine, tmp_path, entry, said)
     assert said in str(caught.value)
 
 
+def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_path):
+    (tmp_path / 'mine.py').write_text('import numpy\nfrom callbacks.base import Callback\n\n\nclass Late(Callback):\n'
+                                      '    def on_epoch_end(self, epoch, logs=None):\n'
+                                      "        logs['one'] = numpy.float32(1)\n"
+                                      "        logs['nothing'] if epoch == 2 else None\n")
+    settings = toys.options(tmp_path, callbacks='mine.py:Late', evaluate=False)
+    result = command(toys.flags_of(settings), cwd=tmp_path)
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert result.stderr.splitlines()[-1] == "trainers.run: Late.on_epoch_end: KeyError: 'nothing' (mine.py, line 8)"
+    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
+        assert [json.loads(line)['one'] for line in file] == [1.0]
+    told = command(toys.flags_of(settings) + ['--tf_logs', '--resume=never'], cwd=tmp_path)
+    assert told.returncode == 1 and 'Traceback' in told.stderr and "KeyError: 'nothing'" in told.stderr
+
+
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
     """The file of the documentation."""
@@ -117,9 +132,22 @@ def test_the_example_of_the_documentation(example, tmp_path):
     assert fit(8) <= fit(12)
     with open(os.path.join(toys.options(tmp_path).run_dir, 'history.jsonl')) as file:
         rows = [json.loads(line) for line in file]
-    found = [row['inter_cls_dist'] / row['intra_cls_dist'] for row in rows]
-    assert [row['inter_to_intra'] for row in rows] == found and len(found) == 3
-    assert [row['inter_to_intra_best'] for row in rows] == [max(found[:n]) for n in (1, 2, 3)]
+    found = [row['inter_cls_dist'] - 2 * row['intra_cls_dist'] for row in rows]
+    assert [row['inter_margin'] for row in rows] == found and len(found) == 3
+    assert [row['inter_margin_best'] for row in rows] == [max([0.0] + found[:n]) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize('evaluate', [True, False])
+def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
+    with open(os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8') as file:
+        rows = re.findall(r'^\| \d \| (.*) \|$', file.read(), re.MULTILINE)
+    told = [name for row in rows if evaluate or '(not with `--noevaluate`)' not in row
+            for name in re.findall(r'`([A-Z]\w+|--callbacks)`', row)]
+    (tmp_path / 'mine.py').write_text(MINE)
+    mine = '%s:Plain' % (tmp_path / 'mine.py')
+    settings = toys.options(tmp_path, callbacks=mine, early_stopping=1, monitor='train_loss', evaluate=evaluate)
+    callbacks = run.build_callbacks(settings, data.load('mnist', settings.data_folder), {'versions': {}, 'device': 'cpu'}, [])
+    assert [type(callback).__name__.replace('Plain', '--callbacks') for callback in callbacks] == told
 
 
 def test_the_commands_of_the_documentation(example, tmp_path):
@@ -133,7 +161,7 @@ def test_the_commands_of_the_documentation(example, tmp_path):
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
         rows = [json.loads(line) for line in file]
     assert rows[-1]['step'] == 8 and 'stopping after step 8: keras.EarlyStopping, best score 1\n' in result.stderr
-    assert rows[-1]['inter_to_intra_best'] >= rows[-1]['inter_to_intra'] > 0
+    assert rows[-1]['inter_margin_best'] >= rows[-1]['inter_margin']
     assert len((tmp_path / 'log.csv').read_text().splitlines()) == 3
     refused = command(toys.flags_of(toys.options(tmp_path, callbacks='mine.py:nothing')), cwd=tmp_path)
     assert (refused.returncode, refused.stderr) == (2, 'trainers.run: --callbacks: expected a function or class of the module. Received: '

@@ -38,7 +38,7 @@ def test_the_output_tree(finished):
     events = {name for name in found if name.startswith('events.out.tfevents.')}
     checkpoints = {os.path.join('ckpt', 'step-%08d' % step, name) for step in (4, 8, 12)
                    for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')}
-    assert len(events) == 2 and sum(name.endswith('.end') for name in events) == 1
+    assert len(events) == 3 and sum(name.endswith('.end') for name in events) == sum(name.endswith('.hparams') for name in events) == 1
     pictures = {os.path.join('plots', name % step) for step in (4, 8, 12)
                 for name in ('scatter-%06d.png', os.path.join('frames', 'frame-%08d.npz'))} | {
         os.path.join('plots', name) for name in ('scatter.gif', 'losses.png', 'distances.png', 'pairs.png', 'confusion.png')}
@@ -53,6 +53,7 @@ def test_history_has_the_promised_columns(finished):
     for row in rows:
         assert list(row)[:9] == ['step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist',
                                  'images_per_sec', 'seconds']
+        assert row['inter_over_intra'] == row['inter_cls_dist'] / row['intra_cls_dist']
         assert row['seconds'] * row['images_per_sec'] == pytest.approx(4 * 16)
 
 

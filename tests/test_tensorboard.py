@@ -1,6 +1,7 @@
 """What TensorBoard of the installed version reads of what the callback wrote, fed by hand."""
 import glob
 import io
+import json
 import os
 import shutil
 
@@ -42,6 +43,7 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     base = 3 * random.randn(CLASSES, dim)
     evaluation.embeddings = (base[labels] + 0.1 * random.randn(COUNT, dim)).astype(np.float32)
     evaluation.predictions = np.where(np.arange(COUNT) % 10 == 0, (labels + 1) % CLASSES, labels).astype(np.int32)
+    evaluation.all_predictions = evaluation.predictions
     centers.means = base
     if pictures:
         settings.update(evaluation=evaluation, centers=centers)
@@ -53,8 +55,8 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
 
 def logs_at(step):
     return {'step': step, 'train_loss': 1.0 / step, 'train_git_loss': 0.5, 'train_git_floor': 0.25, 'learning_rate': 0.001 * step,
-            'valid_acc': 0.9, 'inter_cls_dist': 6.0, 'intra_cls_dist': 1.5, 'center_drift': 0.1, 'centers_moved': 0.75,
-            'images_per_sec': 1e3}
+            'valid_acc': 0.9, 'inter_cls_dist': 6.0, 'intra_cls_dist': 1.5, 'inter_over_intra': 4.0, 'center_drift': 0.1,
+            'centers_moved': 0.75, 'images_per_sec': 1e3}
 
 
 def train(callback, first, last, every=4):
@@ -181,6 +183,17 @@ def test_hyperparameters_come_back_with_their_types(whole):
     assert hparams_of(found, 'session_end_info').status == api_pb2.STATUS_SUCCESS
 
 
+def test_a_longer_run_has_its_new_hyperparameters(tmp_path, monkeypatch):
+    """The same folder with --steps=16 after a run of 12."""
+    for begin, steps in ((0, 12), (12, 16)):
+        monkeypatch.setitem(OPTIONS, 'steps', steps)
+        callback, _ = begun(tmp_path, step=begin, pictures=False)
+        callback.on_train_end(train(callback, begin + 1, steps))
+        callback.close()
+        assert hparams_of(read(tmp_path), 'session_start_info').hparams['steps'].number_value == steps
+    assert sum(name.endswith('.hparams') for name in os.listdir(str(tmp_path))) == 1
+
+
 def test_a_run_that_broke_off_says_so_until_it_is_continued(tmp_path):
     callback, _ = begun(tmp_path, pictures=False)
     train(callback, 1, 6)
@@ -228,13 +241,13 @@ def test_projector_files_fit_together(tmp_path, count, dim):
     embeddings, labels = random.randn(count, dim).astype(np.float32), random.randint(0, 10, count)
     images = random.randint(0, 256, (count, 8, 6, 1)).astype(np.uint8)
     writer = projector.Projector(str(tmp_path), images)
-    writer.write('first', embeddings + 1, labels, labels)
-    writer.write('second', embeddings, labels, np.zeros_like(labels))
+    writer.write('first', embeddings + 1, labels, labels, np.arange(count))
+    writer.write('second', embeddings, labels, np.zeros_like(labels), np.arange(count))
     text = (tmp_path / 'projector_config.pbtxt').read_text()
     from google.protobuf import text_format
     entry = text_format.Parse(text, ProjectorConfig()).embeddings[0]
     assert entry.tensor_name == 'second'
-    chosen = projector.chosen(count)
+    chosen = metrics.spread(count, 1000)
     side = int(np.ceil(np.sqrt(len(chosen))))
     assert len(chosen) == min(count, 1000) and (chosen[0], chosen[-1]) == (0, count - 1)
     table = np.loadtxt(str(tmp_path / entry.tensor_path), delimiter='\t')
@@ -255,6 +268,14 @@ def test_large_thumbnails_are_made_smaller():
     content, size = projector.sprite(np.full((5, 160, 96, 3), (255, 0, 0), np.uint8))
     sheet = Image.open(io.BytesIO(content))
     assert size == (29, 48) and sheet.size == (3 * 29, 3 * 48) and sheet.getpixel((10, 10)) == (255, 0, 0)
+
+
+def test_the_projector_names_samples_and_thumbnails_by_their_place_in_the_split(tmp_path):
+    """Two samples of five, numbers 1 and 4: their own thumbnails and numbers."""
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    projector.Projector(str(tmp_path), images).write('two', np.zeros((2, 2)), [7, 8], [7, 7], [1, 4])
+    assert (tmp_path / 'projector' / 'metadata.tsv').read_text().split('\n')[1:3] == ['7\t7\t1\t1', '8\t7\t0\t4']
+    assert np.unique(np.asarray(Image.open(str(tmp_path / 'projector' / 'sprite.png')))[:4]).tolist() == [1, 4]
 
 
 @pytest.mark.parametrize('dim', [1, 2, 7, 100])
@@ -284,6 +305,38 @@ def test_what_fails_warns_once_and_the_rest_is_written(tmp_path, caplog, monkeyp
     assert [record.getMessage() for record in caplog.records] == ['TensorBoard: no scatter at step 4: no memory for a picture']
     steps = steps_of(read(tmp_path))
     assert steps['predictions/confusion'] == steps['valid/acc'] == [4, 8]
+
+
+def test_outdated_files_that_cannot_be_removed_stop_nothing(tmp_path, caplog, monkeypatch):
+    callback, _ = begun(tmp_path)
+    callback.on_train_end(train(callback, 1, 4))
+    callback.close()
+
+    def forbidden(path):
+        raise PermissionError(13, 'Permission denied', path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'remove', forbidden)
+        callback, _ = begun(tmp_path, step=4)
+    callback.on_train_end(train(callback, 5, 8))
+    callback.close()
+    assert len(caplog.records) == 1 and caplog.records[0].getMessage().startswith('TensorBoard: no removal of what is outdated at step 4: ')
+    steps = steps_of(read(tmp_path))
+    assert steps['embeddings/scatter'] == steps['valid/acc'] == [4, 8] and (tmp_path / 'projector' / 'sprite.png').exists()
+
+
+def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
+    """Embeddings that shrink to a tenth before the kill: the pictures after it have the axes of before."""
+    limits, scatter = [], plots.scatter
+    monkeypatch.setattr(plots, 'scatter', lambda *args: (limits.append(args[-1]), scatter(*args))[1])
+    callback, _ = begun(tmp_path)
+    train(callback, 1, 4)
+    state = json.loads(json.dumps(callback.state()))
+    callback, evaluation = begun(tmp_path, step=4)
+    callback.load_state(state)
+    evaluation.embeddings = evaluation.embeddings / 10
+    train(callback, 5, 8)
+    assert len(limits) == 2 and limits[0] == limits[1] >= plots.extent(10 * evaluation.embeddings, [])
 
 
 class FullDisk:

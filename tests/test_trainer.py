@@ -78,6 +78,15 @@ def test_one_flag_chooses_the_loss(tmp_path, loss, parts):
     assert np.mean([logs['loss'] for logs in watch.logs[-5:]]) < 0.8 * np.mean([logs['loss'] for logs in watch.logs[:5]])
 
 
+@pytest.mark.parametrize('name', ['loss', 'learning_rate', 'accuracy', 'images_per_sec'])
+def test_a_callback_may_not_fetch_under_a_name_of_the_trainer(tmp_path, name):
+    watch = Watch(lambda handle: {name: handle._net.embeddings})
+    with pytest.raises(ValueError, match='fetches: expected names that no other callback and no log of a step uses. Received: %s from Watch'
+                       % name):
+        trainer_of(toys.options(tmp_path), [watch]).fit()
+    assert watch.logs == []
+
+
 def test_diagnostics_of_a_step(tmp_path):
     """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise); the drift of the first step, from centers at
     zero, is the mean over the classes present of |alpha sum_i x_i / (1 + n_k)|, alpha = 0.5; 16 samples were counted."""

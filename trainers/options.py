@@ -17,6 +17,7 @@ _DEFINE = {'int': flags.DEFINE_integer, 'float': flags.DEFINE_float, 'bool': fla
 _KINDS = {'int': int, 'float': float, 'bool': bool, 'str': str}
 PRECISION_MODES = ('force_fp32', 'allow_fp32_to_fp16', 'force_fp16', 'must_keep_origin_dtype', 'allow_mix_precision', 'cube_fp16in_fp32out',
                    'allow_mix_precision_fp16', 'allow_mix_precision_bf16', 'allow_fp32_to_bf16')  # of the NPU
+_MEASURED = r'val|(inter_cls_dist|inter_cls_dist_running|inter_over_intra|intra_cls_dist|centers_moved)$'  # not with --noevaluate
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
 
 
@@ -140,7 +141,7 @@ class Options:
                               % (self.steps, self.warmup_steps))
         if self.loss_scale not in ('', 'dynamic') and not re.match(r'[1-9]\d{0,37}(\.\d+)?$', self.loss_scale):
             raise OptionError('--loss_scale: expected a number from 1 on, dynamic, or nothing. Received: %r' % self.loss_scale)
-        if self.early_stopping and not self.evaluate and self.monitor.startswith('val'):
+        if self.early_stopping and not self.evaluate and re.match(_MEASURED, self.monitor):
             raise OptionError('--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: %s' % self.monitor)
 
     @property
@@ -167,7 +168,7 @@ class Options:
 
     def hyperparameters(self):
         """{flag: value} of those that decide what is learnt, and not where it lies, what is kept or which device learns it."""
-        others = names_in('survival', 'device', 'output', 'export') | {'data_path'}
+        others = names_in('survival', 'device', 'output', 'export') - {'precision', 'loss_scale'} | {'data_path'}
         return {name: value for name, value in self.as_dict().items() if name not in others}
 
 

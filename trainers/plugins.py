@@ -6,20 +6,12 @@ import importlib.util
 import inspect
 import os
 import sys
-import traceback
 
-from callbacks.base import as_callback
+from callbacks.base import as_callback, told
 
 
 def _expected(what, entry, received):
     return ValueError('--callbacks: expected %s. Received: %s, %s' % (what, entry, received))
-
-
-def _told(error):
-    """An exception of the user's code in one line, with the place."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).splitlines()[0] if str(error) else ''
-    return '%s: %s (%s, line %s)' % (type(error).__name__, text, os.path.basename(place.filename), place.lineno)
 
 
 def _module(name):
@@ -60,14 +52,14 @@ def load(entries, options):
         try:
             module = _module(name)
         except Exception as error:  # noqa: BLE001 - whatever a user's module raises is told in a line
-            raise _expected('a module that can be imported', entry, 'which gives ' + _told(error))
+            raise _expected('a module that can be imported', entry, 'which gives ' + told(error))
         factory = getattr(module, attribute, None)
         if not callable(factory):
             raise _expected('a function or class of the module', entry, 'which has none called %s' % attribute)
         try:
             made = _made(factory, options)
         except Exception as error:  # noqa: BLE001
-            raise _expected('a factory that can be called', entry, 'which gives ' + _told(error))
+            raise _expected('a factory that can be called', entry, 'which gives ' + told(error))
         try:
             found += [as_callback(one) for one in (made if isinstance(made, (list, tuple)) else [made])]
         except ValueError as error:

@@ -169,7 +169,7 @@ class Trainer(Evaluator):
             self._callbacks.run('on_epoch_begin', self._meter.epoch + 1, {})
         batch = self._step + self._per_run
         self._callbacks.run('on_train_batch_begin', batch, {})
-        fetches = dict(self._callbacks.fetches(batch), learning_rate=self._net.rate_of_step, **self._net.step_fetches)
+        fetches = self._callbacks.fetches(batch, dict(self._net.step_fetches, learning_rate=self._net.rate_of_step))
         start = time.perf_counter()
         try:
             _, reached, values = self._run([self._net.train_op, self._net.steps_done, fetches])
@@ -207,6 +207,7 @@ class Trainer(Evaluator):
         logs = self._group.decide(self._session, lambda: self._meter.means(self._step))
         self._meter.close_epoch(logs)
         try:
+            self._callbacks.run('on_test_begin', {})
             self._callbacks.run('on_epoch_end', self._meter.epoch, logs)
         except Interrupted:  # in a sweep: the checkpoint is of before the measurement, which the continued run makes
             self._save_or_warn(before)
