@@ -142,8 +142,13 @@ class Pictures(Callback):
         from sklearn.manifold import TSNE
         points, means = self._evaluation.embeddings[:_POINTS], self._centers.means
         there = np.isfinite(means).all(axis=1)
-        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init='pca' if points.shape[1] > 1 else 'random', learning_rate=200.0,
-                     random_state=0).fit_transform(np.concatenate([points, means[there]]).astype(np.float32))
+        every = np.concatenate([points, means[there]]).astype(np.float32)
+        start = 'random'
+        if every.shape[1] > 1:  # drawn from the plane of largest spread; what init='pca' is differs between versions of scikit-learn
+            origin, axes = plots.principal_axes(every.astype(np.float64))
+            start = (every - origin).dot(axes)
+            start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
+        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init=start, learning_rate='auto', random_state=0).fit_transform(every)
         marks = np.full((len(means), 2), np.nan)
         marks[there] = plane[len(points):]
         _save(plots.scatter(plane[:len(points)], self._evaluation.labels[:_POINTS], marks,

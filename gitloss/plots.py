@@ -119,7 +119,7 @@ def distances(genuine, impostor, title='distances between validation samples'):
 
 
 def principal_axes(points):
-    """The plane of largest spread of points [n, dim], dim > 2: (origin [dim], axes [dim, 2]).
+    """The plane of largest spread of points [n, dim], dim > 1: (origin [dim], axes [dim, 2]).
 
     The sign of an axis is chosen so that its largest entry is positive: pictures of one set do not flip.
     """
