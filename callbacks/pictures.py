@@ -123,15 +123,16 @@ class Pictures(Callback):
         plots.save_gif(figures, self._path('scatter.gif'))
 
     def _draw_curves(self):
-        def lines(**names):
+        def lines(names):
             rows = self._history.rows
-            found = {label.replace('_', ' '): [(row['step'], row[name]) for row in rows if name in row] for label, name in names.items()}
+            found = {label: [(row['step'], row[name]) for row in rows if name in row] for name, label in names.items()}
             return {label: tuple(zip(*pairs)) for label, pairs in found.items() if pairs}
-        _save(plots.curves(lines(training='train_loss', validation='valid_loss', softmax='train_softmax_loss',
-                                 center='train_center_loss', git='train_git_loss', git_floor='train_git_floor'),
-                           'losses (parts: of the training)', 'loss', log_scale=True), self._path('losses.png'))
-        _save(plots.curves(lines(inter_class='inter_cls_dist', intra_class='intra_cls_dist'),
-                           'distances of the training set', 'Euclidean distance'), self._path('distances.png'))
+        _save(plots.curves(lines({'train_loss': 'total', 'valid_loss': 'total, validation', 'train_softmax_loss': 'softmax',
+                                  'train_center_loss': 'center', 'train_git_loss': 'git', 'train_git_floor': 'git floor'}),
+                           'training loss and its parts', 'loss', log_scale=True), self._path('losses.png'))
+        # Logarithmic, or the intra-class distance, twenty times smaller in the end, is a flat line.
+        _save(plots.curves(lines({'inter_cls_dist': 'inter-class', 'intra_cls_dist': 'intra-class'}),
+                           'distances of the training set', 'Euclidean distance', log_scale=True), self._path('distances.png'))
 
     def _draw_pairs(self):
         genuine, impostor = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)

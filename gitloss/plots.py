@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Ten colours that stay apart for colour-blind readers: Paul Tol's "muted" scheme and black; shapes double the code.
 COLOURS = ('#332288', '#88ccee', '#44aa99', '#117733', '#999933', '#ddcc77', '#cc6677', '#882255', '#aa4499', '#000000')
@@ -38,9 +40,10 @@ def scatter(embeddings, labels, centers, title='', limit=None):
         axes.plot(chosen[:, 0], chosen[:, 1], linestyle='', marker=MARKERS[place // len(COLOURS) % len(MARKERS)], markersize=3,
                   alpha=0.55, markeredgewidth=0, color=COLOURS[place % len(COLOURS)], label=str(label))
     axes.plot(marks[:, 0], marks[:, 1], linestyle='', marker='X', markersize=9, color='white', markeredgecolor='black', label='center')
+    halo = [withStroke(linewidth=3, foreground='white')]  # the number stands among the dots of its class, which may be dark
     for label, mark in enumerate(marks):
         if np.all(np.isfinite(mark)) and len(marks) <= 50:
-            axes.annotate(str(label), mark, xytext=(6, 4), textcoords='offset points', fontsize=11, fontweight='bold')
+            axes.annotate(str(label), mark, xytext=(7, 5), textcoords='offset points', fontsize=13, path_effects=halo)
     if limit is None:
         limit = 1.08 * float(max(np.abs(points).max() if points.size else 0.0, np.nanmax(np.abs(marks)), 1e-6))
     axes.set_xlim(-limit, limit)
@@ -70,7 +73,7 @@ def _figure(width=7.2, height=4.2):
 
 
 def curves(lines, title, ylabel, log_scale=False):
-    """Lines over the training steps.
+    """Lines over the training steps, the legend beside the plot: inside it would lie over a line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
@@ -81,18 +84,23 @@ def curves(lines, title, ylabel, log_scale=False):
       A matplotlib Figure of 720 x 420 pixels.
     """
     figure = _figure()
-    axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
+    axes = figure.add_axes([0.1, 0.13, 0.66, 0.77])
     for place, (label, (steps, values)) in enumerate(lines.items()):
-        axes.plot(steps, values, color=COLOURS[(0, 6, 3, 1, 8, 5)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
+        axes.plot(steps, values, color=COLOURS[(0, 6, 3, 2, 8, 4)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
                   marker='o' if len(steps) < 30 else None, markersize=3, label=label)
     if log_scale:
         axes.set_yscale('log')
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: '%g' % value))  # 0.2 and 0.5, not powers of ten
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.set_xlabel('step')
     axes.set_ylabel(ylabel)
     axes.grid(True, linewidth=0.4, alpha=0.5)
     axes.set_title(title, fontsize=12)
     if lines:
-        axes.legend(fontsize=10, framealpha=0.9)
+        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), fontsize=10, frameon=False, handlelength=2.6)
     return figure
 
 
@@ -108,11 +116,15 @@ def distances(genuine, impostor, title='distances between validation samples'):
     figure = _figure()
     axes = figure.add_axes([0.11, 0.13, 0.86, 0.77])
     edges = np.linspace(0.0, max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0, 81)
-    for part, label, colour, hatch in ((genuine, 'same class', COLOURS[3], None), (impostor, 'other classes', COLOURS[6], '//')):
+    for part, label, colour, hatch in ((genuine, 'genuine: same class', COLOURS[3], None),
+                                       (impostor, 'impostor: different classes', COLOURS[6], '//')):
         if len(part):
             axes.hist(part, edges, density=True, alpha=0.6, color=colour, hatch=hatch, edgecolor='white', linewidth=0.2, label=label)
+    axes.set_xlim(0.0, edges[-1])
     axes.set_xlabel('Euclidean distance')
-    axes.set_ylabel('density')
+    axes.set_ylabel('probability density')
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    axes.set_axisbelow(True)
     axes.set_title(title, fontsize=12)
     axes.legend(fontsize=10)
     return figure
@@ -131,13 +143,27 @@ def principal_axes(points):
     return origin, axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
 
 
+def _palette():
+    """One palette for all frames of all scatters: the classes' colours, thinned towards white as transparent dots and edges are.
+
+    Chosen frame by frame, colours change from frame to frame, and a class of few dots gets that of another one.
+    """
+    from PIL import Image
+    full = [[int(colour[at:at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS]
+    opacities = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)  # any less is taken for white, and white for it
+    shades = [255 - round((255 - value) * opacity) for opacity in opacities for rgb in full for value in rgb]
+    image = Image.new('P', (1, 1))
+    image.putpalette((shades + [255, 255, 255] * 256)[:768])
+    return image
+
+
 def save_gif(figures, path, seconds_per_frame=0.7):
     """Writes figures of one size as an endless animated GIF, whole or not at all. The last frame stays three times as long."""
     from PIL import Image
-    frames = []
+    frames, palette = [], _palette()
     for figure in figures:
         figure.canvas.draw()
-        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64))
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(palette=palette, dither=0))
     durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1) + [int(3000 * seconds_per_frame)]
     temporary = path + '.tmp'
     frames[0].save(temporary, format='GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0)
