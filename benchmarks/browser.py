@@ -2,9 +2,9 @@
 
     python benchmarks/browser.py [--logdir=output] [--screenshots=docs/images] [--prefix=tensorboard] [--pages=scalars,images]
 
-Starts the TensorBoard of this interpreter and a headless Chromium on the loopback interface (Debian: chromium, chromium-driver), reads
-what the pages show, compares it with the run's own files and, if told where, saves screenshots. Without --logdir a short
-training on the embedded MNIST is made first. Ends with 0 if all pages show what they should.
+Starts the TensorBoard of this interpreter, 1.15 or 2.x, and a headless Chromium on the loopback interface (Debian: chromium,
+chromium-driver), reads what the pages show, compares it with the run's own files and, if told where, saves screenshots. Without
+--logdir a short training on the embedded MNIST is made first. Ends with 0 if all pages show what they should.
 """
 import argparse
 import json
@@ -18,6 +18,7 @@ import time
 import urllib.parse
 
 from chromium import Browser, fetch, free_port, server, wait_for
+from tensorboard import version
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ('scalars', 'images', 'projector', 'hparams', 'histograms', 'text', 'graphs')
@@ -64,6 +65,7 @@ def close(value, wanted, tolerance):
 def check_scalars(browser, url, run):
     """The curves are there by name, their points are those of history.jsonl, and the mouse finds the last one."""
     chosen = '^(train/(loss|git)|valid/acc|distance/i|centers/center_)'
+    browser.resize(1440, 1200)  # nine charts, three by three
     browser.go(url + '/?darkMode=false#scalars&_smoothingWeight=0&tagFilter=' + urllib.parse.quote(chosen))
     browser.shows('valid/acc', 'train/git_loss', 'train/git_floor', 'distance/inter_over_intra', run.name)
     for column, tag in (('valid_acc', 'valid/acc'), ('train_git_loss', 'train/git_loss'), ('inter_cls_dist', 'distance/inter_cls_dist')):
@@ -82,6 +84,8 @@ def check_scalars(browser, url, run):
         return any(close(value, wanted, 2e-3) for value in numbers(set(browser.text().splitlines()) - before))
 
     wait_for('the value %g where the mouse points' % wanted, told)
+    browser.point_at(150, 800)  # off the charts, or what the mouse told lies over the curves of the screenshot
+    time.sleep(2)
 
 
 def check_images(browser, url, run):
@@ -158,6 +162,7 @@ def main():
         board = [sys.executable, '-m', 'tensorboard.main', '--logdir', logdir, '--host', '127.0.0.1', '--port', str(port)]
         with server(board, url), server([arguments.chromedriver, '--port=%d' % driver_port], driver + '/status'):
             wait_for('the run in TensorBoard', lambda: run.name in fetch(url + '/data/runs'))
+            print('TensorBoard %s on Python %d.%d' % ((version.VERSION,) + sys.version_info[:2]))
             browser = Browser(driver, os.path.join(temporary, 'profile'), arguments.chromium)
             try:
                 for page in arguments.pages.split(','):

@@ -117,15 +117,16 @@ class Pictures(Callback):
         write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
 
     def _draw_curves(self):
-        def lines(**names):
+        def lines(names):
             rows = self._history.rows
-            found = {label.replace('_', ' '): [(row['step'], row[name]) for row in rows if name in row] for label, name in names.items()}
+            found = {label: [(row['step'], row[name]) for row in rows if name in row] for name, label in names.items()}
             return {label: tuple(zip(*pairs)) for label, pairs in found.items() if pairs}
-        _save(plots.curves(lines(training='train_loss', validation='valid_loss', softmax='train_softmax_loss',
-                                 center='train_center_loss', git='train_git_loss', git_floor='train_git_floor'),
-                           'losses (parts: of the training)', 'loss', log_scale=True), self._path('losses.png'))
-        _save(plots.curves(lines(inter_class='inter_cls_dist', intra_class='intra_cls_dist'),
-                           'distances of the training set', 'Euclidean distance'), self._path('distances.png'))
+        _save(plots.curves(lines({'train_loss': 'total', 'valid_loss': 'total, validation', 'train_softmax_loss': 'softmax',
+                                  'train_center_loss': 'center', 'train_git_loss': 'git', 'train_git_floor': 'git floor'}),
+                           'training loss and its parts', 'loss', log_scale=True), self._path('losses.png'))
+        # Logarithmic, or the intra-class distance, twenty times smaller in the end, is a flat line.
+        _save(plots.curves(lines({'inter_cls_dist': 'inter-class', 'intra_cls_dist': 'intra-class'}),
+                           'distances of the training set', 'Euclidean distance', log_scale=True), self._path('distances.png'))
 
     def _draw_pairs(self):
         genuine, impostor = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
@@ -136,8 +137,13 @@ class Pictures(Callback):
         from sklearn.manifold import TSNE
         points, means = self._evaluation.embeddings, self._centers.means
         there = np.isfinite(means).all(axis=1)
-        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init='pca' if points.shape[1] > 1 else 'random', learning_rate=200.0,
-                     random_state=0).fit_transform(np.concatenate([points, means[there]]).astype(np.float32))
+        every = np.concatenate([points, means[there]]).astype(np.float32)
+        start = 'random'
+        if every.shape[1] > 1:  # drawn from the plane of largest spread; what init='pca' is differs between versions of scikit-learn
+            origin, axes = plots.principal_axes(every.astype(np.float64))
+            start = (every - origin).dot(axes)
+            start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
+        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), init=start, learning_rate='auto', random_state=0).fit_transform(every)
         marks = np.full((len(means), 2), np.nan)
         marks[there] = plane[len(points):]
         _save(plots.scatter(plane[:len(points)], self._evaluation.labels, marks,

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gitloss import metrics
 
@@ -24,8 +26,8 @@ def _figure(width, height, place):
     return figure, figure.add_axes(place)
 
 
-def _curve_figure(xlabel, ylabel, title):
-    figure, axes = _figure(7.2, 4.2, [0.11, 0.13, 0.86, 0.77])
+def _curve_figure(xlabel, ylabel, title, place):
+    figure, axes = _figure(7.2, 4.2, place)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.set_title(title, fontsize=12)
@@ -60,9 +62,10 @@ def scatter(embeddings, labels, centers, title='', limit=None):
         axes.plot(chosen[:, 0], chosen[:, 1], linestyle='', marker=MARKERS[place // len(COLOURS)], markersize=3,
                   alpha=0.55, markeredgewidth=0, color=COLOURS[place % len(COLOURS)], label=str(label))
     axes.plot(marks[:, 0], marks[:, 1], linestyle='', marker='X', markersize=9, color='white', markeredgecolor='black', label='center')
+    halo = [withStroke(linewidth=3, foreground='white')]  # the number stands among the dots of its class, which may be dark
     for label, mark in enumerate(marks):
         if np.all(np.isfinite(mark)) and len(marks) <= 50:
-            axes.annotate(str(label), mark, xytext=(6, 4), textcoords='offset points', fontsize=11, fontweight='bold')
+            axes.annotate(str(label), mark, xytext=(7, 5), textcoords='offset points', fontsize=13, path_effects=halo)
     limit = extent(points, marks) if limit is None else limit
     axes.set_xlim(-limit, limit)
     axes.set_ylim(-limit, limit)
@@ -78,7 +81,7 @@ def scatter(embeddings, labels, centers, title='', limit=None):
 
 
 def curves(lines, title, ylabel, log_scale=False):
-    """Lines over the training steps.
+    """Lines over the training steps, the legend beside the plot: inside it would lie over a line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
@@ -88,15 +91,20 @@ def curves(lines, title, ylabel, log_scale=False):
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    figure, axes = _curve_figure('step', ylabel, title)
+    figure, axes = _curve_figure('step', ylabel, title, [0.1, 0.13, 0.66, 0.77])
     for place, (label, (steps, values)) in enumerate(lines.items()):
-        axes.plot(steps, values, color=COLOURS[(0, 6, 3, 1, 8, 5)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
+        axes.plot(steps, values, color=COLOURS[(0, 6, 3, 2, 8, 4)[place % 6]], linestyle=('-', '--', '-.', ':')[place % 4],
                   marker='o' if len(steps) < 30 else None, markersize=3, label=label)
     if log_scale:
         axes.set_yscale('log')
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: '%g' % value))  # 0.2 and 0.5, not powers of ten
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.grid(True, linewidth=0.4, alpha=0.5)
     if lines:
-        axes.legend(fontsize=10, framealpha=0.9)
+        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), fontsize=10, frameon=False, handlelength=2.6)
     return figure
 
 
@@ -109,17 +117,21 @@ def distances(genuine, impostor, title='distances between validation samples'):
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    figure, axes = _curve_figure('Euclidean distance', 'density', title)
+    figure, axes = _curve_figure('Euclidean distance', 'probability density', title, [0.11, 0.13, 0.86, 0.77])
     edges = np.linspace(0.0, max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0, 81)
-    for part, label, colour, hatch in ((genuine, 'same class', COLOURS[3], None), (impostor, 'other classes', COLOURS[6], '//')):
+    for part, label, colour, hatch in ((genuine, 'genuine: same class', COLOURS[3], None),
+                                       (impostor, 'impostor: different classes', COLOURS[6], '//')):
         if len(part):
             axes.hist(part, edges, density=True, alpha=0.6, color=colour, hatch=hatch, edgecolor='white', linewidth=0.2, label=label)
+    axes.set_xlim(0.0, edges[-1])
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    axes.set_axisbelow(True)
     axes.legend(fontsize=10)
     return figure
 
 
 def principal_axes(points):
-    """The plane of largest spread of points [n, dim], dim > 2: (origin [dim], axes [dim, 2]).
+    """The plane of largest spread of points [n, dim], dim > 1: (origin [dim], axes [dim, 2]).
 
     The sign of an axis is chosen so that its largest entry is positive: pictures of one set do not flip.
     """
@@ -137,6 +149,20 @@ def plane(points):
         return lambda rows: rows
     origin, axes = principal_axes(points[metrics.spread(len(points), _PLANE_POINTS)].astype(np.float64))
     return lambda rows: (rows - origin).dot(axes)
+
+
+def _palette():
+    """One palette for all frames of all scatters: the classes' colours, thinned towards white as transparent dots and edges are.
+
+    Chosen frame by frame, colours change from frame to frame, and a class of few dots gets that of another one.
+    """
+    from PIL import Image
+    full = [[int(colour[at:at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS]
+    opacities = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)  # any less is taken for white, and white for it
+    shades = [255 - round((255 - value) * opacity) for opacity in opacities for rgb in full for value in rgb]
+    image = Image.new('P', (1, 1))
+    image.putpalette((shades + [255, 255, 255] * 256)[:768])
+    return image
 
 
 def confusion(labels, predictions, num_classes):
@@ -196,10 +222,10 @@ def png_bytes(figure):
 def gif_bytes(figures, seconds_per_frame=0.7):
     """Figures of one size as the bytes of an endless animated GIF. The last frame stays three times as long."""
     from PIL import Image
-    frames = []
+    frames, palette = [], _palette()
     for figure in figures:
         figure.canvas.draw()
-        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64))
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(palette=palette, dither=0))
     durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1) + [int(3000 * seconds_per_frame)]
     buffer = io.BytesIO()
     frames[0].save(buffer, format='GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0)

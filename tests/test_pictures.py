@@ -1,4 +1,5 @@
 """Pictures and the report, from arrays made up here; no TensorFlow."""
+import io
 import json
 import os
 import re
@@ -57,6 +58,25 @@ def test_every_picture_of_a_run(tmp_path, dim):
     assert sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)})) and min(confusion) >= 400
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
     assert not pictures._warned
+
+
+def test_an_animation_keeps_the_colours_of_the_classes(tmp_path):
+    """A class of one dot beside nine of 200: where the PNG has a class's own colour, the GIF has it within 8 of 255, in all frames."""
+    random = np.random.RandomState(0)
+    labels = np.append(np.repeat(np.arange(9), 200), 9)
+    points = np.stack([np.cos(labels), np.sin(labels)], axis=1) + 0.05 * random.randn(len(labels), 2)
+    figures = [plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)]
+    plots.save_gif(figures, str(tmp_path / 'a.gif'))
+    animation = Image.open(str(tmp_path / 'a.gif'))
+    for number, figure in enumerate(figures):
+        animation.seek(number)
+        drawn = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert('RGB')).astype(int)
+        kept = np.asarray(animation.convert('RGB')).astype(int)
+        assert kept[drawn.min(axis=-1) == 255].min() == 255  # white stays white
+        for colour in plots.COLOURS:
+            rgb = np.array([int(colour[at:at + 2], 16) for at in (1, 3, 5)])
+            there = np.abs(drawn - rgb).max(axis=-1) <= 1
+            assert there.sum() > 20 and np.abs(kept[there] - rgb).max() <= 8, (number, colour)
 
 
 def test_tsne_of_the_last_measurement(tmp_path):
@@ -185,8 +205,9 @@ def test_pairs_of_a_set_that_is_sorted_by_class():
 def test_report_holds_everything_and_needs_no_network(tmp_path):
     pictures, history, logs = measured(tmp_path)
     pictures.on_train_end(logs)
+    final = dict(logs, train_acc=1.0, valid_git_loss=0.25, test_acc=0.875, seconds=2.5, images_per_sec=1e9)
     results = {'network': 'mnist_cnn', 'options': {'dataset': 'mnist', 'data_path': '<b>&'},
-               'versions': {'tensorflow': '2.21'}, 'final': logs}
+               'versions': {'tensorflow': '2.21'}, 'final': final, 'throughput': {'images_per_sec': 1234.5}, 'seconds': {'total': 77.7}}
     (tmp_path / 'results.json').write_text(json.dumps(results))
     (tmp_path / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in history.rows))
     report = Report()
@@ -195,7 +216,11 @@ def test_report_holds_everything_and_needs_no_network(tmp_path):
     text = (tmp_path / 'report.html').read_text()
     assert len(re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text)) == 6 == text.count('<img ')
     assert 'http' not in text and '&lt;b&gt;&amp;' in text and '<title>Git loss: mnist, mnist_cnn, 15 steps</title>' in text
-    assert text.count('<tr>') == 6 + 4 + 2 + 1  # final metrics, header and measurements, options, versions
+    # By set, under a header: accuracy, loss, git loss. Step, two distances and their ratio, throughput, time. Then the other tables.
+    assert text.count('<tr>') == (1 + 3) + (4 + 2) + 4 + 2 + 1
+    assert '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td class="n">0.8750</td>' in text
+    assert '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>' in text
+    assert '<td>inter / intra</td><td class="n">150.0</td>' in text and '>1234<' in text and '1000000000' not in text
 
 
 def test_a_run_without_results_has_no_report_and_says_so(tmp_path, caplog):

@@ -424,6 +424,8 @@ def test_package_dependencies_are_lines_of_the_requirements():
     with open(os.path.join(ROOT, 'pyproject.toml'), 'rb') as file:
         project = tomllib.load(file)['project']
     assert set(project['dependencies']) <= set(_lines('requirements.txt'))
+    for extra in project['optional-dependencies'].values():
+        assert set(extra) <= set(_lines('requirements-dev.txt'))
 
 
 @pytest.mark.parametrize('lock, version', [('requirements-py37.lock', '3.7'), ('requirements-py311.lock', '3.11')])
