@@ -14,6 +14,7 @@ from crew import together
 from gitloss import data
 from gitloss.backend import tf
 from trainers import cluster, devices, distribution, launch
+from trainers.graph import TrainingGraph
 from trainers.workers import OneWorker, WorkerLost
 
 
@@ -77,6 +78,41 @@ def test_one_worker_adds_nothing_to_the_graph():
 
 
 # --- collectives ---------------------------------------------------------------------------------------------------------------
+
+def collectives_of(fetches):
+    """{name: names of all operations it needs} of the collectives that a run of `fetches` makes, whole numbers in 'host'."""
+    def needed(ops):
+        found, open_ones = set(), list(ops)
+        while open_ones:
+            op = open_ones.pop()
+            if op.name not in found:
+                found.add(op.name)
+                open_ones += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+        return found
+    graph = tf.get_default_graph()
+    ops = [graph.get_operation_by_name(name) for name in needed([getattr(one, 'op', one) for one in tf.nest.flatten(fetches)])]
+    return {op.name: needed([op]) for op in ops if op.type.startswith('Collective') and op.get_attr('group_key') == 1}
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cpu'])
+def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
+    """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so nothing but an order by control orders
+    them. A run makes as many collectives as without: a step its gather and the reductions, a sweep the gather and, with losses, one
+    reduction; wishes, checksums and broadcasts none of those between GPUs."""
+    monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
+    settings = toys.options(tmp_path, loss='softmax', device='cpu')
+    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, data.load('mnist', settings.data_folder), devices.choose(settings), group)
+        group.build(tf.global_variables())
+        step, sweep = [net.train_op, net.steps_done, net.step_fetches], list(net.eval_fetches.values())
+        runs = [collectives_of(fetches) for fetches in (step, sweep, sweep + list(net.eval_losses.values()), group._wishes, group._sums,
+                                                        group._spread)]
+    assert len(runs[0]) > 3 and [len(found) for found in runs[1:]] == [1, 2, 0, 0, 0]
+    pairs = [(one, other, found) for found in runs for one in found for other in found if one < other]
+    free = [(one, other) for one, other, found in pairs if one not in found[other] and other not in found[one]]
+    assert free == [] if device == 'gpu' else len(free) == len(pairs)
+
 
 def test_what_is_gathered_lies_in_the_order_of_rank():
     """Eleven workers: the engine itself orders by the text of task names, where 10 comes before 2."""
