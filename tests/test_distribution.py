@@ -1,5 +1,8 @@
 """The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads here; test_workers.py has processes."""
+import errno
 import json
+import logging
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +18,7 @@ from gitloss import data
 from gitloss.backend import tf
 from trainers import cluster, devices, distribution, launch
 from trainers.graph import TrainingGraph
+from trainers.signals import Signals, log
 from trainers.workers import OneWorker, WorkerLost
 
 
@@ -112,6 +116,16 @@ def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, mon
     pairs = [(one, other, found) for found in runs for one in found for other in found if one < other]
     free = [(one, other) for one, other, found in pairs if one not in found[other] and other not in found[one]]
     assert free == [] if device == 'gpu' else len(free) == len(pairs)
+
+
+def test_a_chief_that_never_comes_is_waited_for_ten_times_as_long():
+    """Worker 1 of two; 10 * 0.1 s."""
+    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 0.1)
+    start = time.monotonic()
+    with tf.Graph().as_default() as graph, pytest.raises(WorkerLost, match='^start: expected an answer from all 2 workers. Received: '
+                                                         'nothing for 1 s; worker 0 at 127.0.0.1:[0-9]+ is gone. Start all'):
+        group.session(graph, tf.ConfigProto())
+    assert 1 <= time.monotonic() - start < 10
 
 
 def test_what_is_gathered_lies_in_the_order_of_rank():
@@ -252,6 +266,81 @@ def test_one_failure_ends_the_others(tmp_path):
     before = time.monotonic()
     assert launch.wait(started, grace=0.5) == 7
     assert time.monotonic() - before < 20 and started[0][0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('visible, devices, expected', [
+    (None, 0, []), (None, 2, ['0', '1']), (None, 1, []),       # as many as /dev has
+    ('2,3,5', 0, ['2', '3']), ('GPU-8f, GPU-1c', 4, ['GPU-8f', 'GPU-1c']), ('0', 4, []), ('', 4, []), ('1,-1,0', 4, []), ('-1', 4, [])])
+def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(tmp_path, monkeypatch, visible, devices, expected):
+    monkeypatch.setattr(launch.glob, 'glob', lambda pattern: ['/dev/nvidia%d' % number for number in range(devices)])
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    assert launch.cards(2) == expected
+    if len(expected) == 2 and visible:
+        started = []
+        launch.start(started, [], 2, str(tmp_path), program=('-c', 'import os; print(os.environ["CUDA_VISIBLE_DEVICES"])'))
+        assert launch.wait(started) == 0 and (tmp_path / 'worker-1.log').read_text() == expected[1] + '\n'
+        launch.end(started)
+
+
+# A launcher whose workers write into a file that they run, and then which signal has ended them.
+LAUNCHER = '''
+import sys
+from trainers import launch
+start = launch.start
+launch.start = lambda *arguments: start(*arguments, program=('-c', sys.argv[1]))
+sys.exit(launch.main(sys.argv[2:]))
+'''
+FOLLOWER = '''
+import json, os, signal, sys, time
+from trainers import run
+path = os.path.join(sys.argv[1].split('=')[1], 'is-%d' % json.loads(os.environ['TF_CONFIG'])['task']['index'])
+def note(signum=0, frame=None):
+    with open(path + '.new', 'w') as file:
+        file.write(str(signum))
+    os.rename(path + '.new', path)
+    if signum:
+        os._exit(3)
+signal.signal(signal.SIGTERM, note)
+sys.exit(run.main(sys.argv[1:], work=lambda options: note() or time.sleep(60)))
+'''
+
+
+@pytest.mark.parametrize('signum, status', [(signal.SIGHUP, 3), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
+    """Its terminal is closed, or it is killed: each worker gets SIGTERM, which in a training means a checkpoint."""
+    def noted():
+        return [path.read_text() for path in (tmp_path / 'is-0', tmp_path / 'is-1') if path.exists()]
+
+    def until(expected):
+        limit = time.monotonic() + 60
+        while noted() != expected and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert noted() == expected
+    process = subprocess.Popen([sys.executable, '-c', LAUNCHER, FOLLOWER, '--log_dir=%s' % tmp_path, '--', '--exp_save_dir=%s' % tmp_path],
+                               cwd=launch.ROOT, stdin=subprocess.DEVNULL)
+    try:
+        until(['0', '0'])
+        process.send_signal(signum)
+        until(['15', '15'])
+        assert process.wait(60) == status
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_signal_is_obeyed_though_the_terminal_is_gone():
+    """What is written there then fails, and must not cost the checkpoint."""
+    class Gone(logging.Handler):
+        def emit(self, record):
+            raise OSError(errno.EIO, 'Input/output error')
+    log.handlers = log.handlers + [Gone()]  # conftest takes it away again
+    signals = Signals()
+    with signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+    assert signals.received == signal.SIGTERM
 
 
 @pytest.mark.parametrize('arguments', [['--workers=0'], ['--workers=two'], ['--wrokers=2']])
