@@ -359,3 +359,12 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
             distribution.choose(settings, devices.choose(settings))
     assert str(caught.value).startswith('TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
                                         'worker 0: ' % port) and '\n' not in str(caught.value)
+
+
+def test_the_tfjob_gives_the_claim_to_the_chief_alone():
+    """A claim in several pods would have to be ReadWriteMany; the other workers write logs onto their own disk."""
+    with open(os.path.join(launch.ROOT, 'docs', 'distributed.md'), encoding='utf-8') as file:
+        manifest = file.read().split('```yaml')[1].split('```')[0]
+    chief, worker = manifest.split('    Worker:')
+    assert 'persistentVolumeClaim' in chief and 'emptyDir' not in chief
+    assert 'emptyDir' in worker and 'persistentVolumeClaim' not in worker and 'template: *' not in worker
