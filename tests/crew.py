@@ -23,13 +23,13 @@ WAIT = 120
 PROGRAM = (os.path.join(ROOT, 'tests', 'crew.py'),)
 
 
-def together(size, work, timeout=20.0):
+def together(size, work, timeout=60.0, device='cpu'):
     """`work(group, new session)` in a thread for each of `size` workers, each in a graph of its own. Returns what they return, or raise,
     in the order of rank. A session of a worker is made by calling the second argument once its graph is built."""
     from gitloss.backend import tf
     addresses, found = launch.free_addresses(size), [None] * size
     config = tf.ConfigProto(device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
-    groups = [distribution.Collectives(addresses, rank, config, timeout) for rank in range(size)]
+    groups = [distribution.Collectives(addresses, rank, config, timeout, device) for rank in range(size)]
 
     def one(group):
         with tf.Graph().as_default() as graph:
@@ -72,8 +72,13 @@ def witness(run_dir, rank):
     return values.pop('losses'), values
 
 
-def trainer_of(settings):
-    """A Trainer that measures and writes checkpoints and history, and the Witness; its group is that of TF_CONFIG."""
+def trainer_of(settings, group=None, first=()):
+    """A Trainer that measures and writes checkpoints and history, and the Witness.
+
+    Args:
+      group: of workers; None: that of TF_CONFIG.
+      first: callbacks to come before all others.
+    """
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
     from callbacks.evaluation import Evaluation
@@ -83,9 +88,11 @@ def trainer_of(settings):
     from trainers import devices
     from trainers.trainer import Trainer
     dataset, device = data.load('mnist', settings.data_folder), devices.choose(settings)
-    measures = [CenterMeasurement(dataset.train), Evaluation(dataset.valid, final_split=dataset.test)] if settings.evaluate else []
+    measures = []
+    if settings.evaluate:
+        measures = [CenterMeasurement(dataset.train, settings.center_init), Evaluation(dataset.valid, final_split=dataset.test)]
     callbacks = [LossGuard(settings.max_loss, settings.on_nan == 'rollback')] + measures + [History(), Checkpoint(), Witness()]
-    return Trainer(settings, dataset, callbacks, device, group=distribution.choose(settings, device))
+    return Trainer(settings, dataset, list(first) + callbacks, device, group=group or distribution.choose(settings, device))
 
 
 class Crew:

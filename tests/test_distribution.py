@@ -1,5 +1,8 @@
 """The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads here; test_workers.py has processes."""
+import errno
 import json
+import logging
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +17,8 @@ from crew import together
 from gitloss import data
 from gitloss.backend import tf
 from trainers import cluster, devices, distribution, launch
+from trainers.graph import TrainingGraph
+from trainers.signals import Signals, log
 from trainers.workers import OneWorker, WorkerLost
 
 
@@ -77,6 +82,51 @@ def test_one_worker_adds_nothing_to_the_graph():
 
 
 # --- collectives ---------------------------------------------------------------------------------------------------------------
+
+def collectives_of(fetches):
+    """{name: names of all operations it needs} of the collectives that a run of `fetches` makes, whole numbers in 'host'."""
+    def needed(ops):
+        found, open_ones = set(), list(ops)
+        while open_ones:
+            op = open_ones.pop()
+            if op.name not in found:
+                found.add(op.name)
+                open_ones += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+        return found
+    graph = tf.get_default_graph()
+    ops = [graph.get_operation_by_name(name) for name in needed([getattr(one, 'op', one) for one in tf.nest.flatten(fetches)])]
+    return {op.name: needed([op]) for op in ops if op.type.startswith('Collective') and op.get_attr('group_key') == 1}
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cpu'])
+def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
+    """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so nothing but an order by control orders
+    them. A run makes as many collectives as without: a step its gather and the reductions, a sweep the gather and, with losses, one
+    reduction; wishes, checksums and broadcasts none of those between GPUs."""
+    monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
+    settings = toys.options(tmp_path, loss='softmax', device='cpu')
+    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, data.load('mnist', settings.data_folder), devices.choose(settings), group)
+        group.build(tf.global_variables())
+        step, sweep = [net.train_op, net.steps_done, net.step_fetches], list(net.eval_fetches.values())
+        runs = [collectives_of(fetches) for fetches in (step, sweep, sweep + list(net.eval_losses.values()), group._wishes, group._sums,
+                                                        group._spread)]
+    assert len(runs[0]) > 3 and [len(found) for found in runs[1:]] == [1, 2, 0, 0, 0]
+    pairs = [(one, other, found) for found in runs for one in found for other in found if one < other]
+    free = [(one, other) for one, other, found in pairs if one not in found[other] and other not in found[one]]
+    assert free == [] if device == 'gpu' else len(free) == len(pairs)
+
+
+def test_a_chief_that_never_comes_is_waited_for_ten_times_as_long():
+    """Worker 1 of two; 10 * 0.1 s."""
+    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 0.1)
+    start = time.monotonic()
+    with tf.Graph().as_default() as graph, pytest.raises(WorkerLost, match='^start: expected an answer from all 2 workers. Received: '
+                                                         'nothing for 1 s; worker 0 at 127.0.0.1:[0-9]+ is gone. Start all'):
+        group.session(graph, tf.ConfigProto())
+    assert 1 <= time.monotonic() - start < 10
+
 
 def test_what_is_gathered_lies_in_the_order_of_rank():
     """Eleven workers: the engine itself orders by the text of task names, where 10 comes before 2."""
@@ -218,6 +268,81 @@ def test_one_failure_ends_the_others(tmp_path):
     assert time.monotonic() - before < 20 and started[0][0].returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize('visible, devices, expected', [
+    (None, 0, []), (None, 2, ['0', '1']), (None, 1, []),       # as many as /dev has
+    ('2,3,5', 0, ['2', '3']), ('GPU-8f, GPU-1c', 4, ['GPU-8f', 'GPU-1c']), ('0', 4, []), ('', 4, []), ('1,-1,0', 4, []), ('-1', 4, [])])
+def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(tmp_path, monkeypatch, visible, devices, expected):
+    monkeypatch.setattr(launch.glob, 'glob', lambda pattern: ['/dev/nvidia%d' % number for number in range(devices)])
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    assert launch.cards(2) == expected
+    if len(expected) == 2 and visible:
+        started = []
+        launch.start(started, [], 2, str(tmp_path), program=('-c', 'import os; print(os.environ["CUDA_VISIBLE_DEVICES"])'))
+        assert launch.wait(started) == 0 and (tmp_path / 'worker-1.log').read_text() == expected[1] + '\n'
+        launch.end(started)
+
+
+# A launcher whose workers write into a file that they run, and then which signal has ended them.
+LAUNCHER = '''
+import sys
+from trainers import launch
+start = launch.start
+launch.start = lambda *arguments: start(*arguments, program=('-c', sys.argv[1]))
+sys.exit(launch.main(sys.argv[2:]))
+'''
+FOLLOWER = '''
+import json, os, signal, sys, time
+from trainers import run
+path = os.path.join(sys.argv[1].split('=')[1], 'is-%d' % json.loads(os.environ['TF_CONFIG'])['task']['index'])
+def note(signum=0, frame=None):
+    with open(path + '.new', 'w') as file:
+        file.write(str(signum))
+    os.rename(path + '.new', path)
+    if signum:
+        os._exit(3)
+signal.signal(signal.SIGTERM, note)
+sys.exit(run.main(sys.argv[1:], work=lambda options: note() or time.sleep(60)))
+'''
+
+
+@pytest.mark.parametrize('signum, status', [(signal.SIGHUP, 3), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
+    """Its terminal is closed, or it is killed: each worker gets SIGTERM, which in a training means a checkpoint."""
+    def noted():
+        return [path.read_text() for path in (tmp_path / 'is-0', tmp_path / 'is-1') if path.exists()]
+
+    def until(expected):
+        limit = time.monotonic() + 60
+        while noted() != expected and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert noted() == expected
+    process = subprocess.Popen([sys.executable, '-c', LAUNCHER, FOLLOWER, '--log_dir=%s' % tmp_path, '--', '--exp_save_dir=%s' % tmp_path],
+                               cwd=launch.ROOT, stdin=subprocess.DEVNULL)
+    try:
+        until(['0', '0'])
+        process.send_signal(signum)
+        until(['15', '15'])
+        assert process.wait(60) == status
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_signal_is_obeyed_though_the_terminal_is_gone():
+    """What is written there then fails, and must not cost the checkpoint."""
+    class Gone(logging.Handler):
+        def emit(self, record):
+            raise OSError(errno.EIO, 'Input/output error')
+    log.handlers = log.handlers + [Gone()]  # conftest takes it away again
+    signals = Signals()
+    with signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+    assert signals.received == signal.SIGTERM
+
+
 @pytest.mark.parametrize('arguments', [['--workers=0'], ['--workers=two'], ['--wrokers=2']])
 def test_a_mistake_in_the_launchers_flags_is_status_2(arguments):
     assert launched(*arguments).returncode == 2
@@ -234,3 +359,12 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
             distribution.choose(settings, devices.choose(settings))
     assert str(caught.value).startswith('TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
                                         'worker 0: ' % port) and '\n' not in str(caught.value)
+
+
+def test_the_tfjob_gives_the_claim_to_the_chief_alone():
+    """A claim in several pods would have to be ReadWriteMany; the other workers write logs onto their own disk."""
+    with open(os.path.join(launch.ROOT, 'docs', 'distributed.md'), encoding='utf-8') as file:
+        manifest = file.read().split('```yaml')[1].split('```')[0]
+    chief, worker = manifest.split('    Worker:')
+    assert 'persistentVolumeClaim' in chief and 'emptyDir' not in chief
+    assert 'emptyDir' in worker and 'persistentVolumeClaim' not in worker and 'template: *' not in worker

@@ -22,12 +22,16 @@ class Collectives(Workers):
 
     The engine orders the members of a group by the text of their task names, and /task:10 comes before /task:2. So rank r takes the task
     number that is the r-th in that order, and what is gathered lies in the order of rank.
+
+    NCCL hangs when two workers begin its operations in another order. ConfigProto's collective_nccl and
+    collective_deterministic_sequential_execution order reductions only, no gathers. So between GPUs what is reduced waits for the gather
+    built before it, then for the reduction before it. No run gets more to do by that: losses that are reduced need what was gathered.
     """
 
     def __init__(self, addresses, rank, config, timeout, device='cpu'):
         tasks = sorted(range(len(addresses)), key=str)
         by_task = [address for _, address in sorted(zip(tasks, addresses))]
-        self._hint, self._instance, self._task = 'nccl' if device == 'gpu' else 'ring', 0, tasks[rank]
+        self._hint, self._instance, self._task, self._before = 'nccl' if device == 'gpu' else 'ring', 0, tasks[rank], []
         try:
             self._server = tf.train.Server({'worker': by_task}, job_name='worker', task_index=self._task, config=self._config(config))
         except (tf.errors.OpError, RuntimeError) as error:
@@ -62,8 +66,10 @@ class Collectives(Workers):
         if not tensor.dtype.is_floating:
             with tf.device('/cpu:0'):
                 return tf.raw_ops.CollectiveGather(input=tensor, shape=whole, **self._collective(True))
-        return tf.custom_gradient(lambda local: (tf.raw_ops.CollectiveGather(input=local, shape=whole, **self._collective(False)),
-                                                 lambda upstream: upstream[mine]))(tensor)
+        gathered = tf.custom_gradient(lambda local: (tf.raw_ops.CollectiveGather(input=local, shape=whole, **self._collective(False)),
+                                                     lambda upstream: upstream[mine]))(tensor)
+        self._before = [gathered] if self._hint == 'nccl' else []
+        return gathered
 
     def all_reduce(self, tensors):
         buckets, sums = [[]], []
@@ -73,7 +79,10 @@ class Collectives(Workers):
             buckets[-1].append(tensor)
         for bucket in buckets:
             flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in bucket], 0)
-            total = tf.raw_ops.CollectiveReduce(input=flat, merge_op='Add', final_op='Id', subdiv_offsets=[0], **self._collective(False))
+            with tf.control_dependencies(self._before):
+                total = tf.raw_ops.CollectiveReduce(input=flat, merge_op='Add', final_op='Id', subdiv_offsets=[0],
+                                                    **self._collective(False))
+            self._before = [total] if self._hint == 'nccl' else []
             parts = tf.split(total, [tensor.shape.num_elements() for tensor in bucket])
             sums += [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, bucket)]
         return sums

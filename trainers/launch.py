@@ -1,22 +1,27 @@
 """python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this machine, for a trial.
 
-Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports and its share of the cores. Worker 0, the chief, prints here, the
-others into worker-<n>.log in --log_dir. When one fails the others are ended; the exit status is that of the first to fail.
+Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports, its share of the cores and, where there are enough, a GPU.
+Worker 0, the chief, prints here, the others into worker-<n>.log in --log_dir. When one fails the others are ended; the exit status is that
+of the first to fail. When the launcher or its terminal is gone, the workers end as at SIGTERM, with a checkpoint.
 """
 from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from trainers.options import ROOT
 
+_FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'  # set for a worker whose standard input is a pipe from the launcher
 _GRACE = 20  # seconds in which the others may end by themselves, the chief with a checkpoint perhaps
 
 
@@ -29,19 +34,42 @@ def free_addresses(count):
         return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
 
 
+def cards(count):
+    """A number or name of a GPU for each of `count` workers, for CUDA_VISIBLE_DEVICES; [] if there are not as many."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is None:
+        found = [str(number) for number in range(len(glob.glob('/dev/nvidia[0-9]*')))]
+    else:
+        names = [name.strip() for name in visible.split(',')]
+        found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))  # as CUDA reads it
+    return found[:count] if len(found) >= count else []
+
+
+def follow():
+    """In a worker: SIGTERM to itself when the launcher has ended, however that came: the system then closes its end of the pipe."""
+    def wait_for_the_end():
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.pop(_FOLLOWS, ''):
+        threading.Thread(target=wait_for_the_end, name='follower', daemon=True).start()
+
+
 def start(started, arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')):
     """Starts the workers and adds each to the list `started`, as (process, path of its log or None), in the order of rank."""
     addresses = free_addresses(workers)
     os.makedirs(log_dir, exist_ok=True)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+    cores, gpus = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [], cards(workers)
     for rank in range(workers):
         config = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': rank}}
+        environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
+        if gpus:  # each would take the first, and NCCL refuses two workers on one card
+            environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
         path = os.path.join(log_dir, 'worker-%d.log' % rank) if rank else None
         with open(path or os.devnull, 'wb') as log:
             # A session of its own: Ctrl-C reaches a worker once, from here, because a second signal would end it without a checkpoint.
-            process = subprocess.Popen([python] + list(program) + arguments, cwd=ROOT, env=dict(os.environ, TF_CONFIG=json.dumps(config)),
-                                       stdin=subprocess.DEVNULL, stdout=log if rank else None, stderr=log if rank else None,
-                                       start_new_session=True)
+            process = subprocess.Popen([python] + list(program) + arguments, cwd=ROOT, env=environment, stdin=subprocess.PIPE,
+                                       stdout=log if rank else None, stderr=log if rank else None, start_new_session=True)
         started.append((process, path))
         share = len(cores) // workers
         if cores and process.poll() is None:  # all shares of one size; the worker counts its cores much later
@@ -57,7 +85,8 @@ def wait(started, grace=_GRACE):
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
                 said = 'trainers.launch: worker %d ended with status %d%s' % (rank, status, ', see ' + path if path else '')
-                print(said, file=sys.stderr)
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    print(said, file=sys.stderr)
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)
@@ -69,6 +98,7 @@ def end(started):
         if process.poll() is None:
             process.kill()
         process.wait()
+        process.stdin.close()
 
 
 def main(arguments=None):
@@ -80,8 +110,14 @@ def main(arguments=None):
     options, started = parser.parse_args(arguments), []
     if options.workers < 1:
         parser.error('--workers: expected at least 1. Received: %d' % options.workers)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda signum, _: [process.send_signal(signum) for process, _ in started if process.poll() is None])
+
+    def hand_on(signum, _):
+        for process, _ in started:
+            if process.poll() is None:
+                process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signum, hand_on)
     try:
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from trainers import launch
 from trainers import options as options_module
 
 log = logging.getLogger('gitloss')
@@ -108,6 +109,7 @@ def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
         return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
+    launch.follow()
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log file
     log.setLevel(logging.INFO)
     log.propagate = False

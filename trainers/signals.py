@@ -28,7 +28,7 @@ class Signals:
             signal.signal(other, signal.SIG_DFL)
         try:
             log.warning('%s: saving after this step; once more ends the process at once', signal.Signals(signum).name)
-        except RuntimeError:  # it came in the middle of a write to the same stream
+        except (RuntimeError, OSError):  # it came in the middle of a write to the same stream; the terminal is gone
             pass
 
     def __enter__(self):
