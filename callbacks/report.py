@@ -68,8 +68,6 @@ def _result(results):
                     [''] + [_SETS[name] for name in sets])
     final.pop('seconds', None)  # those since the measurement before, and so is the throughput; here both are of the whole run
     final.pop('images_per_sec', None)
-    if final.get('inter_cls_dist') and final.get('intra_cls_dist'):
-        final['inter_over_intra'] = final['inter_cls_dist'] / final['intra_cls_dist']
     order = sorted(final, key=lambda name: list(_NAMES).index(name) if name in _NAMES else len(_NAMES))
     rest = ['<td>%s</td>%s' % (html.escape(_NAMES.get(name, name)), _cell(final[name])) for name in order]
     for name, group, entry in (('images/s, mean', 'throughput', 'images_per_sec'), ('seconds in all', 'seconds', 'total')):

@@ -41,7 +41,7 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
         evaluation.predictions = evaluation.all_predictions = labels
         centers.means = at * base
         logs = {'step': at, 'train_loss': 1.0 / at, 'valid_loss': 1.1 / at, 'valid_acc': 0.9,
-                'inter_cls_dist': 1.0 * at, 'intra_cls_dist': 0.1}
+                'inter_cls_dist': 1.0 * at, 'intra_cls_dist': 0.1, 'inter_over_intra': 10.0 * at}
         history.rows.append(logs)
         pictures.on_epoch_end(number, logs)
     return pictures, history, logs
