@@ -1,5 +1,7 @@
 """The graph of a run: model, objective, training step and evaluation, as named tensors and operations. No session, no loop.
 
+Name scopes are there for whoever looks at the graph in TensorBoard. None is open where variables are made: checkpoints know those by name.
+
 Order inside a step, written down because everything hangs on it: forward pass, losses and gradients read weights and centers as they
 were before the step; then, in the same `session.run`, the optimizer moves the weights and the center rule the centers. Under loss scaling
 an overflow leaves out both: an embedding that is infinite would make its center infinite for good.
@@ -72,8 +74,9 @@ class TrainingGraph:
 
     def _objective(self, logits, labels, all_embeddings, all_labels):
         """The parts of the objective and their total by name; of the softmax term only what this worker adds to it."""
-        logits = heads.training_logits(self._head, logits, labels)
-        softmax = self._share(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        with tf.name_scope('softmax_loss'):
+            logits = heads.training_logits(self._head, logits, labels)
+            softmax = self._share(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
         center, git = self.center_layer([all_embeddings, all_labels]), self._git_layer([all_embeddings, all_labels])
         return self._terms(softmax, center, git)
 
@@ -86,9 +89,10 @@ class TrainingGraph:
         """L = L_S + lambda_c L_C + lambda_g L_G and its parts, by name. A term that does not count is computed to be logged."""
         _, counts_center, counts_git = _OBJECTIVES[self._options.loss]
         total = softmax
-        for counts, weight, term in ((counts_center, self._options.lambda_c, center), (counts_git, self._options.lambda_g, git)):
-            if counts and weight:
-                total += weight * term
+        with tf.name_scope('loss'):
+            for counts, weight, term in ((counts_center, self._options.lambda_c, center), (counts_git, self._options.lambda_g, git)):
+                if counts and weight:
+                    total += weight * term
         return dict(zip(LOSSES, (total, softmax, center, git)))
 
     def _summed(self, terms, tensors):
@@ -109,18 +113,22 @@ class TrainingGraph:
         options = self._options
         stream = data.BatchStream(dataset.train, options.batch_size, options.seed, self._group.rank, self._group.size)
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
-        self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
-        images, labels = self.iterator.get_next()
+        with tf.name_scope('batches'):
+            self.iterator = tf.data.make_initializable_iterator(stream.dataset(self.first_step))
+            images, labels = self.iterator.get_next()
+            images = tf.cast(images, tf.float32)
         with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
-            embeddings, logits = self.model(tf.cast(images, tf.float32))
+            embeddings, logits = self.model(images)
         self.embeddings, all_labels = self._group.all_gather(embeddings), self._group.all_gather(labels)
         terms = self._objective(logits, labels, self.embeddings, all_labels)
-        accuracy = self._share(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+        with tf.name_scope('accuracy'):
+            accuracy = self._share(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
         self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.get_variable('learning_rate', [], initializer=tf.constant_initializer(options.learning_rate),
                                              trainable=False, use_resource=True)
-        self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps, options.warmup_steps,
-                                                                  options.decay_steps, options.decay_rate)
+        with tf.name_scope('schedule'):
+            self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps,
+                                                                      options.warmup_steps, options.decay_steps, options.decay_rate)
         plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
         optimizer = devices.loss_scaled(plain, options, self._device)
         self.loss_scaled = optimizer is not plain
@@ -128,25 +136,30 @@ class TrainingGraph:
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
         terms, sums = self._summed(terms, [accuracy] + [gradient for gradient, _ in gradients])
         accuracy, gradients = sums[0], list(zip(sums[1:], trainable))
-        before = tf.gather(self.center_layer.centers, all_labels)
+        with tf.name_scope('move_centers') as scope:
+            before = tf.gather(self.center_layer.centers, all_labels)
         reads = [before] + list(terms.values()) + [gradient for gradient, _ in gradients]
         if self.loss_scaled:
             update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
         else:
             update = optimizer.apply_gradients(gradients, self.global_step)
-            with tf.control_dependencies(reads):
+            with tf.name_scope(scope), tf.control_dependencies(reads):
                 move_centers = self.center_layer.update(self.embeddings, all_labels)
-        with tf.control_dependencies([move_centers]):
-            after = tf.gather(self.center_layer.centers, all_labels)
+        with tf.name_scope(scope):
+            with tf.control_dependencies([move_centers]):
+                after = tf.gather(self.center_layer.centers, all_labels)
+            drift = losses.mean_drift(before, after, all_labels)
         self.train_op = tf.group(update, move_centers)
         with tf.control_dependencies([self.train_op]):
             self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
         self.load_loop = None
         if options.iterations_per_loop > 1:
             self.train_op, self.load_loop = npu.sunk(self.train_op, options.iterations_per_loop)
-        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=losses.mean_drift(before, after, all_labels),
-                                 git_floor=losses.git_floor(all_labels, options.git_loss_form))
-        self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
+        with tf.name_scope('git_floor'):
+            floor = losses.git_floor(all_labels, options.git_loss_form)
+        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift, git_floor=floor)
+        with tf.name_scope('weights_are_finite'):
+            self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
         self.new_learning_rate = tf.placeholder(tf.float32, [], name='new_learning_rate')
         self.set_learning_rate = tf.assign(self.learning_rate, self.new_learning_rate)
 
