@@ -1,6 +1,7 @@
 """The progress bar, and the lines a person reads."""
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,8 +15,9 @@ class ConsoleHandler(logging.Handler):
     """Prints log lines to stderr without tearing a progress bar."""
 
     def emit(self, record):
-        tqdm.write(self.format(record), file=sys.stderr)
-        sys.stderr.flush()  # before Python 3.9 lines to a file or a pipe would wait for 8 KiB of them
+        with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: no line is worth the run
+            tqdm.write(self.format(record), file=sys.stderr)
+            sys.stderr.flush()  # before Python 3.9 lines to a file or a pipe would wait for 8 KiB of them
 
 
 class Progress(Callback):

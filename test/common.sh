@@ -202,23 +202,35 @@ pytest_with() { # PYTHON [ARGUMENT...]
   (cd "$ROOT" && "$1" -m pytest "${@:2}")
 }
 
-run_tests() { # [ARGUMENT...]: on the main interpreter, then on Python 3.7; the second also when the first fails
+pytest_with_both() ( # PYTHON, PYTHON37 of an environment, [ARGUMENT...]: at once, as a test waits or has work for one core half of the time
+  status=0
+  said=${2%/bin/python}/tests.log
+  # The peer: the tests of what passes between the two TensorFlows need both interpreters.
+  GITLOSS_PEER_PYTHON=$1 pytest_with "$2" "${@:3}" >"$said" 2>&1 &
+  other=$!
+  trap 'kill "$other" 2>/dev/null || true' EXIT # the shell starts what goes on beside it deaf to Ctrl-C
+  pytest_with "$1" "${@:3}" || status=$?
+  wait "$other" || status=$?
+  cat "$said" >&2
+  exit "$status"
+)
+
+run_tests() { # [ARGUMENT...]: on the main interpreter and on Python 3.7
   local python python37 status=0
   python=$(tool_python) || exit
+  python37=$(find_python37)
+  if [[ $(python_version "$python") != 3.7 && -n $python37 ]]; then
+    ensure_environment "${VENVS:-$ROOT}/.venv37" "$python37" || exit
+    pytest_with_both "$python" "${VENVS:-$ROOT}/.venv37/bin/python" "$@"
+    return
+  fi
   pytest_with "$python" "$@" || status=$?
   if [[ $(python_version "$python") == 3.7 ]]; then
     left_out 'THE TESTS DID NOT RUN ON TENSORFLOW 2.21.' 'The only Python found is 3.7. Install Python 3.11 to run them there too.'
-    return "$status"
-  fi
-  python37=$(find_python37)
-  if [[ -z $python37 ]]; then
+  else
     left_out 'THE TESTS DID NOT RUN ON PYTHON 3.7 WITH TENSORFLOW 1.15.' 'No python3.7 works here, neither on PATH nor under pyenv.' \
       'A change that breaks the Ascend hosts would not be seen.'
-    return "$status"
   fi
-  ensure_environment "${VENVS:-$ROOT}/.venv37" "$python37" || exit
-  # The peer: the tests of what passes between the two TensorFlows need both interpreters.
-  GITLOSS_PEER_PYTHON=$python pytest_with "${VENVS:-$ROOT}/.venv37/bin/python" "$@" || status=$?
   return "$status"
 }
 

@@ -17,10 +17,14 @@ def _seeded():
     np.random.seed(0)
 
 
+_LOG = logging.getLogger('gitloss')
+_LOGGING = _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions
+
+
 @pytest.fixture(autouse=True)
 def _logging_restored():
-    """trainers.run.main sets up the project's log for a process of its own; a test that calls it must not mute the tests after it."""
-    log = logging.getLogger('gitloss')
-    before = log.handlers, log.level, log.propagate, logging.raiseExceptions
+    """trainers.run.main sets up the project's log for a process of its own; a test, or the fixture of a module, that calls it must not mute
+    the tests after it."""
+    _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING
     yield
-    log.handlers, log.level, log.propagate, logging.raiseExceptions = before
+    _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING

@@ -319,7 +319,8 @@ def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
             time.sleep(0.02)
         assert noted() == expected
     process = subprocess.Popen([sys.executable, '-c', LAUNCHER, FOLLOWER, '--log_dir=%s' % tmp_path, '--', '--exp_save_dir=%s' % tmp_path],
-                               cwd=launch.ROOT, stdin=subprocess.DEVNULL)
+                               cwd=launch.ROOT, stdin=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # under nohup it would be ignored
     try:
         until(['0', '0'])
         process.send_signal(signum)
