@@ -86,7 +86,7 @@ def wait(started, grace=_GRACE):
                 status, limit = process.returncode, time.monotonic() + grace
                 said = 'trainers.launch: worker %d ended with status %d%s' % (rank, status, ', see ' + path if path else '')
                 with contextlib.suppress(OSError):  # the terminal is gone
-                    print(said, file=sys.stderr)
+                    sys.stderr.write(said + '\n')  # at once: worker 0 writes there too
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)

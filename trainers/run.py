@@ -105,7 +105,7 @@ def main(arguments=None, command='trainers.run', intro=_INTRO, work=train):
         print(text)
         return 0
     except ValueError as error:
-        print('%s: %s' % (command, error), file=sys.stderr)
+        sys.stderr.write('%s: %s\n' % (command, error))  # print() writes the newline apart, after another worker's line
         return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
