@@ -172,6 +172,7 @@ def _print(result):
 
 def compare(arguments, rest):
     found = {name: {'wall': [], 'processors': []} for name in ('with', 'without')}
+    shares = []
     for number in range(arguments.rounds):
         for name in sorted(found, reverse=number % 2):  # who comes first is taken in turns, too
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -179,7 +180,10 @@ def compare(arguments, rest):
                                    '--without=' + (arguments.compare if name == 'without' else '')] + rest,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            found[name]['wall'].append(json.loads(done.stdout.decode().splitlines()[-1])['total'])
+            result = json.loads(done.stdout.decode().splitlines()[-1])
+            found[name]['wall'].append(result['total'])
+            if name == 'with':
+                shares.append(sum(result['seconds'].get(part, 0) for part in arguments.compare.split(',')) / result['total'])
             found[name]['processors'].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
             print('%-8s %s' % (name, ', '.join('%s %.1f s' % (kind, values[-1]) for kind, values in found[name].items())),
                   file=sys.stderr, flush=True)
@@ -187,6 +191,7 @@ def compare(arguments, rest):
         everything, less = (statistics.median(found[name][kind]) for name in ('with', 'without'))
         print('%s: %.1f s with %s, %.1f s without: they cost %.2f %%'
               % (kind, everything, arguments.compare, less, 100 * (everything / less - 1)))
+    print('by the clock around their hooks: %.2f %%' % (100 * statistics.median(shares)))
     return found
 
 
