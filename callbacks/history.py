@@ -64,5 +64,6 @@ class History(Callback):
         return {'rows': list(self.rows), 'seconds': self._seconds()}
 
     def load_state(self, state):
-        self.rows, self._before = [dict(row) for row in state['rows']], float(state['seconds'])
+        self.rows = [dict(row) for row in state['rows']]
+        self._before = max(float(state['seconds']), self._seconds())  # a rollback gives back steps, not the time they took
         self._started = time.monotonic()

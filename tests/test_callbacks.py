@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -311,3 +312,11 @@ def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
     done = subprocess.run([sys.executable, '-c', code], env=dict(environment, PYTHONPATH=ROOT), stderr=subprocess.PIPE, timeout=120)
     assert done.stderr.decode().splitlines() == ['step 1']
+
+
+@pytest.mark.parametrize('running, expected', [(1, 40), (100, 100)])
+def test_the_time_of_a_run_goes_on_at_a_resume_and_never_back(running, expected):
+    """A checkpoint of second 40: the process that continues it has just begun; one that goes back to it has run 100 s."""
+    history = History(started=time.monotonic() - running)
+    history.load_state({'rows': [], 'seconds': 40.0})
+    assert expected <= history.state()['seconds'] < expected + 20
