@@ -297,7 +297,7 @@ def test_the_performance_run_has_numbers_and_no_pictures(tmp_path):
 
 def test_what_fails_warns_once_and_the_rest_is_written(tmp_path, caplog, monkeypatch):
     def broken(*args):
-        raise MemoryError('no memory for a picture')
+        raise RuntimeError('no memory for a picture')
     monkeypatch.setattr(plots, 'scatter', broken)
     callback, _ = begun(tmp_path)
     callback.on_train_end(train(callback, 1, 8))
