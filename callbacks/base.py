@@ -199,7 +199,7 @@ class CallbackList:
         wanted = dict(own)
         for callback in self.callbacks:
             extra = _call(callback, 'fetches', step)
-            twice = sorted(set(extra) & (set(wanted) | {'images_per_sec'}))
+            twice = sorted(name for name in extra if name in wanted or name == 'images_per_sec')
             if twice:
                 raise ValueError('fetches: expected names that no other callback and no log of a step uses. Received: %s from %s'
                                  % (', '.join(twice), kind(callback)))

@@ -1,11 +1,14 @@
 """Set-up shared by all tests: one hypothesis profile, seeds."""
 import logging
+import os
 import random
 
 import hypothesis
 import numpy as np
 import pytest
 
+FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'fakes')
+CARD_VARIABLES = ('ASCEND_DEVICE_ID', 'DEVICE_ID', 'RANK_ID', 'RANK_SIZE', 'RANK_TABLE_FILE', 'JOB_ID', 'SOC_VERSION')
 hypothesis.settings.register_profile('gitloss', deadline=None, derandomize=True, database=None, max_examples=40)
 hypothesis.settings.load_profile('gitloss')
 
@@ -15,6 +18,13 @@ def _seeded():
     """Global generators start alike in every test, whatever ran before it; TensorFlow's are seeded graph by graph."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch):
+    """Whatever card the machine has: a test that is about one says so itself."""
+    for name in CARD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
 
 
 _LOG = logging.getLogger('gitloss')

@@ -1,8 +1,9 @@
-"""What several tests need: running graph code, and measuring how far off a float32 result is."""
+"""What several tests need: running graph code, noting losses, and measuring how far off a float32 result is."""
 import contextlib
 
 import numpy as np
 
+from callbacks.base import Callback
 from gitloss.backend import tf
 
 
@@ -14,6 +15,16 @@ def graph_session(seed=0):
         tf.set_random_seed(seed)
         with tf.Session(graph=graph, config=config) as session:
             yield session
+
+
+class Losses(Callback):
+    """`seen`: the loss of every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(logs['loss'])
 
 
 def run_graph(build, *arrays):

@@ -701,7 +701,7 @@ def resume_cases():
             rewrite(store.paths()[-1], change)
             with logging_to(io.StringIO()) as lines, trainer._graph.as_default():
                 try:
-                    found = rundir.checkpoint_to_continue('auto', store, settings.as_dict(), trainer._dataset_facts())
+                    found = rundir.checkpoint_to_continue('auto', store, settings.as_dict(), trainer._dataset.facts)
                     if found is None:
                         return 'none left'
                     trainer._restore(found)

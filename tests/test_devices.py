@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
+from helpers import Losses
 from trainers import devices
 from trainers.options import ROOT, Options
 from trainers.trainer import Trainer
@@ -24,14 +24,6 @@ def _has_avx512():
             return 'avx512f' in file.read()
     except OSError:
         return False
-
-
-class Losses(Callback):
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(logs['loss'])
 
 
 @NEWER

@@ -12,22 +12,14 @@ import sys
 import numpy as np
 import pytest
 
-from callbacks.base import Callback
 from gitloss import convolution, data
 from gitloss.backend import tf
+from helpers import Losses
 from trainers import devices
 from trainers.options import ROOT, Options
 from trainers.trainer import Trainer
 
 STEPS, BATCH, RATES = 100, 16, {'adam': 1e-3, 'momentum': 0.01}
-
-
-class Losses(Callback):
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(logs['loss'])
 
 
 @functools.lru_cache(None)

@@ -32,7 +32,9 @@ def _wanted(options):
         return 'gpu', 'TensorFlow sees %d GPU' % len(found) + no_npu
     if options.device == 'gpu':
         raise ValueError('--device: expected a GPU that TensorFlow can use. Received: none is visible')
-    return 'cpu', '--device=cpu' if options.device == 'cpu' else 'no GPU found' + no_npu if no_npu else 'no NPU and no GPU found'
+    if options.device == 'cpu':
+        return 'cpu', '--device=cpu'
+    return 'cpu', 'no GPU found' + no_npu if no_npu else 'no NPU and no GPU found'
 
 
 def _check_mixed(name, config, kind):

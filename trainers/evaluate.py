@@ -21,8 +21,8 @@ def evaluate(options):
     here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
     settings = Options.restored(checkpoint.manifest['options'], **{name: getattr(options, name) for name in here})
     dataset = data.load(settings.dataset, settings.data_folder)
-    found = {'num_classes': dataset.num_classes, 'image_shape': list(dataset.train.images.shape[1:])}
-    wanted = {name: checkpoint.manifest['dataset'][name] for name in found}
+    found, wanted = ({name: facts[name] for name in ('num_classes', 'image_shape')}
+                     for facts in (dataset.facts, checkpoint.manifest['dataset']))
     if found != wanted:
         raise ValueError('--data_path: expected the kind of data the checkpoint was trained on, %s. Received: %s' % (wanted, found))
     evaluator = Evaluator(settings, dataset, devices.choose(settings))

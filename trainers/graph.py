@@ -123,33 +123,11 @@ class TrainingGraph:
         terms = self._objective(logits, labels, self.embeddings, all_labels)
         with tf.name_scope('accuracy'):
             accuracy = self._share(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
-        self.global_step = tf.train.get_or_create_global_step()
-        self.learning_rate = tf.get_variable('learning_rate', [], initializer=tf.constant_initializer(options.learning_rate),
-                                             trainable=False, use_resource=True)
-        with tf.name_scope('schedule'):
-            self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps,
-                                                                      options.warmup_steps, options.decay_steps, options.decay_rate)
-        plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
-        optimizer = devices.loss_scaled(plain, options, self._device)
-        self.loss_scaled = optimizer is not plain
-        trainable = self._trainable()
+        optimizer, trainable = self._optimizer(), self._trainable()
         gradients = optimizer.compute_gradients(terms['loss'], trainable)
         terms, sums = self._summed(terms, [accuracy] + [gradient for gradient, _ in gradients])
         accuracy, gradients = sums[0], list(zip(sums[1:], trainable))
-        with tf.name_scope('move_centers') as scope:
-            before = tf.gather(self.center_layer.centers, all_labels)
-        reads = [before] + list(terms.values()) + [gradient for gradient, _ in gradients]
-        if self.loss_scaled:
-            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
-        else:
-            update = optimizer.apply_gradients(gradients, self.global_step)
-            with tf.name_scope(scope), tf.control_dependencies(reads):
-                move_centers = self.center_layer.update(self.embeddings, all_labels)
-        with tf.name_scope(scope):
-            with tf.control_dependencies([move_centers]):
-                after = tf.gather(self.center_layer.centers, all_labels)
-            drift = losses.mean_drift(before, after, all_labels)
-        self.train_op = tf.group(update, move_centers)
+        self.train_op, drift = self._updates(optimizer, gradients, all_labels, list(terms.values()))
         with tf.control_dependencies([self.train_op]):
             self.steps_done = self.global_step.read_value()  # an overflow skips a step, a sunk loop makes several
         self.load_loop = None
@@ -160,8 +138,38 @@ class TrainingGraph:
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift, git_floor=floor)
         with tf.name_scope('weights_are_finite'):
             self.weights_are_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in trainable])
+
+    def _optimizer(self):
+        options = self._options
+        self.global_step = tf.train.get_or_create_global_step()
+        self.learning_rate = tf.get_variable('learning_rate', [], initializer=tf.constant_initializer(options.learning_rate),
+                                             trainable=False, use_resource=True)
         self.new_learning_rate = tf.placeholder(tf.float32, [], name='new_learning_rate')
         self.set_learning_rate = tf.assign(self.learning_rate, self.new_learning_rate)
+        with tf.name_scope('schedule'):
+            self.rate_of_step = self.learning_rate * schedules.factor(self.global_step, options.schedule, options.steps,
+                                                                      options.warmup_steps, options.decay_steps, options.decay_rate)
+        plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        optimizer = devices.loss_scaled(plain, options, self._device)
+        self.loss_scaled = optimizer is not plain
+        return optimizer
+
+    def _updates(self, optimizer, gradients, all_labels, terms):
+        """(the op that moves weights and centers, how far it moves the centers of the batch)."""
+        with tf.name_scope('move_centers') as scope:
+            before = tf.gather(self.center_layer.centers, all_labels)
+        reads = [before] + terms + [gradient for gradient, _ in gradients]
+        if self.loss_scaled:
+            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
+        else:
+            update = optimizer.apply_gradients(gradients, self.global_step)
+            with tf.name_scope(scope), tf.control_dependencies(reads):
+                move_centers = self.center_layer.update(self.embeddings, all_labels)
+        with tf.name_scope(scope):
+            with tf.control_dependencies([move_centers]):
+                after = tf.gather(self.center_layer.centers, all_labels)
+            drift = losses.mean_drift(before, after, all_labels)
+        return tf.group(update, move_centers), drift
 
     def _guarded_updates(self, optimizer, gradients, all_labels, reads):
         """(weights' update, centers' update): both or, after an overflow, none. Whichever optimizer scales the loss, that it has left out

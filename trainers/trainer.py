@@ -107,7 +107,7 @@ class Trainer(Evaluator):
 
     def _claim(self):
         """The chief claims the folder and decides; the others see that they train the same, and take its checkpoint's manifest."""
-        facts = [self.options, self._dataset_facts()]
+        facts = [self.options, self._dataset.facts]
         *chiefs, found = self._group.decide(self._session, lambda: facts + [self._dir.begin(self._options.resume, self._store, *facts)])
         if not self.is_chief:
             os.makedirs(self.run_dir, exist_ok=True)
@@ -253,10 +253,6 @@ class Trainer(Evaluator):
             self._saved_at = time.monotonic()  # --save_every in seconds tries again after as many, not after each step
             log.warning('no checkpoint at step %d: %s; the ones before stay', self._step, error)
 
-    def _dataset_facts(self):
-        return {'name': self._dataset.name, 'num_classes': self.num_classes, 'image_shape': list(self._dataset.train.images.shape[1:]),
-                'fingerprint': self._dataset.fingerprint}
-
     # --- what callbacks may ask ---------------------------------------------------------------------------------------------
 
     @property
@@ -286,7 +282,7 @@ class Trainer(Evaluator):
         """What a manifest says of the run."""
         if not self._session.run(self._net.weights_are_finite):
             raise Diverged('step %d: expected finite weights to save. Received: NaN or infinity' % self._step)
-        return dict(options=self.options, versions=self._versions, dataset=self._dataset_facts(), metrics=metrics, **state)
+        return dict(options=self.options, versions=self._versions, dataset=self._dataset.facts, metrics=metrics, **state)
 
     def _write_checkpoint(self, metrics, state):
         self._tried_step = self._step

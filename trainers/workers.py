@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -78,7 +79,8 @@ class Workers(OneWorker):
 
     Args:
       rank, size: which one of how many.
-      timeout: seconds without an answer after which the process ends, because a collective cannot be cancelled on all TensorFlows.
+      timeout: seconds without an answer after which the process ends, because a collective cannot be cancelled on all TensorFlows;
+        infinite where the engine has a time-out of its own.
       addresses: "host:port" of each worker, to see which one is gone.
     """
 
@@ -86,7 +88,8 @@ class Workers(OneWorker):
         self.rank, self.size, self.is_chief = rank, size, rank == 0
         self._addresses, self._timeout, self._limit = addresses, timeout, timeout * _START_FACTOR
         self._started, self._what = None, 'start'
-        threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
+        if math.isfinite(timeout):
+            threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
 
     def broadcast(self, variables):
         """An op that gives `variables` the chief's values on every worker."""

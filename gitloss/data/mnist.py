@@ -17,9 +17,19 @@ import numpy as np
 Split = collections.namedtuple('Split', 'images labels')
 Split.__doc__ = 'images: uint8 [n, height, width, channels]; labels: int32 [n].'
 
-Dataset = collections.namedtuple('Dataset', 'name train valid test num_classes mean_image fingerprint')
-Dataset.__doc__ = ('Three Splits, the number of classes, the mean of the training images, float32 [height, width, channels], in units of '
-                   'pixels / 255, and a SHA-256 over the training images and labels.')
+
+class Dataset(collections.namedtuple('Dataset', 'name train valid test num_classes mean_image fingerprint')):
+    """Three Splits, the number of classes, the mean of the training images, float32 [height, width, channels], in units of pixels / 255,
+    and a SHA-256 over the training images and labels."""
+
+    __slots__ = ()
+
+    @property
+    def facts(self):
+        """What a checkpoint remembers of the data it was trained on: plain JSON values."""
+        return {'name': self.name, 'num_classes': self.num_classes, 'image_shape': list(self.train.images.shape[1:]),
+                'fingerprint': self.fingerprint}
+
 
 VALIDATION_SIZE = 5000
 _PARTS = {'train': 'train', 'test': 't10k'}
