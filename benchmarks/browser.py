@@ -17,7 +17,8 @@ import tempfile
 import time
 import urllib.parse
 
-from chromium import Browser, fetch, free_port, server, wait_for
+from chromium import Browser, fetch, free_port, read, server, wait_for
+from PIL import Image
 from tensorboard import version
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -28,7 +29,14 @@ return seen.filter(n => n.tagName == 'VZ-LINE-CHART2').map(n => {
   return [box.left, box.top, box.width, box.height];
 });
 """
-_IMAGE_SIZES = "return seen.filter(n => n.tagName == 'IMG' && n.naturalWidth).map(n => n.naturalWidth + 'x' + n.naturalHeight);"
+_IMAGES = "return seen.filter(n => n.tagName == 'IMG' && n.naturalWidth).map(n => [n.naturalWidth + 'x' + n.naturalHeight, n.src]);"
+# What the Projector holds: the labels and predictions of its points, and the size of its sprite.
+_POINTS = """
+const set = (nodes.find(n => n.tagName == 'VZ-PROJECTOR') || {}).dataSet;
+if (!set || !set.spriteAndMetadataInfo || !set.spriteAndMetadataInfo.spriteImage) return null;
+const sprite = set.spriteAndMetadataInfo.spriteImage;
+return [set.points.map(p => [String(p.metadata.label), String(p.metadata.predicted)]), [sprite.naturalWidth, sprite.naturalHeight]];
+"""
 # For the picture: two dimensions, if there are no more, seen from above; points coloured by class.
 _FROM_ABOVE = """
 const z = nodes.find(n => n.id == 'z-checkbox'), panel = nodes.find(n => n.tagName == 'VZ-PROJECTOR-DATA-PANEL');
@@ -89,21 +97,32 @@ def check_scalars(browser, url, run):
 
 
 def check_images(browser, url, run):
-    """The newest scatter and confusion matrix are drawn, in their own size, under the run's last step."""
+    """The newest scatter and confusion matrix are drawn, under the run's last step, and are those of the event file to the last byte."""
     browser.go(url + '/?darkMode=false#images')
     browser.shows('embeddings/scatter', 'predictions/confusion', run.name)
-    wait_for('pictures of the right sizes', lambda: {'720x640', '640x600'} <= set(browser.run(_IMAGE_SIZES)))
+    wait_for('pictures of the right sizes', lambda: {'720x640', '640x600'} <= {size for size, _ in browser.run(_IMAGES)})
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # it imports TensorFlow
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    shown = {read(address) for _, address in browser.run(_IMAGES) if address.startswith(url)}
+    written = EventAccumulator(run.folder).Reload()
+    for tag in ('embeddings/scatter', 'predictions/confusion'):
+        newest = written.Images(tag)[-1]
+        assert newest.step == run.last['step'] and newest.encoded_image_string in shown, (tag, newest.step, len(shown))
     browser.shows('{:,}'.format(run.last['step']))
     browser.click('Show actual image size')
     time.sleep(2)
 
 
 def check_projector(browser, url, run):
-    """The last measurement's embeddings are loaded, all points, with their labels, and drawn."""
-    with open(os.path.join(run.folder, 'projector', 'embeddings.tsv')) as file:
-        points = sum(1 for _ in file)
+    """The last measurement's embeddings are loaded, all points, with their labels, predictions and thumbnails, and drawn."""
+    folder = os.path.join(run.folder, 'projector')
+    with open(os.path.join(folder, 'metadata.tsv')) as file:
+        labels = [line.split('\t')[:2] for line in file][1:]
     browser.go(url + '/?darkMode=false#projector')
-    browser.shows('embeddings at step %d' % run.last['step'], 'Label by\nlabel', 'Points:\n%d' % points, seconds=90)
+    browser.shows('embeddings at step %d' % run.last['step'], 'Label by\nlabel', 'Points:\n%d' % len(labels), seconds=90)
+    points, size = wait_for('the points with a sprite', lambda: browser.run(_POINTS), 90)
+    assert points == labels, ('expected the labels and predictions of metadata.tsv. Received: others', points[:3], labels[:3])
+    assert tuple(size) == Image.open(os.path.join(folder, 'sprite.png')).size, size
     assert browser.run(_FROM_ABOVE, run.results['options']['embedding_dim'] < 3), 'expected a canvas to draw on. Received: none'
     time.sleep(6)  # the page comes to rest
 

@@ -50,6 +50,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def read(url):
+    """The bytes at a loopback address."""
+    return _DIRECT.open(url, timeout=60).read()
+
+
 def fetch(url, data=None, method=None, timeout=60):
     """The JSON at a loopback address."""
     request = urllib.request.Request(url, data, {'Content-Type': 'application/json'}, method=method)
