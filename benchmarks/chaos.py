@@ -1,13 +1,18 @@
-"""Kills runs with SIGKILL at random instants, starts them again, and compares each with a run that nobody touched, bit by bit.
+"""Kills runs with SIGKILL at random instants, starts them again, and compares each with a run that
+nobody touched, bit by bit.
 
-    python benchmarks/chaos.py [--kills=50] [--seed=1] [--python=INTERPRETER ...] [--steps=96] [--images=200] [--keep=FOLDER]
+    python benchmarks/chaos.py [--kills=50] [--seed=1] [--python=INTERPRETER ...] [--steps=96]
+    [--images=200] [--keep=FOLDER]
 
-A run trains on the first images of the embedded MNIST. It is killed up to five times, each time while it does what the seed chose:
-anything at all (any instant of a run's usual length), starting up, a step, a measurement, writing a checkpoint. Where a kill fell
-is what the run itself had noted last. Then it runs to its end and is compared with its twin of the same interpreter: all tensors of
-the last checkpoint, manifest, history.jsonl, results.json, the scalars of all event files, the list of files. With several --python
-the runs take turns. Every wait has a limit. The exit status is 1 if anything differs, hangs or fails. No network.
+A run trains on the first images of the embedded MNIST. It is killed up to five times, each time
+while it does what the seed chose: anything at all (any instant of a run's usual length), starting
+up, a step, a measurement, writing a checkpoint. Where a kill fell is what the run itself had noted
+last. Then it runs to its end and is compared with its twin of the same interpreter: all tensors of
+the last checkpoint, manifest, history.jsonl, results.json, the scalars of all event files, the list
+of files. With several --python the runs take turns. Every wait has a limit. The exit status is 1 if
+anything differs, hangs or fails. No network.
 """
+
 import argparse
 import collections
 import gzip
@@ -35,7 +40,7 @@ def write_subset(folder, images):
     for part, share in PARTS:
         count = images * share // 4
         for kind, size, header in (('images-idx3', 28 * 28, 16), ('labels-idx1', 1, 8)):
-            name = '%s-%s-ubyte' % (part, kind)
+            name = f'{part}-{kind}-ubyte'
             with gzip.open(os.path.join(ROOT, 'data', 'mnist', name + '.gz'), 'rb') as file:
                 content = file.read(header + count * size)
             with open(os.path.join(folder, name), 'wb') as file:
@@ -43,9 +48,16 @@ def write_subset(folder, images):
 
 
 def flags(settings, folder, name):
-    return ['--data_path=' + os.path.join(folder, 'data'), '--exp_save_dir=' + os.path.join(folder, name), '--device=cpu',
-            '--steps=%d' % settings.steps, '--update_centers=%d' % (settings.steps // 4),
-            '--save_every=%d' % (settings.steps // 16 + 1), '--batch_size=8', '--log_every=%d' % (settings.steps // 8)]
+    return [
+        '--data_path=' + os.path.join(folder, 'data'),
+        '--exp_save_dir=' + os.path.join(folder, name),
+        '--device=cpu',
+        '--steps=%d' % settings.steps,
+        '--update_centers=%d' % (settings.steps // 4),
+        '--save_every=%d' % (settings.steps // 16 + 1),
+        '--batch_size=8',
+        '--log_every=%d' % (settings.steps // 8),
+    ]
 
 
 class Twin:
@@ -60,7 +72,10 @@ class Twin:
         status = run.wait()
         self.seconds = time.monotonic() - begin
         if status:
-            raise SystemExit('the undisturbed run of %s ended with status %d:\n%s' % (python, status, run.printed()))
+            raise SystemExit(
+                'the undisturbed run of %s ended with status %d:\n%s'
+                % (python, status, run.printed())
+            )
 
 
 def instant(chance, twin, steps):
@@ -72,14 +87,20 @@ def instant(chance, twin, steps):
         return 'start-up', 0, chance.uniform(0, twin.start_up)
     if choice == 'step':
         return 'step', chance.randrange(1, steps // 4), chance.uniform(0, 0.02)
-    return choice, chance.randrange(1, 3), chance.uniform(0, 0.8 if choice == 'measurement' else 0.03)
+    return (
+        choice,
+        chance.randrange(1, 3),
+        chance.uniform(0, 0.8 if choice == 'measurement' else 0.03),
+    )
 
 
 def one_run(settings, folder, name, twin, chance, kills):
     """Kills a run up to `kills` times, lets it end. Returns (moments of the kills, differences)."""
     moments = []
     for _ in range(kills):
-        moment = survival.Run(flags(settings, folder, name), folder, {}, twin.python).kill(*instant(chance, twin, settings.steps))
+        moment = survival.Run(flags(settings, folder, name), folder, {}, twin.python).kill(
+            *instant(chance, twin, settings.steps)
+        )
         if moment is None:  # it was over before
             break
         moments.append(moment)
@@ -92,21 +113,38 @@ def one_run(settings, folder, name, twin, chance, kills):
 
 def version(python):
     code = 'import platform; from gitloss.backend import tf; print(platform.python_version(), tf.__version__)'
-    found = subprocess.run([python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=survival.WAIT, check=True).stdout
-    return 'Python %s, TensorFlow %s' % tuple(found.decode().split()[-2:])
+    found = subprocess.run(
+        [python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=survival.WAIT, check=True
+    ).stdout
+    return 'Python {}, TensorFlow {}'.format(*tuple(found.decode().split()[-2:]))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--python', action='append', help='an interpreter with TensorFlow; may be given again. Default: this one')
+    parser.add_argument(
+        '--python',
+        action='append',
+        help='an interpreter with TensorFlow; may be given again. Default: this one',
+    )
     parser.add_argument('--steps', type=int, default=96)
-    parser.add_argument('--images', type=int, default=200, help='of the training set; a fourth as many for the test')
+    parser.add_argument(
+        '--images', type=int, default=200, help='of the training set; a fourth as many for the test'
+    )
     parser.add_argument('--keep', help='work in this new folder and leave it')
     settings = parser.parse_args()
-    if settings.steps < 64 or settings.steps % 16 or not 100 <= settings.images <= 10000 or settings.kills < 1:
-        parser.error('expected --steps a multiple of 16 from 64 on, --images from 100 to 10000, --kills from 1 on')
+    if (
+        settings.steps < 64
+        or settings.steps % 16
+        or not 100 <= settings.images <= 10000
+        or settings.kills < 1
+    ):
+        parser.error(
+            'expected --steps a multiple of 16 from 64 on, --images from 100 to 10000, --kills from 1 on'
+        )
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.abspath(settings.keep or os.path.join(temporary, 'chaos'))
         write_subset(os.path.join(folder, 'data'), settings.images)
@@ -115,36 +153,59 @@ def main():
 
 def chaos(settings, folder):
     begin = time.monotonic()
-    names = collections.OrderedDict((python, version(python)) for python in settings.python or [sys.executable])
-    twins = [Twin(settings, folder, 'twin-%d' % number, python) for number, python in enumerate(names)]
+    names = collections.OrderedDict(
+        (python, version(python)) for python in settings.python or [sys.executable]
+    )
+    twins = [
+        Twin(settings, folder, 'twin-%d' % number, python) for number, python in enumerate(names)
+    ]
     for twin in twins:
-        print('%s: an undisturbed run takes %.1f s, %.1f of them to start' % (names[twin.python], twin.seconds, twin.start_up),
-              flush=True)
+        print(
+            f'{names[twin.python]}: an undisturbed run takes {twin.seconds:.1f} s, {twin.start_up:.1f} of them to start',
+            flush=True,
+        )
     chance = random.Random(settings.seed)
     fallen = {twin.python: collections.Counter() for twin in twins}
     runs, wrong, number, killed = collections.Counter(), [], 0, 0
     while killed < settings.kills:
         twin = twins[number % len(twins)]
         try:
-            moments, differences = one_run(settings, folder, 'run-%d' % number, twin, chance,
-                                           min(KILLS_A_RUN, settings.kills - killed))
+            moments, differences = one_run(
+                settings,
+                folder,
+                'run-%d' % number,
+                twin,
+                chance,
+                min(KILLS_A_RUN, settings.kills - killed),
+            )
         except AssertionError as error:  # it hung
             moments, differences = [], [str(error)]
         fallen[twin.python].update(moments)
         killed += len(moments)
         runs[twin.python] += 1
         wrong += ['run %d, %s: %s' % (number, names[twin.python], line) for line in differences]
-        print('run %d: killed in %s; %s' % (number, ', '.join(moments) or 'nothing', '; '.join(differences) or 'equal'), flush=True)
+        print(
+            'run %d: killed in %s; %s'
+            % (number, ', '.join(moments) or 'nothing', '; '.join(differences) or 'equal'),
+            flush=True,
+        )
         number += 1
         if number > 4 * settings.kills:
             wrong.append('the runs end before they can be killed')
             break
-    print('\n| kills while | %s |\n|---|%s' % (' | '.join(names.values()), '---|' * len(names)))
+    print('\n| kills while | {} |\n|---|{}'.format(' | '.join(names.values()), '---|' * len(names)))
     for moment in survival.MOMENTS:
-        print('| %s | %s |' % (moment, ' | '.join(str(fallen[python][moment]) for python in names)))
-    print('| all | %s |' % ' | '.join(str(sum(fallen[python].values())) for python in names))
-    print('| runs | %s |' % ' | '.join(str(runs[python]) for python in names))
-    print('\n%d kills, %d runs, %d differences, %.0f s' % (killed, number, len(wrong), time.monotonic() - begin))
+        print(
+            '| {} | {} |'.format(
+                moment, ' | '.join(str(fallen[python][moment]) for python in names)
+            )
+        )
+    print('| all | {} |'.format(' | '.join(str(sum(fallen[python].values())) for python in names)))
+    print('| runs | {} |'.format(' | '.join(str(runs[python]) for python in names)))
+    print(
+        '\n%d kills, %d runs, %d differences, %.0f s'
+        % (killed, number, len(wrong), time.monotonic() - begin)
+    )
     print('\n'.join(wrong))
     return 1 if wrong else 0
 

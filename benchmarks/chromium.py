@@ -1,4 +1,7 @@
-"""A headless Chromium that reads what a page shows, driven over the WebDriver protocol: no packages needed but Pillow for screenshots."""
+"""A headless Chromium that reads what a page shows, driven over the WebDriver protocol: no packages
+needed but Pillow for screenshots.
+"""
+
 import base64
 import contextlib
 import io
@@ -11,12 +14,27 @@ import time
 import urllib.error
 import urllib.request
 
-_FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-          '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage', '--hide-scrollbars', '--use-gl=angle',
-          '--use-angle=swiftshader', '--enable-unsafe-swiftshader')  # the last three: WebGL, in software
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback only, whatever the environment says of proxies
+_FLAGS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-dev-shm-usage',
+    '--hide-scrollbars',
+    '--use-gl=angle',
+    '--use-angle=swiftshader',
+    '--enable-unsafe-swiftshader',
+)  # the last three: WebGL, in software
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # loopback only, whatever the environment says of proxies
 
-# Beginnings of scripts: `nodes`, all elements of the page through its shadow trees and frames; `seen`, those that are laid out.
+# Beginnings of scripts: `nodes`, all elements of the page through its shadow trees and frames;
+# `seen`, those that are laid out.
 _WALK = """
 function all(root, out) {
   for (const node of root.querySelectorAll('*')) {
@@ -62,25 +80,35 @@ def fetch(url, data=None, method=None, timeout=60):
 
 
 def wait_for(what, ready, seconds=60.0):
-    """The first true value of `ready()`; an AssertionError that names `what` if there is none in time."""
+    """The first true value of `ready()`; an AssertionError that names `what` if there is none in
+    time.
+    """
     until = time.monotonic() + seconds
     while True:
         value = ready()
         if value:
             return value
         if time.monotonic() > until:
-            raise AssertionError('expected %s within %.0f s. Received: nothing of the kind' % (what, seconds))
+            raise AssertionError(
+                f'expected {what} within {seconds:.0f} s. Received: nothing of the kind'
+            )
         time.sleep(0.5)
 
 
 @contextlib.contextmanager
 def server(command, url):
-    """Runs a server until the end of the block; it and its children are ended by their process group."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    """Runs a server until the end of the block; it and its children are ended by their process
+    group.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
     def answers():
         if process.poll() is not None:
-            raise AssertionError('expected %s to run. Received: exit status %s' % (command[0], process.returncode))
+            raise AssertionError(
+                f'expected {command[0]} to run. Received: exit status {process.returncode}'
+            )
         try:
             return _DIRECT.open(url, timeout=5).status == 200
         except OSError:
@@ -113,25 +141,43 @@ class Browser:
         if binary:
             options['binary'] = binary
         self._base = driver
-        self._base += '/session/' + self._ask('POST', '/session', {'capabilities': {'alwaysMatch': {
-            'browserName': 'chrome', 'goog:chromeOptions': options}}})['sessionId']
+        self._base += (
+            '/session/'
+            + self._ask(
+                'POST',
+                '/session',
+                {
+                    'capabilities': {
+                        'alwaysMatch': {'browserName': 'chrome', 'goog:chromeOptions': options}
+                    }
+                },
+            )['sessionId']
+        )
 
     def _ask(self, method, path, body=None):
         try:
-            return fetch(self._base + path, None if body is None else json.dumps(body).encode(), method, 120)['value']
+            return fetch(
+                self._base + path, None if body is None else json.dumps(body).encode(), method, 120
+            )['value']
         except urllib.error.HTTPError as error:
-            raise AssertionError('the browser refused %s: %s' % (path, error.read().decode()[:300]))
+            raise AssertionError(f'the browser refused {path}: {error.read().decode()[:300]}')
 
     def resize(self, width, height):
         self._ask('POST', '/window/rect', {'width': width, 'height': height})
 
     def go(self, url):
-        self._ask('POST', '/url', {'url': 'about:blank'})  # a change behind the # alone would load nothing
+        self._ask(
+            'POST', '/url', {'url': 'about:blank'}
+        )  # a change behind the # alone would load nothing
         self._ask('POST', '/url', {'url': url})
 
     def run(self, script, *arguments):
-        """What a script returns that may use `nodes`, all elements of the page, and `seen`, those that are shown."""
-        return self._ask('POST', '/execute/sync', {'script': _WALK + script, 'args': list(arguments)})
+        """What a script returns that may use `nodes`, all elements of the page, and `seen`, those
+        that are shown.
+        """
+        return self._ask(
+            'POST', '/execute/sync', {'script': _WALK + script, 'args': list(arguments)}
+        )
 
     def text(self):
         return self.run(_TEXT)
@@ -141,9 +187,24 @@ class Browser:
 
     def point_at(self, x, y):
         """Moves the mouse there in two steps, as a hand does."""
-        moves = [{'type': 'pointerMove', 'duration': 100, 'x': x + dx, 'y': y, 'origin': 'viewport'} for dx in (-8, 0)]
-        self._ask('POST', '/actions', {'actions': [{'type': 'pointer', 'id': 'mouse', 'parameters': {'pointerType': 'mouse'},
-                                                    'actions': moves}]})
+        moves = [
+            {'type': 'pointerMove', 'duration': 100, 'x': x + dx, 'y': y, 'origin': 'viewport'}
+            for dx in (-8, 0)
+        ]
+        self._ask(
+            'POST',
+            '/actions',
+            {
+                'actions': [
+                    {
+                        'type': 'pointer',
+                        'id': 'mouse',
+                        'parameters': {'pointerType': 'mouse'},
+                        'actions': moves,
+                    }
+                ]
+            },
+        )
 
     def shows(self, *texts, **limits):
         """Waits until all the texts are on the page; an AssertionError says which are not."""
@@ -157,15 +218,20 @@ class Browser:
             wait_for('', there, **limits)
         except AssertionError:
             missing = [text for text in texts if text not in found[0]]
-            raise AssertionError('expected %r on the page. Received: %s' % (missing, found[0][:1500]))
+            raise AssertionError(f'expected {missing!r} on the page. Received: {found[0][:1500]}')
 
     def save(self, path):
         """A screenshot, in 256 colours where all of them would take more than 180 kB."""
         from PIL import Image
-        picture = Image.open(io.BytesIO(base64.b64decode(self._ask('GET', '/screenshot')))).convert('RGB')
+
+        picture = Image.open(io.BytesIO(base64.b64decode(self._ask('GET', '/screenshot')))).convert(
+            'RGB'
+        )
         picture.save(path, optimize=True)
         if os.path.getsize(path) > 180000:
-            picture.quantize(256, method=2).save(path, optimize=True)  # 2: fast octree, keeps rare colours
+            picture.quantize(256, method=2).save(
+                path, optimize=True
+            )  # 2: fast octree, keeps rare colours
 
     def quit(self):
         self._ask('DELETE', '')

@@ -1,12 +1,15 @@
-"""Time and memory of center loss + git loss, value and gradient: ours, the direct broadcast formula, and PyTorch.
+"""Time and memory of center loss + git loss, value and gradient: ours, the direct broadcast
+formula, and PyTorch.
 
     python benchmarks/losses.py [--json=FILE] [--batches=128,1024,4096] [--dims=2,128,512] [--table]
 
-Every case runs in a process of its own, one after the other on the same cores: peak memory is the process's high-water mark above what
-it held before the first call. Ratios count, not milliseconds. A case whose arrays alone would not fit is not run, and says so.
-PyTorch (CPU) is optional: without it its column stays empty. `--table` measures another thing: a step's loss and center update at
+Every case runs in a process of its own, one after the other on the same cores: peak memory is the
+process's high-water mark above what it held before the first call. Ratios count, not milliseconds.
+A case whose arrays alone would not fit is not run, and says so. PyTorch (CPU) is optional: without
+it its column stays empty. `--table` measures another thing: a step's loss and center update at
 1,000 and 1,000,000 classes x 512.
 """
+
 import argparse
 import json
 import os
@@ -17,7 +20,8 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FORMS = ('pairwise', 'elementwise')
-LIMIT_GIB = 6.0  # above this the broadcast formula's arrays (about four of batch x batch x dim) are not tried
+# above this the broadcast formula's arrays (about four of batch x batch x dim) are not tried
+LIMIT_GIB = 6.0
 CLASSES = 1000
 
 
@@ -33,7 +37,9 @@ def _reset_peak():
 
 
 def _measure(step):
-    """(median ms, peak MiB above idle) of calls of `step`: at least one after the first, up to 15 or ten seconds."""
+    """(median ms, peak MiB above idle) of calls of `step`: at least one after the first, up to 15
+    or ten seconds.
+    """
     _reset_peak()
     idle = _peak_mib()[1]
     step()
@@ -47,6 +53,7 @@ def _measure(step):
 
 def _arrays(batch, dim):
     import numpy
+
     random = numpy.random.RandomState(0)
     centers = random.randn(CLASSES, dim).astype('float32')
     labels = random.randint(0, CLASSES, batch).astype('int32')
@@ -65,21 +72,32 @@ def _tensorflow_step(total, feeds, tf, session_config):
 def _run_tensorflow(kind, form, batch, dim):
     from gitloss import losses
     from gitloss.backend import tf
+
     x, labels, centers = _arrays(batch, dim)
     with tf.Graph().as_default():
-        embeddings, table = tf.placeholder(tf.float32, x.shape), tf.placeholder(tf.float32, centers.shape)
+        embeddings, table = (
+            tf.placeholder(tf.float32, x.shape),
+            tf.placeholder(tf.float32, centers.shape),
+        )
         classes = tf.constant(labels)
         if kind == 'ours':
-            total = losses.center_loss(embeddings, classes, table, form) + losses.git_loss(embeddings, classes, table, form)
+            total = losses.center_loss(embeddings, classes, table, form) + losses.git_loss(
+                embeddings, classes, table, form
+            )
         else:
             rows = tf.stop_gradient(tf.gather(table, classes))
-            difference = (embeddings[:, None, :] - rows[None, :, :]) * (1.0 - tf.eye(batch))[:, :, None]
+            difference = (embeddings[:, None, :] - rows[None, :, :]) * (1.0 - tf.eye(batch))[
+                :, :, None
+            ]
             if form == 'elementwise':
-                total = tf.reduce_mean(tf.square(embeddings - rows)) + tf.reduce_mean(1.0 / (1.0 + tf.square(difference)))
+                total = tf.reduce_mean(tf.square(embeddings - rows)) + tf.reduce_mean(
+                    1.0 / (1.0 + tf.square(difference))
+                )
             else:
                 pairs = 1.0 / (1.0 + tf.reduce_sum(tf.square(difference), axis=2))
-                total = (0.5 * tf.reduce_mean(tf.reduce_sum(tf.square(embeddings - rows), axis=1))
-                         + (tf.reduce_sum(pairs) - batch) / (batch * (batch - 1.0)))
+                total = 0.5 * tf.reduce_mean(
+                    tf.reduce_sum(tf.square(embeddings - rows), axis=1)
+                ) + (tf.reduce_sum(pairs) - batch) / (batch * (batch - 1.0))
         cores = len(os.sched_getaffinity(0))
         config = tf.ConfigProto(intra_op_parallelism_threads=cores, inter_op_parallelism_threads=1)
         return _measure(_tensorflow_step(total, {embeddings: x, table: centers}, tf, config))
@@ -87,6 +105,7 @@ def _run_tensorflow(kind, form, batch, dim):
 
 def _run_torch(form, batch, dim):
     import torch
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     x, labels, centers = (torch.from_numpy(array) for array in _arrays(batch, dim))
     x.requires_grad_(True)
@@ -97,9 +116,11 @@ def _run_torch(form, batch, dim):
         rows = centers[labels]
         if form == 'elementwise':
             difference = (x[:, None, :] - rows[None, :, :]) * (1 - torch.eye(batch))[:, :, None]
-            total = ((x - rows) ** 2).mean() + (1 / (1 + difference ** 2)).mean()
+            total = ((x - rows) ** 2).mean() + (1 / (1 + difference**2)).mean()
         else:
-            squared = (x ** 2).sum(1)[:, None] + (rows ** 2).sum(1)[None, :] - 2 * x @ rows.T  # faster than cdist; float32
+            squared = (
+                (x**2).sum(1)[:, None] + (rows**2).sum(1)[None, :] - 2 * x @ rows.T
+            )  # faster than cdist; float32
             pairs = (1 / (1 + squared)) * (1 - torch.eye(batch))
             total = 0.5 * ((x - rows) ** 2).sum(1).mean() + pairs.sum() / (batch * (batch - 1))
         total.backward()
@@ -108,13 +129,19 @@ def _run_torch(form, batch, dim):
 
 
 def _run_table(classes, batch=1024, dim=512):
-    """ms of a step's loss, gradient and center update with a table of `classes` rows that lives in a variable."""
+    """ms of a step's loss, gradient and center update with a table of `classes` rows that lives in
+    a variable.
+    """
     import numpy
 
     from gitloss import losses
     from gitloss.backend import tf
+
     random = numpy.random.RandomState(0)
-    x, labels = random.randn(batch, dim).astype('float32'), random.randint(0, classes, batch).astype('int32')
+    x, labels = (
+        random.randn(batch, dim).astype('float32'),
+        random.randint(0, classes, batch).astype('int32'),
+    )
     with tf.Graph().as_default():
         embeddings = tf.placeholder(tf.float32, x.shape)
         labels_in = tf.constant(labels)
@@ -124,8 +151,12 @@ def _run_table(classes, batch=1024, dim=512):
         gradient = tf.gradients(center + git, embeddings)[0]
         with tf.control_dependencies([center, git, gradient]):
             update = layer.update(embeddings, labels_in)
-        session = tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=len(os.sched_getaffinity(0)),
-                                                   inter_op_parallelism_threads=1))
+        session = tf.Session(
+            config=tf.ConfigProto(
+                intra_op_parallelism_threads=len(os.sched_getaffinity(0)),
+                inter_op_parallelism_threads=1,
+            )
+        )
         session.run(tf.global_variables_initializer())
         call = session.make_callable([center, git, update], feed_list=[embeddings])
         return _measure(lambda: call(x))
@@ -145,11 +176,18 @@ def _child(arguments):
 
 def _case(kind, form, batch, dim):
     """{'ms', 'mib'} of one case in a process of its own, or {'not_run': why}."""
-    needed = 4.0 * 4 * batch * batch * dim / 2 ** 30
-    if kind in ('broadcast', 'torch') and (kind == 'broadcast' or form == 'elementwise') and needed > LIMIT_GIB:
-        return {'not_run': 'needs %.0f GiB' % needed}
-    result = subprocess.run([sys.executable, os.path.abspath(__file__), '--case', kind, form, str(batch), str(dim)],
-                            capture_output=True, text=True)
+    needed = 4.0 * 4 * batch * batch * dim / 2**30
+    if (
+        kind in ('broadcast', 'torch')
+        and (kind == 'broadcast' or form == 'elementwise')
+        and needed > LIMIT_GIB
+    ):
+        return {'not_run': f'needs {needed:.0f} GiB'}
+    result = subprocess.run(
+        [sys.executable, os.path.abspath(__file__), '--case', kind, form, str(batch), str(dim)],
+        capture_output=True,
+        text=True,
+    )
     if result.returncode:
         return {'not_run': result.stderr.strip().splitlines()[-1][:60]}
     ms, mib = json.loads(result.stdout.splitlines()[-1])
@@ -159,11 +197,15 @@ def _case(kind, form, batch, dim):
 def _cell(ours, other):
     if 'not_run' in other:
         return other['not_run']
-    return '%.1f ms, %.0f MiB (%.2fx, %.2fx)' % (other['ms'], other['mib'], other['ms'] / ours['ms'], other['mib'] / max(ours['mib'], 1))
+    return '{:.1f} ms, {:.0f} MiB ({:.2f}x, {:.2f}x)'.format(
+        other['ms'], other['mib'], other['ms'] / ours['ms'], other['mib'] / max(ours['mib'], 1)
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--batches', default='128,1024,4096')
     parser.add_argument('--dims', default='2,128,512')
     parser.add_argument('--json')
@@ -176,21 +218,40 @@ def main():
     if arguments.table:
         for classes in (1000, 1000000, 1000, 1000000, 1000, 1000000):
             results.append(dict(_case('table', 'pairwise', classes, 512), classes=classes))
-        small, large = (statistics.median(r['ms'] for r in results if r['classes'] == n) for n in (1000, 1000000))
-        print('loss + gradient + center update, batch 1024, dim 512: %.1f ms at 1,000 classes, %.1f ms at 1,000,000: %.2fx'
-              % (small, large, large / small))
+        small, large = (
+            statistics.median(r['ms'] for r in results if r['classes'] == n)
+            for n in (1000, 1000000)
+        )
+        print(
+            f'loss + gradient + center update, batch 1024, dim 512: {small:.1f} ms at 1,000 classes, {large:.1f} ms at 1,000,000: {large / small:.2f}x'
+        )
     else:
-        print('| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, memory: times ours) |')
+        print(
+            '| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, memory: times ours) |'
+        )
         print('|---|---|---|---|---|---|')
         for form in FORMS:
             for batch in (int(n) for n in arguments.batches.split(',')):
                 for dim in (int(n) for n in arguments.dims.split(',')):
-                    cases = {kind: _case(kind, form, batch, dim) for kind in ('ours', 'broadcast', 'torch')}
+                    cases = {
+                        kind: _case(kind, form, batch, dim)
+                        for kind in ('ours', 'broadcast', 'torch')
+                    }
                     results.append(dict(cases, form=form, batch=batch, dim=dim))
                     ours = cases['ours']
-                    print('| %s | %d | %d | %s | %s | %s |' % (
-                        form, batch, dim, ours.get('not_run') or '%.1f ms, %.0f MiB' % (ours['ms'], ours['mib']),
-                        _cell(ours, cases['broadcast']), _cell(ours, cases['torch'])), flush=True)
+                    print(
+                        '| %s | %d | %d | %s | %s | %s |'
+                        % (
+                            form,
+                            batch,
+                            dim,
+                            ours.get('not_run')
+                            or '{:.1f} ms, {:.0f} MiB'.format(ours['ms'], ours['mib']),
+                            _cell(ours, cases['broadcast']),
+                            _cell(ours, cases['torch']),
+                        ),
+                        flush=True,
+                    )
     if arguments.json:
         with open(arguments.json, 'w') as file:
             json.dump(results, file, indent=1)

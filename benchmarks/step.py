@@ -1,20 +1,27 @@
-"""Time of one training step: ours, the upstream graph, PyTorch, and the machine's matrix product as the ceiling.
+"""Time of one training step: ours, the upstream graph, PyTorch, and the machine's matrix product as
+the ceiling.
 
     python benchmarks/step.py --growth
     python benchmarks/step.py [--rounds=3] [--steps=60] [--peer=/path/to/python3.7] [--json=FILE]
 
-Every contestant runs in a process of its own, one after the other on the same cores, in as many rounds as asked for; each round
-gives the median of its steps after a warm-up, and the table the median of the rounds. Ratios of one run count, not milliseconds.
+Every contestant runs in a process of its own, one after the other on the same cores, in as many
+rounds as asked for; each round gives the median of its steps after a warm-up, and the table the
+median of the rounds. Ratios of one run count, not milliseconds.
 
-  ours        the real trainer, its data pipeline, fetches and callbacks (--noevaluate), flags/full.cfg
-  upstream    the published graph written naively: feed_dict, git loss by broadcast, one fetch of everything
-  torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through torch.compile. Optional.
-  sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: what the cores can do at best
+  ours        the real trainer, its data pipeline, fetches and callbacks (--noevaluate),
+  flags/full.cfg
+  upstream    the published graph written naively: feed_dict, git loss by broadcast, one fetch of
+  everything
+  torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through
+  torch.compile. Optional.
+  sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: what the cores
+  can do at best
 
-`--growth` prints another table: ours over batch, embedding size and classes, in both forms of the git loss, with the slope between
-neighbours and the peak memory.
-`--peer` adds ours and upstream on a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
+`--growth` prints another table: ours over batch, embedding size and classes, in both forms of the
+git loss, with the slope between neighbours and the peak memory. `--peer` adds ours and upstream on
+a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
 """
+
 import argparse
 import contextlib
 import json
@@ -49,10 +56,12 @@ def _ours(steps):
     from callbacks.base import Callback
     from gitloss import data
     from trainers import devices, options, run
-    from trainers.trainer import Trainer
+    from trainers.engine.trainer import Trainer
 
     class Clock(Callback):
-        """The whole distance from one step's end to the next one's: session, callbacks, everything."""
+        """The whole distance from one step's end to the next one's: session, callbacks,
+        everything.
+        """
 
         def __init__(self):
             self.ends = []
@@ -61,48 +70,84 @@ def _ours(steps):
             self.ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = options.Options(steps=steps + 15, update_centers=steps + 15, evaluate=False, exp_save_dir=folder, device='cpu')
+        settings = options.Options(
+            steps=steps + 15,
+            update_centers=steps + 15,
+            evaluate=False,
+            exp_save_dir=folder,
+            device='cpu',
+        )
         dataset = data.load(settings.dataset, settings.data_folder)
         clock = Clock()
-        callbacks = run.build_callbacks(settings, dataset, {'versions': {}, 'device': 'cpu'}, []) + [clock]
+        callbacks = run.build_callbacks(
+            settings, dataset, {'versions': {}, 'device': 'cpu'}, []
+        ) + [clock]
         Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()
     return statistics.median(b - a for a, b in zip(clock.ends[14:], clock.ends[15:])) * 1e3
 
 
 def _network(tf, images, labels):
-    """The published graph with today's names: logits, embeddings and the total loss by broadcasting, as upstream writes it."""
+    """The published graph with today's names: logits, embeddings and the total loss by
+    broadcasting, as upstream writes it.
+    """
+
     def variable(name, shape):
         return tf.get_variable(name, shape, initializer=tf.glorot_uniform_initializer())
 
     x, channels = images, 1
     for stage, filters in enumerate((32, 64, 128), 1):
         for part in (1, 2):
-            x = tf.nn.conv2d(x, variable('w%d%d' % (stage, part), [3, 3, channels, filters]), [1, 1, 1, 1], 'SAME')
-            x, channels = tf.nn.relu(x + tf.get_variable('b%d%d' % (stage, part), [filters], initializer=tf.zeros_initializer())), filters
+            x = tf.nn.conv2d(
+                x,
+                variable('w%d%d' % (stage, part), [3, 3, channels, filters]),
+                [1, 1, 1, 1],
+                'SAME',
+            )
+            x, channels = (
+                tf.nn.relu(
+                    x
+                    + tf.get_variable(
+                        'b%d%d' % (stage, part), [filters], initializer=tf.zeros_initializer()
+                    )
+                ),
+                filters,
+            )
         x = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], 'VALID')
-    embeddings = tf.matmul(tf.reshape(x, [-1, 1152]), variable('w_embeddings', [1152, 2])) + variable('b_embeddings', [1, 2])
+    embeddings = tf.matmul(
+        tf.reshape(x, [-1, 1152]), variable('w_embeddings', [1152, 2])
+    ) + variable('b_embeddings', [1, 2])
     slopes = tf.get_variable('slopes', [2], initializer=tf.zeros_initializer())
     active = tf.nn.relu(embeddings) + slopes * (embeddings - tf.abs(embeddings)) * 0.5
     logits = tf.matmul(active, variable('w_logits', [2, 10])) + variable('b_logits', [1, 10])
-    centers = tf.get_variable('centers', [10, 2], initializer=tf.zeros_initializer(), trainable=False)
+    centers = tf.get_variable(
+        'centers', [10, 2], initializer=tf.zeros_initializer(), trainable=False
+    )
     rows = tf.gather(centers, labels)
     difference = (embeddings[:, None] - rows[None, :]) * (1.0 - tf.eye(BATCH))[:, :, None]
     git = tf.reduce_mean(1.0 / (1.0 + tf.square(difference)))
     _, where, counts = tf.unique_with_counts(labels)
     moves = 0.5 * (rows - embeddings) / tf.cast(1 + tf.gather(counts, where), tf.float32)[:, None]
     update = tf.scatter_sub(centers, labels, moves)
-    softmax = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    softmax = tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
     accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32))
     return softmax + tf.reduce_mean(tf.square(embeddings - rows)) + git, accuracy, update
 
 
 def _upstream(steps):
     import numpy
-    import tensorflow.compat.v1 as tf  # not through gitloss.backend: as installed, with no setting of ours
+
+    # not through gitloss.backend: as installed, with no setting of ours
+    import tensorflow.compat.v1 as tf
 
     from gitloss import data
+
     with tf.Graph().as_default():
-        images, labels = tf.placeholder(tf.float32, [None, 28, 28, 1]), tf.placeholder(tf.int64, [None])
+        images, labels = (
+            tf.placeholder(tf.float32, [None, 28, 28, 1]),
+            tf.placeholder(tf.int64, [None]),
+        )
         loss, accuracy, update = _network(tf, images, labels)
         train = tf.train.AdamOptimizer(1e-3).minimize(loss)
         dataset = data.load_mnist(os.path.join(ROOT, 'data', 'mnist'))
@@ -113,8 +158,14 @@ def _upstream(steps):
 
         def step():
             pixels, classes = stream.batch(next(numbers))
-            session.run([train, accuracy, loss, update],
-                        {images: pixels.astype(numpy.float32) / 255.0 - dataset.mean_image, labels: classes})
+            session.run(
+                [train, accuracy, loss, update],
+                {
+                    images: pixels.astype(numpy.float32) / 255.0 - dataset.mean_image,
+                    labels: classes,
+                },
+            )
+
         return median_ms(step, steps)
 
 
@@ -125,6 +176,7 @@ def _torch(steps, compiled):
     from torch.nn import functional
 
     from gitloss import data
+
     torch.set_num_threads(_cores())
     layers, channels = [], 1
     for filters in (32, 64, 128):
@@ -141,8 +193,11 @@ def _torch(steps, compiled):
         embeddings = body(pixels)
         rows = table[classes]
         difference = (embeddings[:, None] - rows[None, :]) * (1 - eye)[:, :, None]
-        total = (functional.cross_entropy(head(embeddings), classes) + ((embeddings - rows) ** 2).mean()
-                 + (1 / (1 + difference ** 2)).mean())
+        total = (
+            functional.cross_entropy(head(embeddings), classes)
+            + ((embeddings - rows) ** 2).mean()
+            + (1 / (1 + difference**2)).mean()
+        )
         return total, embeddings
 
     if compiled:
@@ -153,7 +208,11 @@ def _torch(steps, compiled):
 
     def step():
         pixels, classes = stream.batch(next(numbers))
-        pixels = torch.from_numpy(pixels.astype(numpy.float32) / 255.0 - dataset.mean_image).permute(0, 3, 1, 2).contiguous()
+        pixels = (
+            torch.from_numpy(pixels.astype(numpy.float32) / 255.0 - dataset.mean_image)
+            .permute(0, 3, 1, 2)
+            .contiguous()
+        )
         classes = torch.from_numpy(classes.astype(numpy.int64))
         optimizer.zero_grad(set_to_none=True)
         total, embeddings = objective(pixels, classes, centers)
@@ -161,8 +220,11 @@ def _torch(steps, compiled):
         optimizer.step()
         with torch.no_grad():
             counts = torch.bincount(classes, minlength=10)[classes]
-            centers.index_add_(0, classes, -0.5 * (centers[classes] - embeddings) / (1 + counts)[:, None])
+            centers.index_add_(
+                0, classes, -0.5 * (centers[classes] - embeddings) / (1 + counts)[:, None]
+            )
         return total.item()
+
     return median_ms(step, steps)
 
 
@@ -171,21 +233,27 @@ def _sgemm(library):
     size, best = 2048, float('inf')
     if library == 'torch':
         import torch
+
         torch.set_num_threads(_cores())
         a, b = torch.rand(size, size), torch.rand(size, size)
         product = lambda: a @ b  # noqa: E731
     else:
         from gitloss.backend import tf
+
         with tf.Graph().as_default():
             a, b = (tf.get_variable(name, [size, size], use_resource=True) for name in 'ab')
-            session = tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=_cores(), inter_op_parallelism_threads=1))
+            session = tf.Session(
+                config=tf.ConfigProto(
+                    intra_op_parallelism_threads=_cores(), inter_op_parallelism_threads=1
+                )
+            )
             session.run(tf.global_variables_initializer())
             product = session.make_callable(tf.matmul(a, b).op)
     for _ in range(20):
         start = time.perf_counter()
         product()
         best = min(best, time.perf_counter() - start)
-    return 2.0 * size ** 3 / best / 1e9
+    return 2.0 * size**3 / best / 1e9
 
 
 @contextlib.contextmanager
@@ -193,7 +261,8 @@ def training_session(settings, dataset):
     """(session, TrainingGraph) of a run at its first step, without trainer and callbacks."""
     from gitloss.backend import tf
     from trainers import devices
-    from trainers.graph import TrainingGraph
+    from trainers.engine.graph import TrainingGraph
+
     device = devices.choose(settings)
     with tf.Graph().as_default():
         net = TrainingGraph(settings, dataset, device)
@@ -210,54 +279,91 @@ def _grown(form, batch, dim, classes):
 
     from gitloss import data
     from trainers import options
+
     random = numpy.random.RandomState(0)
-    split = data.Split(random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
-                       random.randint(0, classes, 2 * batch).astype(numpy.int32))
-    dataset = data.Dataset('random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), '')
-    settings = options.Options(batch_size=batch, embedding_dim=dim, git_loss_form=form, device='cpu')
+    split = data.Split(
+        random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
+        random.randint(0, classes, 2 * batch).astype(numpy.int32),
+    )
+    dataset = data.Dataset(
+        'random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), ''
+    )
+    settings = options.Options(
+        batch_size=batch, embedding_dim=dim, git_loss_form=form, device='cpu'
+    )
     with open('/proc/self/status') as file:
         idle = int(dict(line.split(':', 1) for line in file)['VmRSS'].split()[0])
     with training_session(settings, dataset) as (session, net):
         ms = median_ms(session.make_callable(net.train_op), 10, 3)
     with open('/proc/self/status') as file:
-        return ms, (int(dict(line.split(':', 1) for line in file)['VmHWM'].split()[0]) - idle) / 1024.0
+        return ms, (
+            int(dict(line.split(':', 1) for line in file)['VmHWM'].split()[0]) - idle
+        ) / 1024.0
 
 
 def growth():
-    """The table of --growth: a line for each value of one of the three, the others as in flags/full.cfg."""
+    """The table of --growth: a line for each value of one of the three, the others as in
+    flags/full.cfg.
+    """
     import math
-    print('| | | elementwise, ms/step | grows as | peak memory, MiB | pairwise, ms/step | grows as | peak memory, MiB |')
+
+    print(
+        '| | | elementwise, ms/step | grows as | peak memory, MiB | pairwise, ms/step | grows as | peak memory, MiB |'
+    )
     print('|---|---|---|---|---|---|---|---|')
     usual = {'batch': BATCH, 'dim': 2, 'classes': 10}
-    for name, values in (('batch', (32, 64, 128, 256, 512, 1024)), ('dim', (2, 8, 32, 128, 512)), ('classes', (10, 1000, 100000, 1000000))):
+    for name, values in (
+        ('batch', (32, 64, 128, 256, 512, 1024)),
+        ('dim', (2, 8, 32, 128, 512)),
+        ('classes', (10, 1000, 100000, 1000000)),
+    ):
         before = {}
         for value in values:
             size, cells = dict(usual, **{name: value}), []
             for form in ('elementwise', 'pairwise'):
-                result, failure = _run(sys.executable, 'grown', 0, [form] + [str(size[key]) for key in ('batch', 'dim', 'classes')])
+                result, failure = _run(
+                    sys.executable,
+                    'grown',
+                    0,
+                    [form] + [str(size[key]) for key in ('batch', 'dim', 'classes')],
+                )
                 ms, mib = result or (float('nan'), float('nan'))
                 last = before.get(form)
-                slope = '%s^%.2f' % (name, math.log(ms / last[1]) / math.log(value / last[0])) if last and result else ''
-                cells += [failure or '%.1f' % ms, slope, '%.0f' % mib if result else '']
+                slope = (
+                    f'{name}^{math.log(ms / last[1]) / math.log(value / last[0]):.2f}'
+                    if last and result
+                    else ''
+                )
+                cells += [failure or f'{ms:.1f}', slope, f'{mib:.0f}' if result else '']
                 before[form] = (value, ms) if result else None
-            print('| %s | %s | %s |' % (name, '{:,}'.format(value), ' | '.join(cells)), flush=True)
+            print('| {} | {} | {} |'.format(name, f'{value:,}', ' | '.join(cells)), flush=True)
 
 
-CONTESTANTS = {'ours': _ours, 'upstream': _upstream, 'torch': lambda steps: _torch(steps, False),
-               'torch_compiled': lambda steps: _torch(steps, True), 'sgemm_tensorflow': lambda steps: _sgemm('tensorflow'),
-               'sgemm_torch': lambda steps: _sgemm('torch')}
+CONTESTANTS = {
+    'ours': _ours,
+    'upstream': _upstream,
+    'torch': lambda steps: _torch(steps, False),
+    'torch_compiled': lambda steps: _torch(steps, True),
+    'sgemm_tensorflow': lambda steps: _sgemm('tensorflow'),
+    'sgemm_torch': lambda steps: _sgemm('torch'),
+}
 
 
 def _run(python, name, steps, size=()):
-    result = subprocess.run([python, os.path.abspath(__file__), '--case', name, '--steps', str(steps), '--size', *size],
-                            capture_output=True, encoding='utf-8')
+    result = subprocess.run(
+        [python, os.path.abspath(__file__), '--case', name, '--steps', str(steps), '--size', *size],
+        capture_output=True,
+        encoding='utf-8',
+    )
     if result.returncode:
         return None, (result.stderr.strip().splitlines() or ['no message'])[-1]
     return json.loads(result.stdout.strip().splitlines()[-1]), None
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=60)
     parser.add_argument('--peer')
@@ -277,28 +383,38 @@ def main():
         return 0
     runs = [(sys.executable, name, name) for name in CONTESTANTS]
     if arguments.peer:
-        runs += [(arguments.peer, name, name + ' (peer)') for name in ('ours', 'upstream', 'sgemm_tensorflow')]
+        runs += [
+            (arguments.peer, name, name + ' (peer)')
+            for name in ('ours', 'upstream', 'sgemm_tensorflow')
+        ]
     seen = {label: [] for _, _, label in runs}
     for number in range(arguments.rounds):
         for python, name, label in runs:
             value, failure = _run(python, name, arguments.steps)
             if failure:
-                print('%s: not run: %s' % (label, failure), file=sys.stderr)
+                print(f'{label}: not run: {failure}', file=sys.stderr)
             else:
                 seen[label].append(value)
-            print('round %d  %-26s %s' % (number + 1, label, '-' if failure else '%.1f' % value), file=sys.stderr, flush=True)
+            print(
+                'round %d  %-26s %s' % (number + 1, label, '-' if failure else f'{value:.1f}'),
+                file=sys.stderr,
+                flush=True,
+            )
     medians = {label: statistics.median(values) for label, values in seen.items() if values}
     ceiling = max(value for label, value in medians.items() if label.startswith('sgemm'))
-    print('| | ms/step | images/s | GFLOP/s | of the best sgemm (%.0f GFLOP/s) | ours is faster by |\n|---|---|---|---|---|---|' % ceiling)
+    print(
+        f'| | ms/step | images/s | GFLOP/s | of the best sgemm ({ceiling:.0f} GFLOP/s) | ours is faster by |\n|---|---|---|---|---|---|'
+    )
     for label, value in medians.items():
         if not label.startswith('sgemm'):
             own = medians['ours (peer)' if label.endswith('(peer)') else 'ours']
             speed = GFLOP / value * 1e3
-            print('| %s | %.1f | %.0f | %.0f | %.0f %% | %.2fx |'
-                  % (label, value, BATCH / value * 1e3, speed, 100 * speed / ceiling, value / own))
+            print(
+                f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | {100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
+            )
     for label, value in medians.items():
         if label.startswith('sgemm'):
-            print('| %s | | | %.0f | %.0f %% | |' % (label, value, 100 * value / ceiling))
+            print(f'| {label} | | | {value:.0f} | {100 * value / ceiling:.0f} % | |')
     if arguments.json:
         with open(arguments.json, 'w') as file:
             json.dump({'medians': medians, 'rounds': seen}, file, indent=1)

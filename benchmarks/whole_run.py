@@ -3,13 +3,15 @@
     python benchmarks/whole_run.py [--json=FILE] [--without=Class,Class] [--flag=value ...]
     python benchmarks/whole_run.py --rounds=3 --compare=TensorBoard,Pictures,Report --steps=1000
 
-Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around every callback's hook, every step,
-sweep and checkpoint. Time spent in one of them inside another counts for the inner one only. Before and after it, in processes of their
-own, the bare step (the training operation alone, nothing fetched) and the bare forward pass are measured: the least the job can take is
-the steps and a pass over the training and validation images at each measurement.
-`--compare` runs with and without the callbacks named, in turns, a process each: the differences of the medians of wall time and of the
-processors' time, which tells more where the machine is shared.
+Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around
+every callback's hook, every step, sweep and checkpoint. Time spent in one of them inside another
+counts for the inner one only. Before and after it, in processes of their own, the bare step (the
+training operation alone, nothing fetched) and the bare forward pass are measured: the least the job
+can take is the steps and a pass over the training and validation images at each measurement.
+`--compare` runs with and without the callbacks named, in turns, a process each: the differences of
+the medians of wall time and of the processors' time, which tells more where the machine is shared.
 """
+
 import argparse
 import collections
 import contextlib
@@ -24,8 +26,20 @@ import time
 
 BEGIN = time.monotonic()
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HOOKS = ('build', 'fetches', 'on_train_begin', 'on_train_batch_begin', 'on_train_batch_end', 'on_epoch_begin', 'on_epoch_end', 'on_rewind',
-         'on_train_end', 'close', 'state', 'load_state')
+HOOKS = (
+    'build',
+    'fetches',
+    'on_train_begin',
+    'on_train_batch_begin',
+    'on_train_batch_end',
+    'on_epoch_begin',
+    'on_epoch_end',
+    'on_rewind',
+    'on_train_end',
+    'close',
+    'state',
+    'load_state',
+)
 SEEING = ('TensorBoard', 'Pictures', 'Report')
 
 
@@ -54,6 +68,7 @@ class Account:
         def timed(*args, **keywords):
             with self.of(name):
                 return function(*args, **keywords)
+
         setattr(owner, attribute, timed)
 
 
@@ -62,23 +77,34 @@ def _bare_here(settings):
     import step as step_benchmark
 
     from gitloss import data
+
     dataset = data.load(settings.dataset, settings.data_folder)
     with step_benchmark.training_session(settings, dataset) as (session, net):
         images, _, _ = next(data.padded_batches(dataset.train, settings.batch_size))
-        forward = session.make_callable(net.eval_fetches['embeddings'].op, feed_list=[net.eval_images])
-        return [step_benchmark.median_ms(call, 40, 10) / 1e3 for call in (session.make_callable(net.train_op), lambda: forward(images))]
+        forward = session.make_callable(
+            net.eval_fetches['embeddings'].op, feed_list=[net.eval_images]
+        )
+        return [
+            step_benchmark.median_ms(call, 40, 10) / 1e3
+            for call in (session.make_callable(net.train_op), lambda: forward(images))
+        ]
 
 
 def _bare(flags):
     """The same by a process of its own, so that the run that is measured warms up by itself."""
-    done = subprocess.run([sys.executable, os.path.abspath(__file__), '--bare'] + flags, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [sys.executable, os.path.abspath(__file__), '--bare'] + flags,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     return json.loads(done.stdout.decode().splitlines()[-1])
 
 
 def _instrument(account, run, without, first):
     from gitloss import data
     from trainers import checkpoints
-    from trainers.trainer import Trainer
+    from trainers.engine.trainer import Trainer
+
     build_callbacks = run.build_callbacks
 
     def build(*args):
@@ -87,9 +113,14 @@ def _instrument(account, run, without, first):
             for hook in HOOKS:
                 account.around(one, hook, type(one).__name__)
         return chosen
+
     run.build_callbacks = build
     account.around(data, 'load', 'load the data')
-    for name, label in (('_build', 'build the graph'), ('_initialise', 'start the session'), ('_train_step', 'steps, the trainer\'s part')):
+    for name, label in (
+        ('_build', 'build the graph'),
+        ('_initialise', 'start the session'),
+        ('_train_step', "steps, the trainer's part"),
+    ):
         account.around(Trainer, name, label)
     account.around(checkpoints.CheckpointStore, 'save', 'Checkpoint')
     sweep, initialise, step = Trainer.sweep, Trainer._initialise, Trainer._train_step
@@ -102,6 +133,7 @@ def _instrument(account, run, without, first):
             if batch is None:
                 return
             yield batch
+
     Trainer.sweep = timed_sweep
 
     def timed_session(trainer):
@@ -109,8 +141,13 @@ def _instrument(account, run, without, first):
         session = trainer._session.run
 
         def timed(*args, **keywords):
-            with account.of('steps, in TensorFlow') if account.inside_step else contextlib.nullcontext():
+            with (
+                account.of('steps, in TensorFlow')
+                if account.inside_step
+                else contextlib.nullcontext()
+            ):
                 return session(*args, **keywords)
+
         trainer._session.run = timed
 
     def timed_step(trainer):
@@ -120,6 +157,7 @@ def _instrument(account, run, without, first):
         finally:
             account.inside_step = False
         first.setdefault('step', time.monotonic())
+
     Trainer._initialise, Trainer._train_step = timed_session, timed_step
 
 
@@ -133,7 +171,7 @@ def measure(arguments, rest):
     with account.of('import'):
         from gitloss import data
         from gitloss.backend import tf
-        from trainers import options, run, trainer  # noqa: F401
+        from trainers import options, run  # noqa: F401
     settings = options.parse(flags)
     without = [name for name in arguments.without.split(',') if name]
     _instrument(account, run, without, first)
@@ -142,32 +180,62 @@ def measure(arguments, rest):
             raise SystemExit('the run failed')
     total = time.monotonic() - begin
     bare += [] if arguments.case else [_bare(flags)]
-    result = {'total': total, 'first step': first['step'] - begin, 'tensorflow': tf.__version__, 'steps': settings.steps,
-              'seconds': dict(account.seconds), 'calls': dict(account.calls)}
+    result = {
+        'total': total,
+        'first step': first['step'] - begin,
+        'tensorflow': tf.__version__,
+        'steps': settings.steps,
+        'seconds': dict(account.seconds),
+        'calls': dict(account.calls),
+    }
     if bare:
         step, forward = (statistics.mean(pair) for pair in zip(*bare))
         dataset = data.load(settings.dataset, settings.data_folder)
-        batches = -(-settings.steps // settings.update_centers) * settings.evaluate * sum(
-            -(-len(split.labels) // settings.batch_size) for split in (dataset.train, dataset.valid))
-        result.update(bare_step=step, bare_forward=forward, least=settings.steps * step + batches * forward, sweep_batches=batches)
+        batches = (
+            -(-settings.steps // settings.update_centers)
+            * settings.evaluate
+            * sum(
+                -(-len(split.labels) // settings.batch_size)
+                for split in (dataset.train, dataset.valid)
+            )
+        )
+        result.update(
+            bare_step=step,
+            bare_forward=forward,
+            least=settings.steps * step + batches * forward,
+            sweep_batches=batches,
+        )
     return result
 
 
 def _print(result):
     total = result['total']
-    print('TensorFlow %s: %d steps, %.0f s in all, %.1f s to the first step'
-          % (result['tensorflow'], result['steps'], total, result['first step']))
-    print('bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of training and validation images take %.0f s at least'
-          % (result['bare_step'] * 1e3, result['bare_forward'] * 1e3, result['steps'], result['sweep_batches'], result['least']))
+    print(
+        'TensorFlow %s: %d steps, %.0f s in all, %.1f s to the first step'
+        % (result['tensorflow'], result['steps'], total, result['first step'])
+    )
+    print(
+        'bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of training and validation images take %.0f s at least'
+        % (
+            result['bare_step'] * 1e3,
+            result['bare_forward'] * 1e3,
+            result['steps'],
+            result['sweep_batches'],
+            result['least'],
+        )
+    )
     print('the run took %.3f times that\n' % (total / result['least']))
     print('| part | seconds | share of the run |\n|---|---|---|')
     seconds = collections.Counter(result['seconds'])
     seconds['everything else'] = total - sum(seconds.values())
     for name, value in seconds.most_common():
-        print('| %s | %.2f | %.2f %% |' % (name, value, 100 * value / total))
-    for name, parts in (('TensorBoard, pictures and report together', SEEING), ('checkpoints', ('Checkpoint',))):
+        print(f'| {name} | {value:.2f} | {100 * value / total:.2f} % |')
+    for name, parts in (
+        ('TensorBoard, pictures and report together', SEEING),
+        ('checkpoints', ('Checkpoint',)),
+    ):
         together = sum(seconds[part] for part in parts)
-        print('| *%s* | %.2f | %.2f %% |' % (name, together, 100 * together / total))
+        print(f'| *{name}* | {together:.2f} | {100 * together / total:.2f} % |')
 
 
 def compare(arguments, rest):
@@ -176,27 +244,51 @@ def compare(arguments, rest):
     for number in range(arguments.rounds):
         for name in sorted(found, reverse=number % 2):  # who comes first is taken in turns, too
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = subprocess.run([sys.executable, os.path.abspath(__file__), '--case',
-                                   '--without=' + (arguments.compare if name == 'without' else '')] + rest,
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    os.path.abspath(__file__),
+                    '--case',
+                    '--without=' + (arguments.compare if name == 'without' else ''),
+                ]
+                + rest,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             result = json.loads(done.stdout.decode().splitlines()[-1])
             found[name]['wall'].append(result['total'])
             if name == 'with':
-                shares.append(sum(result['seconds'].get(part, 0) for part in arguments.compare.split(',')) / result['total'])
-            found[name]['processors'].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-            print('%-8s %s' % (name, ', '.join('%s %.1f s' % (kind, values[-1]) for kind, values in found[name].items())),
-                  file=sys.stderr, flush=True)
+                shares.append(
+                    sum(result['seconds'].get(part, 0) for part in arguments.compare.split(','))
+                    / result['total']
+                )
+            found[name]['processors'].append(
+                after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            )
+            print(
+                '%-8s %s'
+                % (
+                    name,
+                    ', '.join(f'{kind} {values[-1]:.1f} s' for kind, values in found[name].items()),
+                ),
+                file=sys.stderr,
+                flush=True,
+            )
     for kind in ('wall', 'processors'):
         everything, less = (statistics.median(found[name][kind]) for name in ('with', 'without'))
-        print('%s: %.1f s with %s, %.1f s without: they cost %.2f %%'
-              % (kind, everything, arguments.compare, less, 100 * (everything / less - 1)))
+        print(
+            f'{kind}: {everything:.1f} s with {arguments.compare}, {less:.1f} s without: they cost {100 * (everything / less - 1):.2f} %'
+        )
     print('by the clock around their hooks: %.2f %%' % (100 * statistics.median(shares)))
     return found
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--json')
     parser.add_argument('--without', default='')
     parser.add_argument('--compare')
@@ -207,6 +299,7 @@ def main():
     sys.path.insert(0, ROOT)
     if arguments.bare:
         from trainers import options
+
         print(json.dumps(_bare_here(options.parse(rest))))
         return 0
     result = compare(arguments, rest) if arguments.compare else measure(arguments, rest)

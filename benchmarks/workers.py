@@ -1,16 +1,23 @@
-"""Several local workers against one: time per step, efficiency, and the bytes of a step against the least there could be.
+"""Several local workers against one: time per step, efficiency, and the bytes of a step against the
+least there could be.
 
-    python benchmarks/workers.py [--workers=1,2,4] [--threads=N] [--steps=40] [--rounds=3] [--flags="--embedding_dim=2"] [--json=FILE]
-    python benchmarks/workers.py --model      # the table of docs/distributed.md: 8, 64 and 512 workers on paper
+    python benchmarks/workers.py [--workers=1,2,4] [--threads=N] [--steps=40] [--rounds=3]
+    [--flags="--embedding_dim=2"] [--json=FILE]
+    python benchmarks/workers.py --model      # the table of docs/distributed.md: 8, 64 and 512
+    workers on paper
 
-The global batch and the total number of threads are the same in every row: `threads / workers` cores each, and where there are more workers
-than threads they share one. So on one machine nothing can be won, and what is lost is the cost of working together: efficiency is the
-time of one worker over that of N. Rounds go through all rows in turn, the table gives medians; ratios count, not milliseconds.
+The global batch and the total number of threads are the same in every row: `threads / workers`
+cores each, and where there are more workers than threads they share one. So on one machine nothing
+can be won, and what is lost is the cost of working together: efficiency is the time of one worker
+over that of N. Rounds go through all rows in turn, the table gives medians; ratios count, not
+milliseconds.
 
-Bytes are what a worker really sends, counted by the kernel on the loopback interface over all workers (`/proc/net/dev`; nothing else should
-talk there), between the 10th step and the last. The least is a ring: 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is
-gathered, per worker, so N times that in all.
+Bytes are what a worker really sends, counted by the kernel on the loopback interface over all
+workers (`/proc/net/dev`; nothing else should talk there), between the 10th step and the last. The
+least is a ring: 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is gathered, per
+worker, so N times that in all.
 """
+
 import argparse
 import json
 import os
@@ -33,7 +40,9 @@ def loopback_bytes():
 
 
 def least_bytes(workers, parameters, batch, dim):
-    """Of one step over all workers. Gathered are float32 embeddings and int32 labels; two more floats ride with the gradients."""
+    """Of one step over all workers. Gathered are float32 embeddings and int32 labels; two more
+    floats ride with the gradients.
+    """
     ring = 2 * (workers - 1) * 4 * (parameters + 2)
     return ring + (workers - 1) * 4 * batch * (dim + 1)
 
@@ -44,8 +53,10 @@ def train(flags, report):
 
     from callbacks.base import Callback
     from gitloss import data
-    from trainers import devices, distribution, options
-    from trainers.trainer import Trainer
+    from trainers import devices, options
+    from trainers.engine.trainer import Trainer
+    from trainers.workers import engines as distribution
+
     settings = options.parse(flags)
 
     class Clock(Callback):
@@ -53,7 +64,10 @@ def train(flags, report):
             self.ends, self.bytes = [], []
 
         def build(self):
-            self.parameters = sum(int(np.prod(weight.shape.as_list())) for weight in self.handle._net.model.trainable_weights)
+            self.parameters = sum(
+                int(np.prod(weight.shape.as_list()))
+                for weight in self.handle._net.model.trainable_weights
+            )
 
         def on_train_batch_end(self, batch, logs=None):
             self.ends.append(time.perf_counter())
@@ -61,25 +75,50 @@ def train(flags, report):
 
     clock, device = Clock(), devices.choose(settings)
     group = distribution.choose(settings, device)
-    Trainer(settings, data.load(settings.dataset, settings.data_folder), [clock], device, group=group).fit()
+    Trainer(
+        settings, data.load(settings.dataset, settings.data_folder), [clock], device, group=group
+    ).fit()
     if group.is_chief:
-        seconds = [end - start for start, end in zip(clock.ends[WARM_UP:], clock.ends[WARM_UP + 1:])]
+        seconds = [
+            end - start for start, end in zip(clock.ends[WARM_UP:], clock.ends[WARM_UP + 1 :])
+        ]
         with open(report, 'w') as file:
-            json.dump({'ms': 1e3 * statistics.median(seconds), 'parameters': clock.parameters, 'batch': settings.batch_size,
-                       'dim': settings.embedding_dim,
-                       'bytes': (clock.bytes[-1] - clock.bytes[WARM_UP]) / float(len(clock.bytes) - 1 - WARM_UP)}, file)
+            json.dump(
+                {
+                    'ms': 1e3 * statistics.median(seconds),
+                    'parameters': clock.parameters,
+                    'batch': settings.batch_size,
+                    'dim': settings.embedding_dim,
+                    'bytes': (clock.bytes[-1] - clock.bytes[WARM_UP])
+                    / float(len(clock.bytes) - 1 - WARM_UP),
+                },
+                file,
+            )
 
 
 def measure(workers, threads, steps, flags):
     from trainers import launch
+
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, 'report.json')
-        all_flags = ['--steps=%d' % (steps + WARM_UP), '--update_centers=%d' % (steps + WARM_UP), '--noevaluate', '--check_replicas=0',
-                     '--device=cpu', '--exp_save_dir=' + os.path.join(folder, 'run')] + flags
+        all_flags = [
+            '--steps=%d' % (steps + WARM_UP),
+            '--update_centers=%d' % (steps + WARM_UP),
+            '--noevaluate',
+            '--check_replicas=0',
+            '--device=cpu',
+            '--exp_save_dir=' + os.path.join(folder, 'run'),
+        ] + flags
         started, own = [], os.sched_getaffinity(0)
         os.sched_setaffinity(0, sorted(own)[:threads])
         try:
-            launch.start(started, ['--worker=' + report] + all_flags, workers, folder, program=(os.path.abspath(__file__),))
+            launch.start(
+                started,
+                ['--worker=' + report] + all_flags,
+                workers,
+                folder,
+                program=(os.path.abspath(__file__),),
+            )
             status = launch.wait(started)
         finally:
             launch.end(started)
@@ -94,19 +133,27 @@ def measure(workers, threads, steps, flags):
 
 
 def model(latency=50e-6):
-    """A step's communication: a ring all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring gather N - 1 rounds of one worker's rows;
-    each round costs the latency and its bytes over the bandwidth of one worker's link. 128 images per worker."""
-    print('| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per worker | own rows only |\n'
-          '|---|---|---|---|---|---|---|')
-    for name, parameters, dim in (('mnist_cnn, 0.29 M', 288770, 2), ('ResNet-50 like, 25 M', 25000000, 512)):
+    """A step's communication: a ring all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring
+    gather N - 1 rounds of one worker's rows; each round costs the latency and its bytes over the
+    bandwidth of one worker's link. 128 images per worker."""
+    print(
+        '| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per worker | own rows only |\n'
+        '|---|---|---|---|---|---|---|'
+    )
+    for name, parameters, dim in (
+        ('mnist_cnn, 0.29 M', 288770, 2),
+        ('ResNet-50 like, 25 M', 25000000, 512),
+    ):
         for workers in (8, 64, 512):
             batch = 128 * workers
             for link, bandwidth in (('10 Gbit/s', 1.25e9), ('100 Gbit/s', 12.5e9)):
                 reduce = 2 * (workers - 1) * (latency + 4 * parameters / workers / bandwidth)
                 gather = (workers - 1) * (latency + 4 * 128 * (dim + 1) / bandwidth)
                 pairs = 4.0 * batch * batch * dim / 1e9  # two matrix products
-                print('| %s | %d | %s | %.1f | %.1f | %.3g | %.3g |'
-                      % (name, workers, link, 1e3 * reduce, 1e3 * gather, pairs, pairs / workers))
+                print(
+                    '| %s | %d | %s | %.1f | %.1f | %.3g | %.3g |'
+                    % (name, workers, link, 1e3 * reduce, 1e3 * gather, pairs, pairs / workers)
+                )
 
 
 def main():
@@ -129,22 +176,40 @@ def main():
     rounds = {count: [] for count in counts}
     for _ in range(options.rounds):
         for count in counts:
-            rounds[count].append(measure(count, options.threads, options.steps, options.flags.split()))
-    print('| workers | ms/step | efficiency | MB/step sent | least | ratio |\n|---|---|---|---|---|---|')
+            rounds[count].append(
+                measure(count, options.threads, options.steps, options.flags.split())
+            )
+    print(
+        '| workers | ms/step | efficiency | MB/step sent | least | ratio |\n|---|---|---|---|---|---|'
+    )
     rows, base = [], statistics.median(found['ms'] for found in rounds[counts[0]])
     for count in counts:
         one = rounds[count][0]
-        row = {'workers': count, 'ms': statistics.median(found['ms'] for found in rounds[count]),
-               'bytes': statistics.median(found['bytes'] for found in rounds[count]),
-               'least': least_bytes(count, one['parameters'], one['batch'], one['dim'])}
+        row = {
+            'workers': count,
+            'ms': statistics.median(found['ms'] for found in rounds[count]),
+            'bytes': statistics.median(found['bytes'] for found in rounds[count]),
+            'least': least_bytes(count, one['parameters'], one['batch'], one['dim']),
+        }
         row['efficiency'] = base / row['ms']
         rows.append(row)
         ratio = '%.2f' % (row['bytes'] / row['least']) if row['least'] else ''
-        print('| %d | %.0f | %.2f | %.2f | %.2f | %s |'
-              % (count, row['ms'], row['efficiency'], row['bytes'] / 1e6, row['least'] / 1e6, ratio))
+        print(
+            '| %d | %.0f | %.2f | %.2f | %.2f | %s |'
+            % (count, row['ms'], row['efficiency'], row['bytes'] / 1e6, row['least'] / 1e6, ratio)
+        )
     if options.json:
         with open(options.json, 'w') as file:
-            json.dump({'threads': options.threads, 'steps': options.steps, 'flags': options.flags, 'rows': rows}, file, indent=1)
+            json.dump(
+                {
+                    'threads': options.threads,
+                    'steps': options.steps,
+                    'flags': options.flags,
+                    'rows': rows,
+                },
+                file,
+                indent=1,
+            )
 
 
 if __name__ == '__main__':

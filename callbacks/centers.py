@@ -1,4 +1,5 @@
 """The measurement Git loss is judged by: do classes pull together and stay apart?"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +7,8 @@ import numpy as np
 from callbacks.base import Callback
 from gitloss import metrics
 
-# Embeddings up to this many bytes are kept for the second pass, which needs the means of the first; more are computed again, so that
+# Embeddings up to this many bytes are kept for the second pass, which needs the means of the
+# first; more are computed again, so that
 # memory stays O(classes x dim) for data sets of any size.
 _KEPT_BYTES = 256 << 20
 _SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gigabytes
@@ -15,19 +17,23 @@ _SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gi
 class CenterMeasurement(Callback):
     """At each measurement sweeps the training set: class means, intra- and inter-class distance.
 
-    Logs: `intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio `inter_over_intra` of now;
-    `inter_cls_dist_running`, the mean over all measurements so far, which is what the published tables call "inter";
-    `centers_moved`, the fraction of classes whose center has ever moved.
+    Logs: `intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio
+    `inter_over_intra` of now; `inter_cls_dist_running`, the mean over all measurements so far,
+    which is what the published tables call "inter"; `centers_moved`, the fraction of classes whose
+    center has ever moved.
 
     Args:
       split: the training set.
-      init: "zero" leaves the first centers alone, "means" sets them to the class means of a sweep before the first step.
+      init: "zero" leaves the first centers alone, "means" sets them to the class means of a sweep
+        before the first step.
       reset: set the centers to the exact class means at each measurement.
       distance: "cosine" takes the means for the centers over embeddings of length 1.
     """
 
     def __init__(self, split, init='zero', reset=False, distance='euclidean'):
-        self.means = None  # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no sample
+        # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no
+        # sample
+        self.means = None
         self._split, self._init, self._reset, self._distance = split, init, reset, distance
         self._inters = []
 
@@ -35,14 +41,22 @@ class CenterMeasurement(Callback):
         return ((embeddings, labels) for embeddings, _, labels, _ in self.handle.sweep(self._split))
 
     def _sweep(self, keep=0):
-        """(ClassSums of the embeddings, ClassSums of what centers are means of, the batches if they take at most `keep` bytes)."""
+        """(ClassSums of the embeddings, ClassSums of what centers are means of, the batches if they
+        take at most `keep` bytes).
+        """
         sums = metrics.ClassSums(self.handle.num_classes)
-        for_centers = metrics.ClassSums(self.handle.num_classes) if self._distance == 'cosine' else sums
+        for_centers = (
+            metrics.ClassSums(self.handle.num_classes) if self._distance == 'cosine' else sums
+        )
         kept, size = [], 0
         for embeddings, labels in self._batches():
             sums.add(embeddings, labels)
             if for_centers is not sums:
-                for_centers.add(embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12), labels)
+                for_centers.add(
+                    embeddings
+                    / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12),
+                    labels,
+                )
             size += embeddings.nbytes
             if size <= keep:
                 kept.append((embeddings, labels))
@@ -51,7 +65,9 @@ class CenterMeasurement(Callback):
         return sums, for_centers, kept if size <= keep else None
 
     def _set_centers(self, sums):
-        self.handle.set_centers(np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers()))
+        self.handle.set_centers(
+            np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers())
+        )
 
     def on_train_begin(self, logs=None):
         if self._init == 'means' and self.handle.step == 0:
@@ -63,7 +79,9 @@ class CenterMeasurement(Callback):
         shown = metrics.spread(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)
         self._inters.append(metrics.inter_class_distance(means, sums.counts))
-        logs['intra_cls_dist'] = metrics.intra_class_distance(self._batches() if kept is None else kept, means)
+        logs['intra_cls_dist'] = metrics.intra_class_distance(
+            self._batches() if kept is None else kept, means
+        )
         logs['inter_cls_dist'] = self._inters[-1]
         if logs['intra_cls_dist'] > 0:
             logs['inter_over_intra'] = logs['inter_cls_dist'] / logs['intra_cls_dist']

@@ -1,4 +1,5 @@
 """Loss and accuracy on images the training does not see."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,10 +11,12 @@ _KEPT = 2000  # embeddings; those of millions of samples would take gigabytes
 
 
 def evaluate(handle, split, rows=()):
-    """One sweep. Returns ({'loss': ..., 'softmax_loss': ..., ..., 'acc': ...}, embeddings float32 [k, dim], predictions int [n]).
+    """One sweep. Returns ({'loss': ..., 'softmax_loss': ..., ..., 'acc': ...}, embeddings float32
+    [k, dim], predictions int [n]).
 
-    The losses are means over the batches, each of the training's size, so that the git term means what it means in training;
-    the accuracy is exact, padding left out. Embeddings are kept of the k samples with the numbers `rows`, which must rise.
+    The losses are means over the batches, each of the training's size, so that the git term means
+    what it means in training; the accuracy is exact, padding left out. Embeddings are kept of the k
+    samples with the numbers `rows`, which must rise.
     """
     rows, embeddings, predictions, losses, start = np.asarray(rows, np.int64), [], [], [], 0
     for points, guesses, _, batch_losses in handle.sweep(split, with_losses=True):
@@ -31,9 +34,10 @@ def evaluate(handle, split, rows=()):
 class Evaluation(Callback):
     """Evaluates a split at each measurement, and another one once, at the end of the training.
 
-    Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`, and at the end `test_loss` ... and `test_images`, their number.
-    For pictures it holds, of the latest measurement, `embeddings` float32 [k, dim], `labels` and `predictions` int [k] of the samples
-    `numbers` int [k], 2000 at most and evenly spread; `images`, `all_labels` and `all_predictions` of the whole split.
+    Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`, and at the end `test_loss` ... and
+    `test_images`, their number. For pictures it holds, of the latest measurement, `embeddings`
+    float32 [k, dim], `labels` and `predictions` int [k] of the samples `numbers` int [k], 2000 at
+    most and evenly spread; `images`, `all_labels` and `all_predictions` of the whole split.
 
     Args:
       split: evaluated at each measurement.
@@ -41,13 +45,19 @@ class Evaluation(Callback):
     """
 
     def __init__(self, split, final_split=None):
-        self.images, self.all_labels, self.numbers = split.images, split.labels, metrics.spread(len(split.labels), _KEPT)
+        self.images, self.all_labels, self.numbers = (
+            split.images,
+            split.labels,
+            metrics.spread(len(split.labels), _KEPT),
+        )
         self.labels = self.all_labels[self.numbers]
         self.embeddings = self.predictions = self.all_predictions = None
         self._split, self._final_split = split, final_split
 
     def _evaluate(self):
-        result, self.embeddings, self.all_predictions = evaluate(self.handle, self._split, self.numbers)
+        result, self.embeddings, self.all_predictions = evaluate(
+            self.handle, self._split, self.numbers
+        )
         self.predictions = self.all_predictions[self.numbers]
         return result
 
@@ -55,8 +65,13 @@ class Evaluation(Callback):
         logs.update({'valid_' + key: value for key, value in self._evaluate().items()})
 
     def on_train_end(self, logs=None):
-        if self.embeddings is None:  # the run was continued at its end: no more was measured, yet there are pictures to draw
+        if (
+            self.embeddings is None
+        ):  # the run was continued at its end: no more was measured, yet there are pictures to draw
             self._evaluate()
         if self._final_split is not None:
             result, _, _ = evaluate(self.handle, self._final_split)
-            logs.update({'test_' + key: value for key, value in result.items()}, test_images=len(self._final_split.labels))
+            logs.update(
+                {'test_' + key: value for key, value in result.items()},
+                test_images=len(self._final_split.labels),
+            )

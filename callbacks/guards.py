@@ -1,9 +1,11 @@
 """Stops a training that has gone wrong, or sends it back."""
+
 from __future__ import annotations
 
 import math
 
-from callbacks.base import Callback, Diverged
+from callbacks.base import Callback
+from gitloss.errors import Diverged
 
 _RATE_FACTOR = 0.5
 _MOST_ROLLBACKS = 10
@@ -14,7 +16,8 @@ class LossGuard(Callback):
 
     Args:
       max_loss: a loss above it counts as gone wrong; 0 for no bound.
-      rollback: go back to the last checkpoint with half the learning rate, up to ten times a run, instead of ending the training.
+      rollback: go back to the last checkpoint with half the learning rate, up to ten times a run,
+        instead of ending the training.
     """
 
     def __init__(self, max_loss=0.0, rollback=False):
@@ -25,9 +28,17 @@ class LossGuard(Callback):
         if math.isfinite(logs['loss']) and not 0 < self._max_loss < logs['loss']:
             return
         message = 'step %d: expected a %s. Received: %s' % (
-            batch, 'loss of at most %g' % self._max_loss if math.isfinite(logs['loss']) else 'finite loss',
-            ', '.join('%s %g' % (name, logs[name]) for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss') if name in logs))
+            batch,
+            f'loss of at most {self._max_loss:g}' if math.isfinite(logs['loss']) else 'finite loss',
+            ', '.join(
+                f'{name} {logs[name]:g}'
+                for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss')
+                if name in logs
+            ),
+        )
         self._rollbacks += 1
         if self._rollback and self._rollbacks > _MOST_ROLLBACKS:
             message += '; gone back %d times already' % _MOST_ROLLBACKS
-        raise Diverged(message, _RATE_FACTOR if self._rollback and self._rollbacks <= _MOST_ROLLBACKS else None)
+        raise Diverged(
+            message, _RATE_FACTOR if self._rollback and self._rollbacks <= _MOST_ROLLBACKS else None
+        )

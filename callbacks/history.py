@@ -1,15 +1,26 @@
 """history.jsonl, one object per measurement, and results.json, what the run came to."""
+
 from __future__ import annotations
 
 import json
 import os
 import time
 
-from callbacks.base import Callback, log
+from callbacks.base import Callback
+from gitloss.errors import log
 from gitloss.files import write_atomically
 
-_COLUMNS = ('step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist', 'images_per_sec',
-            'seconds')
+_COLUMNS = (
+    'step',
+    'train_loss',
+    'train_acc',
+    'valid_loss',
+    'valid_acc',
+    'inter_cls_dist',
+    'intra_cls_dist',
+    'images_per_sec',
+    'seconds',
+)
 
 
 class History(Callback):
@@ -37,9 +48,14 @@ class History(Callback):
         return self._before + time.monotonic() - self._started
 
     def _write(self):
-        """The whole file again: after a resume it holds the rows up to the checkpoint, and what a full disk cost comes back."""
+        """The whole file again: after a resume it holds the rows up to the checkpoint, and what a
+        full disk cost comes back.
+        """
         try:
-            write_atomically(os.path.join(self.handle.run_dir, 'history.jsonl'), ''.join(json.dumps(row) + '\n' for row in self.rows))
+            write_atomically(
+                os.path.join(self.handle.run_dir, 'history.jsonl'),
+                ''.join(json.dumps(row) + '\n' for row in self.rows),
+            )
         except OSError as error:
             log.warning('no history: %s; the next measurement tries again', error)
 
@@ -56,14 +72,24 @@ class History(Callback):
     def on_train_end(self, logs=None):
         measured = [row for row in self.rows if self._best in row]
         best = max(measured, key=lambda row: row[self._best]) if measured else None
-        results = dict(self._facts, final=self._row(logs), best=best, best_by=self._best if best else None,
-                       throughput=self.handle.throughput(), seconds={'total': self._seconds()})
-        write_atomically(os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n')
+        results = dict(
+            self._facts,
+            final=self._row(logs),
+            best=best,
+            best_by=self._best if best else None,
+            throughput=self.handle.throughput(),
+            seconds={'total': self._seconds()},
+        )
+        write_atomically(
+            os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n'
+        )
 
     def state(self):
         return {'rows': list(self.rows), 'seconds': self._seconds()}
 
     def load_state(self, state):
         self.rows = [dict(row) for row in state['rows']]
-        self._before = max(float(state['seconds']), self._seconds())  # a rollback gives back steps, not the time they took
+        self._before = max(
+            float(state['seconds']), self._seconds()
+        )  # a rollback gives back steps, not the time they took
         self._started = time.monotonic()

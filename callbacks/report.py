@@ -1,4 +1,5 @@
 """report.html: the run on one page, to be kept or sent."""
+
 from __future__ import annotations
 
 import base64
@@ -7,7 +8,8 @@ import html
 import json
 import os
 
-from callbacks.base import Callback, log
+from callbacks.base import Callback
+from gitloss.errors import log
 from gitloss.files import write_atomically
 
 _PAGE = """<!DOCTYPE html>
@@ -24,67 +26,136 @@ figcaption { font-size: 13px; color: #555; } h1 { font-size: 22px; } h2 { font-s
 %(body)s
 </body></html>
 """
-_PICTURES = (('scatter.gif', 'The validation embeddings over the run, with the class means of the training set.'),
-             ('losses.png', 'Losses. git floor: what the git term comes to when every sample lies on its center.'),
-             ('distances.png', 'Distances within and between the classes of the training set.'),
-             ('pairs.png', 'Distances of pairs of validation samples.'), ('confusion.png', 'Confusion matrix of the validation set.'),
-             ('tsne.png', 'The validation embeddings by t-SNE: who is whose neighbour; distances between groups mean nothing.'))
+_PICTURES = (
+    (
+        'scatter.gif',
+        'The validation embeddings over the run, with the class means of the training set.',
+    ),
+    (
+        'losses.png',
+        'Losses. git floor: what the git term comes to when every sample lies on its center.',
+    ),
+    ('distances.png', 'Distances within and between the classes of the training set.'),
+    ('pairs.png', 'Distances of pairs of validation samples.'),
+    ('confusion.png', 'Confusion matrix of the validation set.'),
+    (
+        'tsne.png',
+        'The validation embeddings by t-SNE: who is whose neighbour; distances between groups mean nothing.',
+    ),
+)
 
 
 _SETS = {'train': 'training', 'valid': 'validation', 'test': 'test'}
-_PARTS = {'acc': 'accuracy', 'loss': 'loss', 'softmax_loss': 'softmax loss', 'center_loss': 'center loss', 'git_loss': 'git loss',
-          'git_floor': 'git floor', 'images': 'images'}
-_NAMES = {'step': 'step', 'inter_cls_dist': 'inter-class distance', 'intra_cls_dist': 'intra-class distance',
-          'inter_over_intra': 'inter / intra', 'inter_cls_dist_running': 'inter-class distance, running mean',
-          'center_drift': 'center drift', 'centers_moved': 'share of centers moved', 'learning_rate': 'learning rate'}
+_PARTS = {
+    'acc': 'accuracy',
+    'loss': 'loss',
+    'softmax_loss': 'softmax loss',
+    'center_loss': 'center loss',
+    'git_loss': 'git loss',
+    'git_floor': 'git floor',
+    'images': 'images',
+}
+_NAMES = {
+    'step': 'step',
+    'inter_cls_dist': 'inter-class distance',
+    'intra_cls_dist': 'intra-class distance',
+    'inter_over_intra': 'inter / intra',
+    'inter_cls_dist_running': 'inter-class distance, running mean',
+    'center_drift': 'center drift',
+    'centers_moved': 'share of centers moved',
+    'learning_rate': 'learning rate',
+}
 
 
 def _cell(value, name=''):
     if isinstance(value, float):
         form = '%.4f' if name.endswith('acc') else '%.0f' if 1e3 <= abs(value) < 1e9 else '%#.4g'
         return '<td class="n">%s</td>' % (form % value)
-    return '<td class="n">%s</td>' % html.escape(str(value))
+    return f'<td class="n">{html.escape(str(value))}</td>'
 
 
 def _table(rows, header=()):
-    head = '<tr>%s</tr>' % ''.join('<th class="n">%s</th>' % html.escape(name) for name in header) if header else ''
-    return '<div class="wide"><table>%s%s</table></div>' % (head, ''.join('<tr>%s</tr>' % row for row in rows))
+    head = (
+        '<tr>{}</tr>'.format(''.join(f'<th class="n">{html.escape(name)}</th>' for name in header))
+        if header
+        else ''
+    )
+    return '<div class="wide"><table>{}{}</table></div>'.format(
+        head, ''.join(f'<tr>{row}</tr>' for row in rows)
+    )
 
 
 def _pairs(values):
-    """Names and values. What is set or told rather than measured stands to the left, text as it is."""
-    return _table('<td>%s</td><td>%s</td>' % (html.escape(name), html.escape('%g' % value if isinstance(value, float) else str(value)))
-                  for name, value in values.items())
+    """Names and values. What is set or told rather than measured stands to the left, text as it
+    is.
+    """
+    return _table(
+        '<td>{}</td><td>{}</td>'.format(
+            html.escape(name), html.escape(f'{value:g}' if isinstance(value, float) else str(value))
+        )
+        for name, value in values.items()
+    )
 
 
 def _result(results):
-    """Two tables side by side: what each of the sets came to, and all else at the last measurement."""
+    """Two tables side by side: what each of the sets came to, and all else at the last
+    measurement.
+    """
     final = dict(results['final'])
-    sets = {name: {key[len(name) + 1:]: final.pop(key) for key in list(final) if key.startswith(name + '_')} for name in _SETS}
+    sets = {
+        name: {
+            key[len(name) + 1 :]: final.pop(key)
+            for key in list(final)
+            if key.startswith(name + '_')
+        }
+        for name in _SETS
+    }
     sets = {name: values for name, values in sets.items() if values}
-    parts = sorted(set().union(*sets.values()), key=lambda part: (list(_PARTS).index(part) if part in _PARTS else len(_PARTS), part))
-    by_set = _table(('<td>%s</td>%s' % (html.escape(_PARTS.get(part, part)), ''.join(_cell(values.get(part, ''), part)
-                                                                               for values in sets.values())) for part in parts),
-                    [''] + [_SETS[name] for name in sets])
-    final.pop('seconds', None)  # those since the measurement before, and so is the throughput; here both are of the whole run
+    parts = sorted(
+        set().union(*sets.values()),
+        key=lambda part: (list(_PARTS).index(part) if part in _PARTS else len(_PARTS), part),
+    )
+    by_set = _table(
+        (
+            '<td>{}</td>{}'.format(
+                html.escape(_PARTS.get(part, part)),
+                ''.join(_cell(values.get(part, ''), part) for values in sets.values()),
+            )
+            for part in parts
+        ),
+        [''] + [_SETS[name] for name in sets],
+    )
+    final.pop(
+        'seconds',
+        None,
+        # those since the measurement before, and so is the throughput; here both are of the whole run
+    )
     final.pop('images_per_sec', None)
-    order = sorted(final, key=lambda name: list(_NAMES).index(name) if name in _NAMES else len(_NAMES))
-    rest = ['<td>%s</td>%s' % (html.escape(_NAMES.get(name, name)), _cell(final[name])) for name in order]
-    for name, group, entry in (('images/s, mean', 'throughput', 'images_per_sec'), ('seconds in all', 'seconds', 'total')):
+    order = sorted(
+        final, key=lambda name: list(_NAMES).index(name) if name in _NAMES else len(_NAMES)
+    )
+    rest = [f'<td>{html.escape(_NAMES.get(name, name))}</td>{_cell(final[name])}' for name in order]
+    for name, group, entry in (
+        ('images/s, mean', 'throughput', 'images_per_sec'),
+        ('seconds in all', 'seconds', 'total'),
+    ):
         if entry in results.get(group, {}):
-            rest.append('<td>%s</td>%s' % (name, _cell(results[group][entry])))
-    return '<div class="beside">%s%s</div>' % (by_set, _table(rest))
+            rest.append(f'<td>{name}</td>{_cell(results[group][entry])}')
+    return f'<div class="beside">{by_set}{_table(rest)}</div>'
 
 
 def _picture(path, caption):
     with open(path, 'rb') as file:
         content = base64.b64encode(file.read()).decode('ascii')
-    return '<figure><img alt="%s" src="data:image/%s;base64,%s"><figcaption>%s</figcaption></figure>' % (
-        html.escape(os.path.basename(path)), path.rsplit('.', 1)[1], content, html.escape(caption))
+    return '<figure><img alt="{}" src="data:image/{};base64,{}"><figcaption>{}</figcaption></figure>'.format(
+        html.escape(os.path.basename(path)), path.rsplit('.', 1)[1], content, html.escape(caption)
+    )
 
 
 class Report(Callback):
-    """Writes `report.html` at the end, after the callbacks whose files it shows. It holds its pictures and needs no network."""
+    """Writes `report.html` at the end, after the callbacks whose files it shows. It holds its
+    pictures and needs no network.
+    """
 
     chief_only = True
 
@@ -104,11 +175,41 @@ class Report(Callback):
         pictures = [(os.path.join(folder, name), caption) for name, caption in _PICTURES]
         last = sorted(glob.glob(os.path.join(folder, 'scatter-*.png')))[-1:]
         pictures[1:1] = [(path, 'The same at the last measurement.') for path in last]
-        columns = [name for name in ('step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist',
-                                     'images_per_sec') if any(name in row for row in rows)]
-        body = ['<h2>Result</h2>', _result(results),
-                '<h2>Pictures</h2>'] + [_picture(path, caption) for path, caption in pictures if os.path.exists(path)] + [
-                '<h2>Measurements</h2>', _table((''.join(_cell(row.get(name, ''), name) for name in columns) for row in rows), columns),
-                '<h2>Options</h2>', _pairs(results['options']), '<h2>Made by</h2>', _pairs(results['versions'])]
-        title = 'Git loss: %s, %s, %d steps' % (results['options']['dataset'], results['network'], results['final']['step'])
-        write_atomically(os.path.join(run_dir, 'report.html'), _PAGE % {'title': html.escape(title), 'body': '\n'.join(body)})
+        columns = [
+            name
+            for name in (
+                'step',
+                'train_loss',
+                'train_acc',
+                'valid_loss',
+                'valid_acc',
+                'inter_cls_dist',
+                'intra_cls_dist',
+                'images_per_sec',
+            )
+            if any(name in row for row in rows)
+        ]
+        body = (
+            ['<h2>Result</h2>', _result(results), '<h2>Pictures</h2>']
+            + [_picture(path, caption) for path, caption in pictures if os.path.exists(path)]
+            + [
+                '<h2>Measurements</h2>',
+                _table(
+                    (''.join(_cell(row.get(name, ''), name) for name in columns) for row in rows),
+                    columns,
+                ),
+                '<h2>Options</h2>',
+                _pairs(results['options']),
+                '<h2>Made by</h2>',
+                _pairs(results['versions']),
+            ]
+        )
+        title = 'Git loss: %s, %s, %d steps' % (
+            results['options']['dataset'],
+            results['network'],
+            results['final']['step'],
+        )
+        write_atomically(
+            os.path.join(run_dir, 'report.html'),
+            _PAGE % {'title': html.escape(title), 'body': '\n'.join(body)},
+        )

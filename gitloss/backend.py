@@ -1,14 +1,17 @@
 """The one place that imports TensorFlow.
 
-`tf` is `tensorflow.compat.v1` and `keras` the graph-mode Keras that belongs to it, on TensorFlow 1.15 and on 2.x alike. Nothing
-is switched off globally: the trainer works inside its own `tf.Graph`, so a TensorFlow 2 program may import `gitloss` and stay
-eager.
+`tf` is `tensorflow.compat.v1` and `keras` the graph-mode Keras that belongs to it, on TensorFlow
+1.15 and on 2.x alike. Nothing
+is switched off globally: the trainer works inside its own `tf.Graph`, so a TensorFlow 2 program may
+import `gitloss` and stay eager.
 
 Environment, read before the import and left alone when already set:
   TF_ENABLE_ONEDNN_OPTS=1   off by default on CPUs without AVX-512, where it is worth 1.7x
   TF_USE_LEGACY_KERAS=1     `tf.keras` is the Keras 2 of `tf_keras`, the one with a graph mode
-  TF_CPP_MIN_LOG_LEVEL=3    device chatter off; GITLOSS_TF_LOGS=1 (the flag --tf_logs) leaves everything on
+  TF_CPP_MIN_LOG_LEVEL=3    device chatter off; GITLOSS_TF_LOGS=1 (the flag --tf_logs) leaves
+  everything on
 """
+
 import contextlib
 import os
 import sys
@@ -20,7 +23,8 @@ import warnings
 def _quiet_stderr():
     """Holds back what C++ code prints to file descriptor 2; gives it all out when the body raises.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach the messages that TensorFlow 2.x logs before its logger is initialised.
+    TF_CPP_MIN_LOG_LEVEL does not reach the messages that TensorFlow 2.x logs before its logger is
+    initialised.
     """
     try:
         sys.stderr.flush()
@@ -48,6 +52,7 @@ def _load():
     os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
     if os.environ.get('GITLOSS_TF_LOGS') == '1':
         import tensorflow.compat.v1 as tensorflow
+
         return tensorflow
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     with _quiet_stderr(), warnings.catch_warnings():
@@ -61,6 +66,7 @@ tf = _load()
 if tf.__version__.startswith('1.'):
     keras = tf.keras
 else:
-    import tf_keras as keras  # not tf.keras: that is Keras 3 if TensorFlow was imported before this module
+    # not tf.keras: that is Keras 3 if TensorFlow was imported before this module
+    import tf_keras as keras
 
 __all__ = ['tf', 'keras']

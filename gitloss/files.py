@@ -1,11 +1,13 @@
 """Files that are whole or not there."""
+
 from __future__ import annotations
 
 import os
 
 
 def write_atomically(path, content):
-    """Writes a file of text or bytes whole or not at all: a temporary file beside it, then a rename.
+    """Writes a file of text or bytes whole or not at all: a temporary file beside it, then a
+    rename.
 
     Raises:
       OSError: it could not be written, for a full disk perhaps; what was at `path` stays.

@@ -1,9 +1,11 @@
-"""What the model zoo looks for after a training: the `Final result` block, ${CaseName}.log, train_${CaseName}_loss.txt.
+"""What the model zoo looks for after a training: the `Final result` block, ${CaseName}.log,
+train_${CaseName}_loss.txt.
 
     python test/final_result.py acc|perf [the arguments that the trainer was given]
 
 Everything comes from the run's results.json and history.jsonl, which the trainer wrote.
 """
+
 from __future__ import annotations
 
 import json
@@ -30,15 +32,22 @@ def case_name(results, suffix):
 
 
 def block(results):
-    """The lines printed at the end. Accuracies are fractions; train_acc is the mean since the measurement before."""
+    """The lines printed at the end. Accuracies are fractions; train_acc is the mean since the
+    measurement before.
+    """
     final, throughput = results['final'], results['throughput']
-    lines = ['------------------ Final result ------------------',
-             'Final Performance images/sec : ' + _number('%.2f', throughput['images_per_sec']),
-             'Final Performance sec/step : ' + _number('%.4f', throughput['sec_per_step']),
-             'E2E Training Duration sec : ' + _number('%.0f', results['seconds']['total']),
-             'Final Train Accuracy : ' + _number('%.4f', final['train_acc'])]
-    lines += ['Final %s Accuracy : %.4f' % (split.capitalize(), final[split + '_acc'])
-              for split in ('valid', 'test') if final.get(split + '_acc') is not None]
+    lines = [
+        '------------------ Final result ------------------',
+        'Final Performance images/sec : ' + _number('%.2f', throughput['images_per_sec']),
+        'Final Performance sec/step : ' + _number('%.4f', throughput['sec_per_step']),
+        'E2E Training Duration sec : ' + _number('%.0f', results['seconds']['total']),
+        'Final Train Accuracy : ' + _number('%.4f', final['train_acc']),
+    ]
+    lines += [
+        'Final {} Accuracy : {:.4f}'.format(split.capitalize(), final[split + '_acc'])
+        for split in ('valid', 'test')
+        if final.get(split + '_acc') is not None
+    ]
     return lines
 
 
@@ -46,16 +55,19 @@ def case_log(results, suffix):
     """The lines of ${CaseName}.log, keys and order as everywhere in the zoo."""
     final, throughput = results['final'], results['throughput']
     step = throughput['sec_per_step']
-    return ['Network = ' + NETWORK,
-            'RankSize = %d' % _rank_size(),
-            'BatchSize = %d' % results['options']['batch_size'],
-            'DeviceType = ' + platform.machine(),
-            'CaseName = ' + case_name(results, suffix),
-            'ActualFPS = ' + _number('%.2f', throughput['images_per_sec']),
-            'TrainingTime = ' + _number('%.2f', step if step is None else 1000 * step),  # milliseconds per step
-            'TrainAccuracy = ' + _number('%.4f', final['train_acc']),
-            'ActualLoss = ' + _number('%.6f', final['train_loss']),
-            'E2ETrainingTime = ' + _number('%.0f', results['seconds']['total'])]
+    return [
+        'Network = ' + NETWORK,
+        'RankSize = %d' % _rank_size(),
+        'BatchSize = %d' % results['options']['batch_size'],
+        'DeviceType = ' + platform.machine(),
+        'CaseName = ' + case_name(results, suffix),
+        'ActualFPS = ' + _number('%.2f', throughput['images_per_sec']),
+        'TrainingTime = '
+        + _number('%.2f', step if step is None else 1000 * step),  # milliseconds per step
+        'TrainAccuracy = ' + _number('%.4f', final['train_acc']),
+        'ActualLoss = ' + _number('%.6f', final['train_loss']),
+        'E2ETrainingTime = ' + _number('%.0f', results['seconds']['total']),
+    ]
 
 
 def _write(path, lines):
@@ -73,7 +85,7 @@ def report(run_dir, suffix):
     name = case_name(results, suffix)
     lines = block(results)
     _write(os.path.join(run_dir, name + '.log'), case_log(results, suffix))
-    _write(os.path.join(run_dir, 'train_%s_loss.txt' % name), losses)
+    _write(os.path.join(run_dir, f'train_{name}_loss.txt'), losses)
     return lines
 
 
@@ -81,7 +93,10 @@ def main(arguments):
     try:
         print('\n'.join(report(options_module.parse(arguments[1:]).run_dir, arguments[0])))
     except (OSError, ValueError, KeyError) as error:
-        print('final_result: expected a finished run. Received: %s: %s' % (type(error).__name__, error), file=sys.stderr)
+        print(
+            f'final_result: expected a finished run. Received: {type(error).__name__}: {error}',
+            file=sys.stderr,
+        )
         return 1
     return 0
 

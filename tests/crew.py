@@ -1,10 +1,12 @@
 """Workers of one run, as threads and as processes.
 
-Threads are for the group alone: one server each in one process, over loopback. Processes are for whole runs; as a program this file is
-a worker with the measuring callbacks and none that draws, which notes what it knows at the end:
+Threads are for the group alone: one server each in one process, over loopback. Processes are for
+whole runs; as a program this file is a worker with the measuring callbacks and none that draws,
+which notes what it knows at the end:
 
     python tests/crew.py --exp_save_dir=DIR --steps=24 ...
 """
+
 import os
 import sys
 import threading
@@ -17,19 +19,26 @@ if __name__ == '__main__':
 import numpy as np  # noqa: E402
 
 from callbacks.base import Callback  # noqa: E402
-from trainers import distribution, launch  # noqa: E402
+from trainers import launch
+from trainers.workers import engines as distribution  # noqa: E402
 
 WAIT = 120
 PROGRAM = (os.path.join(ROOT, 'tests', 'crew.py'),)
 
 
 def together(size, work, timeout=60.0, device='cpu'):
-    """`work(group, new session)` in a thread for each of `size` workers, each in a graph of its own. Returns what they return, or raise,
-    in the order of rank. A session of a worker is made by calling the second argument once its graph is built."""
+    """`work(group, new session)` in a thread for each of `size` workers, each in a graph of its
+    own. Returns what they return, or raise, in the order of rank. A session of a worker is made by
+    calling the second argument once its graph is built."""
     from gitloss.backend import tf
+
     addresses, found = launch.free_addresses(size), [None] * size
-    config = tf.ConfigProto(device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
-    groups = [distribution.Collectives(addresses, rank, config, timeout, device) for rank in range(size)]
+    config = tf.ConfigProto(
+        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1
+    )
+    groups = [
+        distribution.Collectives(addresses, rank, config, timeout, device) for rank in range(size)
+    ]
 
     def one(group):
         with tf.Graph().as_default() as graph:
@@ -37,6 +46,7 @@ def together(size, work, timeout=60.0, device='cpu'):
                 found[group.rank] = work(group, lambda: group.session(graph, config))
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 found[group.rank] = error
+
     threads = [threading.Thread(target=one, args=(group,), daemon=True) for group in groups]
     for thread in threads:
         thread.start()
@@ -47,13 +57,16 @@ def together(size, work, timeout=60.0, device='cpu'):
 
 
 class Witness(Callback):
-    """Writes the loss of every step and all variables at the end, however that comes, a file for each worker."""
+    """Writes the loss of every step and all variables at the end, however that comes, a file for
+    each worker.
+    """
 
     def __init__(self):
         self.losses = []
 
     def build(self):
         from gitloss.backend import tf
+
         self._variables = {variable.name: variable for variable in tf.global_variables()}
 
     def on_train_batch_end(self, batch, logs=None):
@@ -61,8 +74,11 @@ class Witness(Callback):
 
     def close(self):
         values = self.handle.session.run(self._variables)
-        np.savez(os.path.join(self.handle.run_dir, 'witness-%d.npz' % self.handle.rank), losses=self.losses,
-                 **{name.replace('/', '|'): value for name, value in values.items()})
+        np.savez(
+            os.path.join(self.handle.run_dir, 'witness-%d.npz' % self.handle.rank),
+            losses=self.losses,
+            **{name.replace('/', '|'): value for name, value in values.items()},
+        )
 
 
 def witness(run_dir, rank):
@@ -86,13 +102,27 @@ def trainer_of(settings, group=None, first=()):
     from callbacks.history import History
     from gitloss import data
     from trainers import devices
-    from trainers.trainer import Trainer
+    from trainers.engine.trainer import Trainer
+
     dataset, device = data.load('mnist', settings.data_folder), devices.choose(settings)
     measures = []
     if settings.evaluate:
-        measures = [CenterMeasurement(dataset.train, settings.center_init), Evaluation(dataset.valid, final_split=dataset.test)]
-    callbacks = [LossGuard(settings.max_loss, settings.on_nan == 'rollback')] + measures + [History(), Checkpoint(), Witness()]
-    return Trainer(settings, dataset, list(first) + callbacks, device, group=group or distribution.choose(settings, device))
+        measures = [
+            CenterMeasurement(dataset.train, settings.center_init),
+            Evaluation(dataset.valid, final_split=dataset.test),
+        ]
+    callbacks = (
+        [LossGuard(settings.max_loss, settings.on_nan == 'rollback')]
+        + measures
+        + [History(), Checkpoint(), Witness()]
+    )
+    return Trainer(
+        settings,
+        dataset,
+        list(first) + callbacks,
+        device,
+        group=group or distribution.choose(settings, device),
+    )
 
 
 class Crew:
@@ -112,13 +142,19 @@ class Crew:
     def until(self, condition):
         limit = time.monotonic() + WAIT
         while not condition():
-            assert time.monotonic() < limit and all(process.poll() is None for process in self.processes), self.printed(1)
+            assert time.monotonic() < limit and all(
+                process.poll() is None for process in self.processes
+            ), self.printed(1)
             time.sleep(0.002)
 
     def wait(self, but=None):
-        """Exit statuses in the order of rank, once all have ended, or all `but` one; None of one that still runs."""
+        """Exit statuses in the order of rank, once all have ended, or all `but` one; None of one
+        that still runs.
+        """
         limit = time.monotonic() + WAIT
-        while time.monotonic() < limit and any(process.poll() is None for rank, process in enumerate(self.processes) if rank != but):
+        while time.monotonic() < limit and any(
+            process.poll() is None for rank, process in enumerate(self.processes) if rank != but
+        ):
             time.sleep(0.01)
         return [process.poll() for process in self.processes]
 
@@ -130,4 +166,7 @@ class Crew:
 
 if __name__ == '__main__':
     from trainers import run
-    sys.exit(run.main(work=lambda settings: trainer_of(settings).fit() and 0, arguments=sys.argv[1:]))
+
+    sys.exit(
+        run.main(work=lambda settings: trainer_of(settings).fit() and 0, arguments=sys.argv[1:])
+    )

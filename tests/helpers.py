@@ -1,4 +1,7 @@
-"""What several tests need: running graph code, noting losses, and measuring how far off a float32 result is."""
+"""What several tests need: running graph code, noting losses, and measuring how far off a float32
+result is.
+"""
+
 import contextlib
 
 import numpy as np
@@ -10,7 +13,9 @@ from gitloss.backend import tf
 @contextlib.contextmanager
 def graph_session(seed=0):
     """`with graph_session() as session:` a fresh, seeded graph and a CPU session on it."""
-    config = tf.ConfigProto(device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=2)
+    config = tf.ConfigProto(
+        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=2
+    )
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(seed)
         with tf.Session(graph=graph, config=config) as session:
@@ -28,7 +33,9 @@ class Losses(Callback):
 
 
 def run_graph(build, *arrays):
-    """Calls `build` on placeholders of the arrays' static shapes in a fresh graph. Returns the values of what it returns."""
+    """Calls `build` on placeholders of the arrays' static shapes in a fresh graph. Returns the
+    values of what it returns.
+    """
     with graph_session() as session:
         inputs = [tf.placeholder(array.dtype, array.shape) for array in arrays]
         fetches = build(*inputs)
@@ -37,7 +44,9 @@ def run_graph(build, *arrays):
 
 
 def relative_error(value, reference):
-    """Largest deviation over the reference's largest magnitude; 0 only for an exact match where the reference is all zero."""
+    """Largest deviation over the reference's largest magnitude; 0 only for an exact match where the
+    reference is all zero.
+    """
     value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
     assert value.shape == reference.shape
     assert np.isfinite(value).all()
@@ -48,7 +57,9 @@ def relative_error(value, reference):
 def all_nodes(graph):
     """Every NodeDef of a graph, those in function bodies (loops) included."""
     definition = graph.as_graph_def(add_shapes=True)
-    return list(definition.node) + [node for function in definition.library.function for node in function.node_def]
+    return list(definition.node) + [
+        node for function in definition.library.function for node in function.node_def
+    ]
 
 
 def static_shapes(node):

@@ -1,9 +1,11 @@
-"""Git loss as one would first write it, for a comparison: fed batches, the pair term by broadcasting, gradients by TensorFlow, centers in
-NumPy, TensorFlow's own kernels and threads, no oneDNN. As a program it prints, in JSON, the losses of a training on MNIST for each
-optimizer, and those of the same training with every initial weight moved by one unit in the last place:
+"""Git loss as one would first write it, for a comparison: fed batches, the pair term by
+broadcasting, gradients by TensorFlow, centers in NumPy, TensorFlow's own kernels and threads, no
+oneDNN. As a program it prints, in JSON, the losses of a training on MNIST for each optimizer, and
+those of the same training with every initial weight moved by one unit in the last place:
 
     python tests/plain.py STEPS BATCH OPTIMIZER=RATE ...
 """
+
 import json
 import os
 import sys
@@ -18,8 +20,10 @@ from gitloss import model as models  # noqa: E402
 from gitloss.backend import tf  # noqa: E402
 from trainers.options import Options  # noqa: E402
 
-OPTIMIZERS = {'adam': lambda rate: tf.train.AdamOptimizer(rate, epsilon=1e-8),
-              'momentum': lambda rate: tf.train.MomentumOptimizer(rate, 0.9)}
+OPTIMIZERS = {
+    'adam': lambda rate: tf.train.AdamOptimizer(rate, epsilon=1e-8),
+    'momentum': lambda rate: tf.train.MomentumOptimizer(rate, 0.9),
+}
 
 
 def losses(dataset, optimizer, rate, steps, batch, moved):
@@ -28,20 +32,33 @@ def losses(dataset, optimizer, rate, steps, batch, moved):
         labels, rows = tf.placeholder(tf.int32, [batch]), tf.placeholder(tf.float32, [batch, 2])
         embeddings, logits = net.outputs
         differences = (embeddings[:, None] - rows[None, :]) * (1.0 - tf.eye(batch))[:, :, None]
-        total = (tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
-                 + tf.reduce_mean(tf.square(embeddings - rows)) + tf.reduce_mean(1.0 / (1.0 + tf.square(differences))))
+        total = (
+            tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+            + tf.reduce_mean(tf.square(embeddings - rows))
+            + tf.reduce_mean(1.0 / (1.0 + tf.square(differences)))
+        )
         train = OPTIMIZERS[optimizer](rate).minimize(total, var_list=net.trainable_weights)
         session.run(tf.global_variables_initializer())
         if moved:
             for weight in net.trainable_weights:
                 weight.load(np.nextafter(session.run(weight), np.float32(np.inf)), session)
-        centers, seen, stream = np.zeros((10, 2), np.float32), [], data.BatchStream(dataset.train, batch, 1)
+        centers, seen, stream = (
+            np.zeros((10, 2), np.float32),
+            [],
+            data.BatchStream(dataset.train, batch, 1),
+        )
         for step in range(steps):
             images, classes = stream.batch(step)
             feeds = {net.input: images.astype(np.float32), labels: classes, rows: centers[classes]}
             _, loss, found = session.run([train, total, embeddings], feeds)
             seen.append(float(loss))
-            moves = 0.5 * (centers[classes] - found) / (1 + np.bincount(classes, minlength=10)[classes])[:, None]
+            moves = (
+                0.5
+                * (centers[classes] - found)
+                / (1 + np.bincount(classes, minlength=10)[classes])[:, None]
+            )
             np.subtract.at(centers, classes, moves.astype(np.float32))
         return seen
 
@@ -50,5 +67,14 @@ if __name__ == '__main__':
     dataset = data.load('mnist', Options().data_folder)
     steps, batch = int(sys.argv[1]), int(sys.argv[2])
     rates = dict(argument.split('=') for argument in sys.argv[3:])
-    print(json.dumps({name: [losses(dataset, name, float(rate), steps, batch, moved) for moved in (False, True)]
-                      for name, rate in rates.items()}))
+    print(
+        json.dumps(
+            {
+                name: [
+                    losses(dataset, name, float(rate), steps, batch, moved)
+                    for moved in (False, True)
+                ]
+                for name, rate in rates.items()
+            }
+        )
+    )

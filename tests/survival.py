@@ -1,10 +1,11 @@
 """Runs that are killed and started again, and whether they came out as if nobody had touched them.
 
-Shared by test_chaos.py and benchmarks/chaos.py. As a program it is `trainers.run` that notes in a file what it is doing, or comes
-to grief as planned:
+Shared by test_chaos.py and benchmarks/chaos.py. As a program it is `trainers.run` that notes in a
+file what it is doing, or comes to grief as planned:
 
     python tests/survival.py '{"marks": "FILE"}' --steps=40 ...
 """
+
 import glob
 import json
 import mmap
@@ -25,7 +26,9 @@ WAIT = 240  # seconds after which a process counts as hung; a toy run takes ten
 
 
 class Marks:
-    """What a run is doing, in a file that both sides map into memory: it outlives a SIGKILL, and noting costs no system call."""
+    """What a run is doing, in a file that both sides map into memory: it outlives a SIGKILL, and
+    noting costs no system call.
+    """
 
     def __init__(self, path):
         if not os.path.exists(path):
@@ -49,7 +52,9 @@ class Marks:
         return self._get(1 + MOMENTS.index(moment))
 
     def noting(self, moment, function, last=False):
-        """`function` that says while it runs that it is that moment; with `last`, before it begins and never again after it."""
+        """`function` that says while it runs that it is that moment; with `last`, before it begins
+        and never again after it.
+        """
         number = MOMENTS.index(moment)
 
         def noted(*args, **keywords):
@@ -61,22 +66,26 @@ class Marks:
             finally:
                 if not last:
                     self._set(0, before)
+
         return noted
 
     def clear(self):
         self._map[:] = bytes(len(self._map))
 
 
-# --- the run that is killed ----------------------------------------------------------------------------------------------------
+# --- the run that is killed
+# ----------------------------------------------------------------------------------------------------
+
 
 def _die_in_save(number):
     """SIGKILL half way through the manifest of the `number`-th checkpoint this process writes."""
     from trainers import checkpoints
+
     write, written = checkpoints.CheckpointStore._write, []
 
     def dump(manifest, file, **keywords):
         text = json.dumps(manifest, **keywords)
-        file.write(text[:len(text) // 2])
+        file.write(text[: len(text) // 2])
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -85,33 +94,41 @@ def _die_in_save(number):
         if len(written) == number:
             json.dump = dump
         return write(*args)
+
     checkpoints.CheckpointStore._write = dying
 
 
 def _sleep_in_step(number, seconds):
     """One step of the run takes that long."""
-    from trainers.trainer import Trainer
+    from trainers.engine.trainer import Trainer
+
     step = Trainer._train_step
 
     def slow(trainer):
         if trainer.step + 1 == number:
             time.sleep(seconds)
         return step(trainer)
+
     Trainer._train_step = slow
 
 
 def main(arguments):
     from trainers import run
+
     plan = json.loads(arguments[0])
     marks = Marks(plan['marks'])
     from trainers import checkpoints
-    from trainers.trainer import Trainer
+    from trainers.engine.trainer import Trainer
+
     if 'die_in_save' in plan:
         _die_in_save(plan['die_in_save'])
     if 'sleep_in_step' in plan:
         _sleep_in_step(plan['sleep_in_step'], WAIT)
-    for owner, name, moment in ((Trainer, '_train_step', 'step'), (Trainer, '_measure', 'measurement'),
-                                (checkpoints.CheckpointStore, 'save', 'checkpoint write')):
+    for owner, name, moment in (
+        (Trainer, '_train_step', 'step'),
+        (Trainer, '_measure', 'measurement'),
+        (checkpoints.CheckpointStore, 'save', 'checkpoint write'),
+    ):
         setattr(owner, name, marks.noting(moment, getattr(owner, name)))
     loop = Trainer._loop
 
@@ -119,11 +136,14 @@ def main(arguments):
         logs = marks.noting('step', loop)(trainer)
         marks.noting('end', lambda: None, last=True)()
         return logs
+
     Trainer._loop = noted_loop
     return run.main(arguments[1:])
 
 
-# --- starting and killing ------------------------------------------------------------------------------------------------------
+# --- starting and killing
+# ------------------------------------------------------------------------------------------------------
+
 
 class Run:
     """One process of a run. `plan` None: the plain command.
@@ -139,16 +159,33 @@ class Run:
         self.marks = Marks(os.path.join(folder, 'marks'))
         self.marks.clear()
         self._printed = os.path.join(folder, 'printed')
-        command = ['-m', 'trainers.run'] if plan is None else [
-            os.path.join(ROOT, 'tests', 'survival.py'), json.dumps(dict(plan, marks=os.path.join(folder, 'marks')))]
+        command = (
+            ['-m', 'trainers.run']
+            if plan is None
+            else [
+                os.path.join(ROOT, 'tests', 'survival.py'),
+                json.dumps(dict(plan, marks=os.path.join(folder, 'marks'))),
+            ]
+        )
         with open(self._printed, 'wb') as file:
-            self.process = subprocess.Popen([python] + command + flags, cwd=ROOT, env=self._environment(), stdin=subprocess.DEVNULL,
-                                            stdout=file, stderr=file)
+            self.process = subprocess.Popen(
+                [python] + command + flags,
+                cwd=ROOT,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
 
     @staticmethod
     def _environment():
-        """As on a machine where nobody has set PYTHONUNBUFFERED: what is printed must come out all the same."""
-        return dict({name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}, PYTHONPATH=ROOT)
+        """As on a machine where nobody has set PYTHONUNBUFFERED: what is printed must come out all
+        the same.
+        """
+        return dict(
+            {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
+            PYTHONPATH=ROOT,
+        )
 
     def wait(self):
         """The exit status; one that hangs is ended, and raises."""
@@ -157,10 +194,12 @@ class Run:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError('hung in %s:\n%s' % (self.marks.moment, self.printed()))
+            raise AssertionError(f'hung in {self.marks.moment}:\n{self.printed()}')
 
     def until(self, condition):
-        """Waits for `condition()`. False if the process ended before; one that does neither is ended, and raises."""
+        """Waits for `condition()`. False if the process ended before; one that does neither is
+        ended, and raises.
+        """
         limit = time.monotonic() + WAIT
         while not condition():
             if self.process.poll() is not None:
@@ -168,13 +207,15 @@ class Run:
             if time.monotonic() > limit:
                 self.process.kill()
                 self.wait()
-                raise AssertionError('nothing came of it in %s:\n%s' % (self.marks.moment, self.printed()))
+                raise AssertionError(
+                    f'nothing came of it in {self.marks.moment}:\n{self.printed()}'
+                )
             time.sleep(0.0005)
         return True
 
     def kill(self, moment, count, delay):
-        """SIGKILL `delay` seconds after `moment` was entered for the `count`-th time. Returns the moment it fell in, None if the
-        run was over before."""
+        """SIGKILL `delay` seconds after `moment` was entered for the `count`-th time. Returns the
+        moment it fell in, None if the run was over before."""
         if not self.until(lambda: self.marks.count(moment) >= count or not count):
             self.wait()
             return None
@@ -192,12 +233,16 @@ class Run:
             return file.read()
 
 
-# --- looking at what is left ---------------------------------------------------------------------------------------------------
+# --- looking at what is left
+# ---------------------------------------------------------------------------------------------------
+
 
 def scalars(run_dir):
-    """{tag: {step: [values]}} of all event files of a run as TensorBoard would show it: a START drops what was there of its step
-    and later ones. What a kill cut off at the end of a file is passed over, as there."""
+    """{tag: {step: [values]}} of all event files of a run as TensorBoard would show it: a START
+    drops what was there of its step and later ones. What a kill cut off at the end of a file is
+    passed over, as there."""
     from gitloss.backend import tf
+
     found = {}
     for path in sorted(glob.glob(os.path.join(run_dir, 'events.out.tfevents.*'))):
         try:
@@ -208,7 +253,9 @@ def scalars(run_dir):
                             del steps[step]
                 for value in event.summary.value:
                     if value.HasField('simple_value'):
-                        found.setdefault(value.tag, {}).setdefault(event.step, []).append(value.simple_value)
+                        found.setdefault(value.tag, {}).setdefault(event.step, []).append(
+                            value.simple_value
+                        )
         except tf.errors.DataLossError:
             pass
     return {tag: steps for tag, steps in found.items() if steps}
@@ -217,6 +264,7 @@ def scalars(run_dir):
 def tensors(checkpoint):
     """{name: array} of everything a checkpoint holds."""
     from gitloss.backend import tf
+
     path = os.path.join(checkpoint.path, 'model')
     reader = tf.train.load_checkpoint(path)
     return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
@@ -236,28 +284,52 @@ def history(run_dir):
 
 def _files(run_dir):
     """Relative names of all files but event files, whose names hold the time."""
-    found = [os.path.relpath(os.path.join(folder, name), run_dir) for folder, _, names in os.walk(run_dir) for name in names]
+    found = [
+        os.path.relpath(os.path.join(folder, name), run_dir)
+        for folder, _, names in os.walk(run_dir)
+        for name in names
+    ]
     return {name for name in found if not name.startswith('events.out.tfevents.')}
 
 
 def differences(run_dir, twin_dir):
-    """What a finished run has otherwise than its undisturbed twin: a list of lines, empty if they are equal to the last bit.
+    """What a finished run has otherwise than its undisturbed twin: a list of lines, empty if they
+    are equal to the last bit.
 
-    Compared are all tensors of the last checkpoint, its manifest, history.jsonl, results.json, the scalars of the event files, each
-    of which must be there once, and which files there are. Speeds and times count for nothing.
+    Compared are all tensors of the last checkpoint, its manifest, history.jsonl, results.json, the
+    scalars of the event files, each of which must be there once, and which files there are. Speeds
+    and times count for nothing.
     """
     from trainers import checkpoints
+
     wrong = []
-    one, other = (checkpoints.CheckpointStore(os.path.join(path, 'ckpt')).newest() for path in (run_dir, twin_dir))
+    one, other = (
+        checkpoints.CheckpointStore(os.path.join(path, 'ckpt')).newest()
+        for path in (run_dir, twin_dir)
+    )
     if one is None or other is None or one.step != other.step:
-        return ['checkpoints of %s' % [checkpoint and checkpoint.step for checkpoint in (one, other)]]
-    mine, its = ({name: (str(value.dtype), value.shape, value.tobytes()) for name, value in tensors(checkpoint).items()}
-                 for checkpoint in (one, other))
-    wrong += ['tensor %s' % name for name in sorted(set(mine) | set(its)) if mine.get(name) != its.get(name)]
-    wrong += ['manifest, %s' % name for name in ('epoch', 'metrics', 'logs', 'totals', 'dataset', 'callbacks')
-              if timeless(one.manifest[name]) != timeless(other.manifest[name])]
+        return [
+            'checkpoints of %s' % [checkpoint and checkpoint.step for checkpoint in (one, other)]
+        ]
+    mine, its = (
+        {
+            name: (str(value.dtype), value.shape, value.tobytes())
+            for name, value in tensors(checkpoint).items()
+        }
+        for checkpoint in (one, other)
+    )
+    wrong += [
+        f'tensor {name}' for name in sorted(set(mine) | set(its)) if mine.get(name) != its.get(name)
+    ]
+    wrong += [
+        f'manifest, {name}'
+        for name in ('epoch', 'metrics', 'logs', 'totals', 'dataset', 'callbacks')
+        if timeless(one.manifest[name]) != timeless(other.manifest[name])
+    ]
     rows = history(run_dir)
-    if len({row['step'] for row in rows}) != len(rows) or timeless(rows) != timeless(history(twin_dir)):
+    if len({row['step'] for row in rows}) != len(rows) or timeless(rows) != timeless(
+        history(twin_dir)
+    ):
         wrong.append('history.jsonl, steps %s' % [row['step'] for row in rows])
     results = []
     for path in (run_dir, twin_dir):
@@ -267,12 +339,19 @@ def differences(run_dir, twin_dir):
     if results[0] != results[1]:
         wrong.append('results.json')
     mine, its = scalars(run_dir), scalars(twin_dir)
-    wrong += ['scalar %s at step %d, %d times' % (tag, step, len(values)) for tag, steps in sorted(mine.items())
-              for step, values in sorted(steps.items()) if len(values) != 1]
-    wrong += ['scalar %s' % tag for tag in sorted(set(mine) | set(its))
-              if sorted(mine.get(tag, {})) != sorted(its.get(tag, {}))
-              or (tag.split('/')[-1] not in SPEED and mine[tag] != its[tag])]
-    wrong += ['file %s' % name for name in sorted(_files(run_dir) ^ _files(twin_dir))]
+    wrong += [
+        'scalar %s at step %d, %d times' % (tag, step, len(values))
+        for tag, steps in sorted(mine.items())
+        for step, values in sorted(steps.items())
+        if len(values) != 1
+    ]
+    wrong += [
+        f'scalar {tag}'
+        for tag in sorted(set(mine) | set(its))
+        if sorted(mine.get(tag, {})) != sorted(its.get(tag, {}))
+        or (tag.split('/')[-1] not in SPEED and mine[tag] != its[tag])
+    ]
+    wrong += [f'file {name}' for name in sorted(_files(run_dir) ^ _files(twin_dir))]
     return wrong
 
 

@@ -1,10 +1,13 @@
-"""Bytes that are not what they should be, hundreds of them: each is refused in one clear line or read for what it says.
+"""Bytes that are not what they should be, hundreds of them: each is refused in one clear line or
+read for what it says.
 
     python tests/test_bad_input.py     tries all cases and prints how many of each kind ended how
 
-The cases are seeded. Each runs in this process under an alarm, so that a hang fails instead of hanging, and may write below its own
-folder only. A pickle is never loaded: every one offered here would leave a file behind.
+The cases are seeded. Each runs in this process under an alarm, so that a hang fails instead of
+hanging, and may write below its own folder only. A pickle is never loaded: every one offered here
+would leave a file behind.
 """
+
 import builtins
 import collections
 import contextlib
@@ -38,10 +41,12 @@ from callbacks.evaluation import Evaluation
 from callbacks.history import History
 from gitloss import data
 from gitloss.backend import tf
+from gitloss.errors import DamagedCheckpoint
 from test_checkpoints import Session
-from trainers import checkpoints, devices, options, run, rundir
-from trainers import manifest as manifests
-from trainers.trainer import Trainer
+from trainers import checkpoints, devices, options, run
+from trainers.checkpoints import manifest as manifests
+from trainers.checkpoints import rundir
+from trainers.engine.trainer import Trainer
 
 Case = collections.namedtuple('Case', 'kind name run')
 Case.__doc__ = 'run(folder) returns what came of it: "refused", "passed over" (the checkpoint before it serves) or "correct".'
@@ -54,7 +59,7 @@ def said(error, *names):
     text = str(error)
     assert isinstance(error, ValueError), repr(error)
     assert text and text.splitlines() == [text] and len(text) < 2000, text
-    assert any(name in text for name in names), '%s: none of %s in it' % (text, names)
+    assert any(name in text for name in names), f'{text}: none of {names} in it'
     return 'refused'
 
 
@@ -68,21 +73,32 @@ def confined(folder):
         def guarded(*args, **keywords):
             if writes(args, keywords):
                 for path in args[:paths]:
-                    where = os.path.realpath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else folder
+                    where = (
+                        os.path.realpath(os.fsdecode(path))
+                        if isinstance(path, (str, bytes, os.PathLike))
+                        else folder
+                    )
                     if not (where + os.sep).startswith(os.path.realpath(folder) + os.sep):
-                        outside.append('%s of %s' % (function.__name__, where))
+                        outside.append(f'{function.__name__} of {where}')
                         raise PermissionError(outside[-1])
             return function(*args, **keywords)
+
         return guarded
 
     def opened(args, keywords):
         return set(keywords.get('mode', args[1] if len(args) > 1 else 'r')) & set('wax+')
 
     kept = [(builtins, 'open', builtins.open), (io, 'open', io.open)] + [
-        (os, name, getattr(os, name)) for name in ('mkdir', 'rename', 'replace', 'remove', 'unlink', 'rmdir', 'symlink')]
+        (os, name, getattr(os, name))
+        for name in ('mkdir', 'rename', 'replace', 'remove', 'unlink', 'rmdir', 'symlink')
+    ]
     for module, name, function in kept:
         paths = 2 if name in ('rename', 'replace', 'symlink') else 1
-        setattr(module, name, guard(function, paths, opened) if name == 'open' else guard(function, paths))
+        setattr(
+            module,
+            name,
+            guard(function, paths, opened) if name == 'open' else guard(function, paths),
+        )
     try:
         yield
     finally:
@@ -97,6 +113,7 @@ class Hang(BaseException):
 
 def try_case(case, folder):
     """Runs one case in `folder`. Returns what came of it."""
+
     def hung(signum, frame):
         raise Hang('%s %s: still at it after %d s' % (case.kind, case.name, SECONDS))
 
@@ -122,15 +139,21 @@ class Evil:
         return os.mkdir, (os.path.join(self.folder, self.MARK),)
 
 
-# --- bytes and how to spoil them ---------------------------------------------------------------------------------------------
+# --- bytes and how to spoil them
+# ---------------------------------------------------------------------------------------------
+
 
 def flipped(content, chance):
     position = chance.randrange(len(content))
-    return content[:position] + bytes([content[position] ^ 1 << chance.randrange(8)]) + content[position + 1:]
+    return (
+        content[:position]
+        + bytes([content[position] ^ 1 << chance.randrange(8)])
+        + content[position + 1 :]
+    )
 
 
 def cut(content, chance):
-    return content[:chance.randrange(len(content))]
+    return content[: chance.randrange(len(content))]
 
 
 def lengthened(content, chance):
@@ -141,7 +164,7 @@ def spliced(content, chance):
     """A stretch of it overwritten by another stretch."""
     size = chance.randrange(1, 40)
     source, target = (chance.randrange(max(1, len(content) - size)) for _ in range(2))
-    return content[:target] + content[source:source + size] + content[target + size:]
+    return content[:target] + content[source : source + size] + content[target + size :]
 
 
 def noise(content, chance):
@@ -151,7 +174,9 @@ def noise(content, chance):
 SPOILERS = (flipped, cut, lengthened, spliced, noise)
 
 
-# --- IDX ---------------------------------------------------------------------------------------------------------------------
+# --- IDX
+# ---------------------------------------------------------------------------------------------------------------------
+
 
 @functools.lru_cache(None)
 def idx_files():
@@ -159,8 +184,8 @@ def idx_files():
     files = {}
     for part, count, seed in (('train', 30, 1), ('t10k', 10, 2)):
         images, labels = toys.patterns(count, seed=seed)
-        files['%s-images-idx3-ubyte' % part] = toys.idx_bytes(images)
-        files['%s-labels-idx1-ubyte' % part] = toys.idx_bytes(labels)
+        files[f'{part}-images-idx3-ubyte'] = toys.idx_bytes(images)
+        files[f'{part}-labels-idx1-ubyte'] = toys.idx_bytes(labels)
     return files
 
 
@@ -184,8 +209,8 @@ def decoded(folder, name):
         with open(path + '.gz', 'rb') as file:
             content = gzip.decompress(file.read())
     rank = content[3]
-    shape = struct.unpack('>%dI' % rank, content[4:4 + 4 * rank])
-    return np.array(bytearray(content[4 + 4 * rank:]), np.uint8).reshape(shape)
+    shape = struct.unpack('>%dI' % rank, content[4 : 4 + 4 * rank])
+    return np.array(bytearray(content[4 + 4 * rank :]), np.uint8).reshape(shape)
 
 
 def load_idx(folder):
@@ -194,10 +219,19 @@ def load_idx(folder):
             dataset = data.load_mnist(folder)
     except ValueError as error:
         return said(error, folder)
-    images, labels = decoded(folder, 'train-images-idx3-ubyte'), decoded(folder, 'train-labels-idx1-ubyte')
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], images)
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.labels, dataset.train.labels]), labels)
-    np.testing.assert_array_equal(dataset.test.images[..., 0], decoded(folder, 't10k-images-idx3-ubyte'))
+    images, labels = (
+        decoded(folder, 'train-images-idx3-ubyte'),
+        decoded(folder, 'train-labels-idx1-ubyte'),
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], images
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.labels, dataset.train.labels]), labels
+    )
+    np.testing.assert_array_equal(
+        dataset.test.images[..., 0], decoded(folder, 't10k-images-idx3-ubyte')
+    )
     np.testing.assert_array_equal(dataset.test.labels, decoded(folder, 't10k-labels-idx1-ubyte'))
     return 'correct'
 
@@ -214,10 +248,18 @@ def idx_cases():
                 if field == 0:
                     content[chance.randrange(4)] = chance.choice((0, 1, 2, 3, 4, 8, 9, 13, 255))
                 else:
-                    content[4 * field:4 * field + 4] = struct.pack('>I', chance.choice(numbers))
-            write(folder, {key + ('' if raw else '.gz'): (bytes if raw else zipped)(content if key == name else value)
-                           for key, value in files.items()})
+                    content[4 * field : 4 * field + 4] = struct.pack('>I', chance.choice(numbers))
+            write(
+                folder,
+                {
+                    key + ('' if raw else '.gz'): (bytes if raw else zipped)(
+                        content if key == name else value
+                    )
+                    for key, value in files.items()
+                },
+            )
             return load_idx(folder)
+
         return change
 
     def body(name, spoil, chance, raw):
@@ -226,6 +268,7 @@ def idx_cases():
             files[name] = spoil(files[name], chance)
             write(folder, {key + ('' if raw else '.gz'): value for key, value in files.items()})
             return load_idx(folder)
+
         return change
 
     def swapped(first, second):
@@ -234,10 +277,14 @@ def idx_cases():
             files[first], files[second] = files[second], files[first]
             write(folder, files)
             return load_idx(folder)
+
         return change
 
     def gzip_header(field, value):
-        """Bytes 4 to 9 of gzip are time, level and system: to be read past. The first four are its magic, method and flags."""
+        """Bytes 4 to 9 of gzip are time, level and system: to be read past. The first four are its
+        magic, method and flags.
+        """
+
         def change(folder):
             files = {key + '.gz': zipped(content) for key, content in idx_files().items()}
             content = bytearray(files['train-images-idx3-ubyte.gz'])
@@ -247,6 +294,7 @@ def idx_cases():
             outcome = load_idx(folder)
             assert outcome == 'correct' or field < 4
             return outcome
+
         return change
 
     def sums(content, expected):
@@ -255,32 +303,54 @@ def idx_cases():
             outcome = load_idx(folder)
             assert outcome == expected
             return outcome
+
         return change
 
     names = sorted(idx_files())
     for seed in range(56):
         chance = random.Random(seed)
-        yield Case('IDX header', '%d' % seed, header(chance.choice(names), chance, raw=seed % 2 == 0))
+        yield Case(
+            'IDX header', '%d' % seed, header(chance.choice(names), chance, raw=seed % 2 == 0)
+        )
     for seed, (spoil, raw) in enumerate(itertools.product(SPOILERS, (True, False) * 5)):
         chance = random.Random(1000 + seed)
         kind = 'IDX body, raw' if raw else 'IDX body, gzip'
-        yield Case(kind, '%s-%d' % (spoil.__name__, seed), body(chance.choice(names), spoil, chance, raw))
+        yield Case(
+            kind, '%s-%d' % (spoil.__name__, seed), body(chance.choice(names), spoil, chance, raw)
+        )
     for first, second in itertools.combinations(names, 2):
         yield Case('IDX files exchanged', first[:6] + '-' + second[:12], swapped(first, second))
     for field in range(10):
         yield Case('gzip header', 'byte-%d' % field, gzip_header(field, 1 << field % 8))
     line, name = b'0' * 64 + b'  ', names[0].encode()
-    for number, content in enumerate([line + name, b'abc', line + b'../../etc/passwd', line + b'/etc/passwd', b'\xff\xfe\x00',
-                                      b'a b c d', line + name + b'\0', b'x' * 100000]):
+    for number, content in enumerate(
+        [
+            line + name,
+            b'abc',
+            line + b'../../etc/passwd',
+            line + b'/etc/passwd',
+            b'\xff\xfe\x00',
+            b'a b c d',
+            line + name + b'\0',
+            b'x' * 100000,
+        ]
+    ):
         yield Case('SHA256SUMS', 'bad-%d' % number, sums(content, 'refused'))
-    for number, content in enumerate([b'', b'\n\n', line + b'no-such-file', line + b'.', line + b'..']):  # nothing to compare
+    for number, content in enumerate(
+        [b'', b'\n\n', line + b'no-such-file', line + b'.', line + b'..']
+    ):  # nothing to compare
         yield Case('SHA256SUMS', 'good-%d' % number, sums(content, 'correct'))
 
 
-# --- npz ---------------------------------------------------------------------------------------------------------------------
+# --- npz
+# ---------------------------------------------------------------------------------------------------------------------
+
 
 def arrays():
-    (train, train_labels), (test, test_labels) = toys.patterns(30, seed=1), toys.patterns(10, seed=2)
+    (train, train_labels), (test, test_labels) = (
+        toys.patterns(30, seed=1),
+        toys.patterns(10, seed=2),
+    )
     return {'x_train': train, 'y_train': train_labels, 'x_test': test, 'y_test': test_labels}
 
 
@@ -311,18 +381,32 @@ def load_npz(folder, content):
     except ValueError as error:
         return said(error, path)
     expected = arrays()
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], expected['x_train'])
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.labels, dataset.train.labels]), expected['y_train'])
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], expected['x_train']
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.labels, dataset.train.labels]), expected['y_train']
+    )
     np.testing.assert_array_equal(dataset.test.images[..., 0], expected['x_test'])
     np.testing.assert_array_equal(dataset.test.labels, expected['y_test'])
     return 'correct'
 
 
-def forged(descr="'|u1'", order='False', shape='(30, 8, 8)', version=(1, 0), body=b'\0' * 1920, text=None):
+def forged(
+    descr="'|u1'", order='False', shape='(30, 8, 8)', version=(1, 0), body=b'\0' * 1920, text=None
+):
     """An npy file with a header of one's own."""
-    header = (text or "{'descr': %s, 'fortran_order': %s, 'shape': %s, }" % (descr, order, shape)).encode('latin1')
+    header = (text or f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}").encode(
+        'latin1'
+    )
     header += b' ' * (-(len(header) + 11) % 64) + b'\n'
-    return b'\x93NUMPY' + bytes(version) + struct.pack('<H' if version == (1, 0) else '<I', len(header)) + header + body
+    return (
+        b'\x93NUMPY'
+        + bytes(version)
+        + struct.pack('<H' if version == (1, 0) else '<I', len(header))
+        + header
+        + body
+    )
 
 
 def npz_cases():
@@ -332,6 +416,7 @@ def npz_cases():
             outcome = load_npz(folder, make())
             assert outcome == 'refused'
             return outcome
+
         return Case(kind, name, run_it)
 
     def pickled(name, make):
@@ -342,13 +427,16 @@ def npz_cases():
             outcome = load_npz(folder, make())
             assert outcome == 'correct'
             return outcome
+
         return Case('npz', name, run_it)
 
     def exchanged(name, content):
         return [(key, content if key == name + '.npy' else other) for key, other in members()]
 
     def patched(content, position, change):
-        """The byte at `position` from every local and central header changed: (signature, offset from it)."""
+        """The byte at `position` from every local and central header changed: (signature, offset
+        from it).
+        """
         content = bytearray(content)
         for signature, offset in position:
             start = content.find(signature)
@@ -359,45 +447,107 @@ def npz_cases():
 
     evil = np.array([Evil()] * 30, dtype=object)
     for name in arrays():
-        yield refused('without ' + name, lambda name=name: npz([member for member in members() if name not in member[0]]))
-        yield pickled('as ' + name, lambda name=name: npz(exchanged(name, npy(evil, allow_pickle=True))))
+        yield refused(
+            'without ' + name,
+            lambda name=name: npz([member for member in members() if name not in member[0]]),
+        )
+        yield pickled(
+            'as ' + name, lambda name=name: npz(exchanged(name, npy(evil, allow_pickle=True)))
+        )
         yield refused('bytes for ' + name, lambda name=name: npz(exchanged(name, b'no array')))
     yield pickled('alone', lambda: pickle.dumps(Evil()))
     yield pickled('alone, old', lambda: pickle.dumps(Evil(), protocol=0))
     yield pickled('in an npy', lambda: npy(evil, allow_pickle=True))
-    yield pickled('as a member without npy', lambda: npz(members()[1:] + [('x_train', pickle.dumps(Evil()))]))
-    yield pickled('in a structure', lambda: npz(exchanged('y_train', forged("[('a', '|O')]", 'False', '(30,)',
-                                                                            body=pickle.dumps(Evil())))))
+    yield pickled(
+        'as a member without npy', lambda: npz(members()[1:] + [('x_train', pickle.dumps(Evil()))])
+    )
+    yield pickled(
+        'in a structure',
+        lambda: npz(
+            exchanged(
+                'y_train', forged("[('a', '|O')]", 'False', '(30,)', body=pickle.dumps(Evil()))
+            )
+        ),
+    )
     yield refused('an npy', lambda: npy(arrays()['x_train']))
     yield refused('empty zip', lambda: npz([]))
     for dtype in (float, bool, '<U1', np.int64, complex, 'M8[s]', [('a', 'u1')]):
-        yield refused('images of %s' % np.dtype(dtype), lambda dtype=dtype: npz(members(x_train=np.zeros((30, 8, 8), dtype))))
+        yield refused(
+            f'images of {np.dtype(dtype)}',
+            lambda dtype=dtype: npz(members(x_train=np.zeros((30, 8, 8), dtype))),
+        )
     for shape in ((30,), (30, 8, 8, 1), (), (0, 8, 8), (30, 0, 8), (31, 8, 8), (30, 9, 8)):
-        yield refused('images %s' % (shape,), lambda shape=shape: npz(members(x_train=np.zeros(shape, np.uint8))))
-    for labels in (np.zeros(30), np.zeros(30, bool), np.zeros((30, 1), np.uint8), np.uint8(1), np.full(30, -1), np.full(30, '1'),
-                   np.full(30, 1 << 40), np.full(30, (1 << 64) - 1, np.uint64), np.zeros(29, np.uint8), np.zeros(0, np.uint8)):
-        yield refused('labels %s %s %.2s' % (labels.dtype, labels.shape, labels.ravel()[:1]),
-                      lambda labels=labels: npz(members(y_train=labels)))
-    code = '__import__("os").mkdir("%s")' % Evil.MARK
-    for name, value in [('shape', '(1000000000000, 8, 8)'), ('shape', '(%d, %d, 8)' % (1 << 62, 1 << 62)), ('shape', '(-30, 8, 8)'),
-                        ('shape', "('30', 8, 8)"), ('shape', '(%s,)' % code), ('descr', "'|q9'"), ('descr', code), ('order', '7'),
-                        ('version', (9, 9)), ('body', b'\0' * 7), ('text', "{'descr': '|u1', 'fort"), ('text', ' '),
-                        ('text', '[1, 2, 3]'), ('text', '(' * 3000), ('text', "{'descr': '|u1'\0}"), ('text', '\x80\xff\x01' * 20)]:
-        yield refused('header with %s %.40r' % (name, value),
-                      lambda name=name, value=value: npz(exchanged('x_train', forged(**{name: value}))))
-    flags, method = ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)), ((b'PK\x03\x04', 8), (b'PK\x01\x02', 10))
+        yield refused(
+            f'images {shape}', lambda shape=shape: npz(members(x_train=np.zeros(shape, np.uint8)))
+        )
+    for labels in (
+        np.zeros(30),
+        np.zeros(30, bool),
+        np.zeros((30, 1), np.uint8),
+        np.uint8(1),
+        np.full(30, -1),
+        np.full(30, '1'),
+        np.full(30, 1 << 40),
+        np.full(30, (1 << 64) - 1, np.uint64),
+        np.zeros(29, np.uint8),
+        np.zeros(0, np.uint8),
+    ):
+        yield refused(
+            f'labels {labels.dtype} {labels.shape} {str(labels.ravel()[:1])[:2]}',
+            lambda labels=labels: npz(members(y_train=labels)),
+        )
+    code = f'__import__("os").mkdir("{Evil.MARK}")'
+    for name, value in [
+        ('shape', '(1000000000000, 8, 8)'),
+        ('shape', '(%d, %d, 8)' % (1 << 62, 1 << 62)),
+        ('shape', '(-30, 8, 8)'),
+        ('shape', "('30', 8, 8)"),
+        ('shape', f'({code},)'),
+        ('descr', "'|q9'"),
+        ('descr', code),
+        ('order', '7'),
+        ('version', (9, 9)),
+        ('body', b'\0' * 7),
+        ('text', "{'descr': '|u1', 'fort"),
+        ('text', ' '),
+        ('text', '[1, 2, 3]'),
+        ('text', '(' * 3000),
+        ('text', "{'descr': '|u1'\0}"),
+        ('text', '\x80\xff\x01' * 20),
+    ]:
+        yield refused(
+            'header with %s %.40r' % (name, value),
+            lambda name=name, value=value: npz(exchanged('x_train', forged(**{name: value}))),
+        )
+    flags, method = (
+        ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)),
+        ((b'PK\x03\x04', 8), (b'PK\x01\x02', 10)),
+    )
     yield refused('encrypted', lambda: patched(npz(members()), flags, lambda byte: byte | 1))
     for number in (8, 14, 99):  # deflate, lzma, none at all
-        yield refused('stored, said to be of method %d' % number,
-                      lambda number=number: patched(npz(members()), method, lambda byte: number))
-    yield refused('names with a way up', lambda: npz([('../' + name, content) for name, content in members()]))
-    yield refused('absolute names', lambda: npz([('/' + name, content) for name, content in members()]))
+        yield refused(
+            'stored, said to be of method %d' % number,
+            lambda number=number: patched(npz(members()), method, lambda byte: number),
+        )
+    yield refused(
+        'names with a way up', lambda: npz([('../' + name, content) for name, content in members()])
+    )
+    yield refused(
+        'absolute names', lambda: npz([('/' + name, content) for name, content in members()])
+    )
     yield refused('folders', lambda: npz([(name + '/', b'') for name, _ in members()]))
-    yield accepted('members with a way up beside', lambda: npz(members() + [('../../evil.npy', npy(np.zeros(3))), ('/evil', b'x')]))
+    yield accepted(
+        'members with a way up beside',
+        lambda: npz(members() + [('../../evil.npy', npy(np.zeros(3))), ('/evil', b'x')]),
+    )
     yield accepted('deflated', lambda: npz(members(), zipfile.ZIP_DEFLATED))
     yield accepted('lzma', lambda: npz(members(), zipfile.ZIP_LZMA))
-    yield accepted('Fortran order', lambda: npz(members(x_train=np.asfortranarray(arrays()['x_train']))))
-    yield accepted('big-endian labels', lambda: npz(members(y_train=arrays()['y_train'].astype('>i8'))))
+    yield accepted(
+        'Fortran order', lambda: npz(members(x_train=np.asfortranarray(arrays()['x_train'])))
+    )
+    yield accepted(
+        'big-endian labels', lambda: npz(members(y_train=arrays()['y_train'].astype('>i8')))
+    )
     yield accepted('bytes in front', lambda: b'PK\x03\x04' + npz(members()))
 
     def spoilt(spoil, chance):
@@ -405,10 +555,16 @@ def npz_cases():
         return lambda folder: load_npz(folder, spoil(npz(members(), kind), chance))
 
     for seed, spoil in enumerate(SPOILERS * 8):
-        yield Case('npz, spoilt bytes', '%s-%d' % (spoil.__name__, seed), spoilt(spoil, random.Random(2000 + seed)))
+        yield Case(
+            'npz, spoilt bytes',
+            '%s-%d' % (spoil.__name__, seed),
+            spoilt(spoil, random.Random(2000 + seed)),
+        )
 
 
-# --- flag files --------------------------------------------------------------------------------------------------------------
+# --- flag files
+# --------------------------------------------------------------------------------------------------------------
+
 
 def parse_flags(folder, files, arguments=('--flagfile=a.cfg',)):
     """The first file is a.cfg in `folder`."""
@@ -416,7 +572,9 @@ def parse_flags(folder, files, arguments=('--flagfile=a.cfg',)):
     here = os.getcwd()
     os.chdir(folder)
     try:
-        with confined(folder), contextlib.redirect_stderr(io.StringIO()):  # absl warns of a file that includes itself
+        with confined(folder), contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # absl warns of a file that includes itself
             found = options.parse(list(arguments))
     except ValueError as error:
         return said(error, '--', 'flags: ', 'arguments: ')
@@ -434,51 +592,139 @@ def flag_cases():
             found = parse_flags(folder, files, arguments)
             assert found == outcome, found
             return found
+
         return Case('flag file', name, run_it)
 
     up_in_the_chain = {'%d' % n: b'--flagfile=%d' % (n + 1) for n in range(1, 2000)}
-    for number, line in enumerate([
-            b'--stepz=3', b'--steps', b'--steps=', b'--steps=three', b'--steps=3.5', b'--steps=-1', b'--steps=0', b'--steps=1e3',
-            b'--steps=' + b'9' * 6000, b'--learning_rate=nan', b'--learning_rate=inf', b'--learning_rate=1e999',
-            b'--learning_rate=0', b'--alpha=1.5', b'--alpha=', b'--evaluate=maybe', b'--noevaluate=1', b'--noseed', b'--device=tpu',
-            b'--loss=', b'--resume=maybe', b'--save_every=-3', b'--save_every=3m', b'--save_every=0', b'--save_every=s',
-            b'--batch_size=1000000000000', b'--seed=-1', b'steps=3', b'3', b'--=3', b'--\xc3\xa9=3', b'--steps 3', b'--model=a\0b',
-            b'--data_path=\0', b'--exp_save_dir=/tmp/\0/../..',
-            b'--flagfile=/no/such/file', b'--flagfile=.', b'--flagfile=a\0b', b'--flagfile=' + b'x' * 5000,
-            b'--undefok', b'\xff\xfe-\0-\0', b'\x80abc', b'--model=\xff', b'--steps=3\n--steps=x', b'-' * 5000, b'x' * 1000000,
-            b'--margin=-2', b'--embedding_dim=65537', b'--scale=-0.1', b'---steps=3x', b'--steps=0x', b'--center_init=means,zero']):
-        yield case('%d %s' % (number, line[:20].decode('ascii', 'replace').replace('\0', 'NUL')), line, 'refused')
-    for number, content in enumerate([
-            b'', b'\n\n\n', b'--flagfile=', b'# --steps=no\n// --steps=no\n', b'--steps=3\n' * 5000, b'\r\n--steps=3\r\n',
-            b'  --steps=3  ', b'--steps=0x10', b'--undefok=nothing\n--nothing=3', b'--model=' + b'y' * 100000,
-            b'--flagfile=a.cfg\n--seed=3', b'--notf_logs', b'-steps=3', b'--learning_rate=5e-324']):
+    for number, line in enumerate(
+        [
+            b'--stepz=3',
+            b'--steps',
+            b'--steps=',
+            b'--steps=three',
+            b'--steps=3.5',
+            b'--steps=-1',
+            b'--steps=0',
+            b'--steps=1e3',
+            b'--steps=' + b'9' * 6000,
+            b'--learning_rate=nan',
+            b'--learning_rate=inf',
+            b'--learning_rate=1e999',
+            b'--learning_rate=0',
+            b'--alpha=1.5',
+            b'--alpha=',
+            b'--evaluate=maybe',
+            b'--noevaluate=1',
+            b'--noseed',
+            b'--device=tpu',
+            b'--loss=',
+            b'--resume=maybe',
+            b'--save_every=-3',
+            b'--save_every=3m',
+            b'--save_every=0',
+            b'--save_every=s',
+            b'--batch_size=1000000000000',
+            b'--seed=-1',
+            b'steps=3',
+            b'3',
+            b'--=3',
+            b'--\xc3\xa9=3',
+            b'--steps 3',
+            b'--model=a\0b',
+            b'--data_path=\0',
+            b'--exp_save_dir=/tmp/\0/../..',
+            b'--flagfile=/no/such/file',
+            b'--flagfile=.',
+            b'--flagfile=a\0b',
+            b'--flagfile=' + b'x' * 5000,
+            b'--undefok',
+            b'\xff\xfe-\0-\0',
+            b'\x80abc',
+            b'--model=\xff',
+            b'--steps=3\n--steps=x',
+            b'-' * 5000,
+            b'x' * 1000000,
+            b'--margin=-2',
+            b'--embedding_dim=65537',
+            b'--scale=-0.1',
+            b'---steps=3x',
+            b'--steps=0x',
+            b'--center_init=means,zero',
+        ]
+    ):
+        yield case(
+            '%d %s' % (number, line[:20].decode('ascii', 'replace').replace('\0', 'NUL')),
+            line,
+            'refused',
+        )
+    for number, content in enumerate(
+        [
+            b'',
+            b'\n\n\n',
+            b'--flagfile=',
+            b'# --steps=no\n// --steps=no\n',
+            b'--steps=3\n' * 5000,
+            b'\r\n--steps=3\r\n',
+            b'  --steps=3  ',
+            b'--steps=0x10',
+            b'--undefok=nothing\n--nothing=3',
+            b'--model=' + b'y' * 100000,
+            b'--flagfile=a.cfg\n--seed=3',
+            b'--notf_logs',
+            b'-steps=3',
+            b'--learning_rate=5e-324',
+        ]
+    ):
         yield case('good %d' % number, content, 'correct')
-    yield case('two that include each other', {'a.cfg': b'--flagfile=b.cfg\n--steps=5', 'b.cfg': b'--flagfile=a.cfg'}, 'correct')
+    yield case(
+        'two that include each other',
+        {'a.cfg': b'--flagfile=b.cfg\n--steps=5', 'b.cfg': b'--flagfile=a.cfg'},
+        'correct',
+    )
     yield case('a chain of 2000', dict({'a.cfg': b'--flagfile=1'}, **up_in_the_chain), 'refused')
     yield case('half on the command line', b'--steps=5', 'refused', ('--flagfile=a.cfg', '--step'))
     good = b'\n'.join(flag.encode() for flag in toys.flags_of(options.Options())) + b'\n'
     for seed, spoil in enumerate(SPOILERS * 7):
         content = spoil(good, random.Random(3000 + seed))
-        yield Case('flag file, spoilt bytes', '%s-%d' % (spoil.__name__, seed),
-                   lambda folder, content=content: parse_flags(folder, {'a.cfg': content}))
+        yield Case(
+            'flag file, spoilt bytes',
+            '%s-%d' % (spoil.__name__, seed),
+            lambda folder, content=content: parse_flags(folder, {'a.cfg': content}),
+        )
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------------------
+# --- checkpoints
+# -------------------------------------------------------------------------------------------------------------
 
 _HELD = []  # folders that live as long as the process
 
 
 @functools.lru_cache(None)
 def two_checkpoints():
-    """A folder with the checkpoints of steps 1 and 2 of a variable that is [step, step, step], and the session that reads them."""
+    """A folder with the checkpoints of steps 1 and 2 of a variable that is [step, step, step], and
+    the session that reads them.
+    """
     _HELD.append(tempfile.TemporaryDirectory())
     session = Session().__enter__()
     store = checkpoints.CheckpointStore(_HELD[-1].name)
     for step in (1, 2):
         session.session.run(session.assign, {session.value: [step] * 3})
-        store.save(session.session, session.saver, step, {
-            'epoch': 1, 'options': {'seed': 1}, 'dataset': {'name': 'mnist'}, 'metrics': {'valid_acc': 0.5}, 'versions': {},
-            'logs': {'step': step}, 'totals': {}, 'timing': {'seconds': 1.0, 'steps': 1}, 'callbacks': {'History': {'rows': []}}})
+        store.save(
+            session.session,
+            session.saver,
+            step,
+            {
+                'epoch': 1,
+                'options': {'seed': 1},
+                'dataset': {'name': 'mnist'},
+                'metrics': {'valid_acc': 0.5},
+                'versions': {},
+                'logs': {'step': step},
+                'totals': {},
+                'timing': {'seconds': 1.0, 'steps': 1},
+                'callbacks': {'History': {'rows': []}},
+            },
+        )
     return _HELD[-1].name, session
 
 
@@ -492,7 +738,7 @@ def read_checkpoint(folder, spoil):
     with confined(folder), logging_to(io.StringIO()) as lines:
         try:
             found = checkpoints.read(newest, checkpoints.TO_CONTINUE)
-        except checkpoints.DamagedCheckpoint as error:
+        except DamagedCheckpoint as error:
             said(error, newest)
             assert store.newest(checkpoints.TO_CONTINUE).step == 1
             assert lines.getvalue().count('\n') == 1 and 'passed over' in lines.getvalue()
@@ -505,7 +751,7 @@ def read_checkpoint(folder, spoil):
                 checkpoints.restore(run_of.session, run_of.saver, found)
                 assert run_of.session.run(run_of.w).tolist() == [2, 2, 2]
                 outcome = 'correct'
-            except checkpoints.DamagedCheckpoint as error:
+            except DamagedCheckpoint as error:
                 outcome = said(error, newest)
         try:
             checkpoints.find(folder, '--ckpt_path')
@@ -532,7 +778,9 @@ def logging_to(stream):
 
 
 def rewrite(path, change, sign=True):
-    """Changes a manifest by `change(manifest)`; signed, its own digest is right again, and so does not hide what reads it."""
+    """Changes a manifest by `change(manifest)`; signed, its own digest is right again, and so does
+    not hide what reads it.
+    """
     file_name = os.path.join(path, 'manifest.json')
     with open(file_name, encoding='utf-8') as file:
         manifest = json.load(file)
@@ -546,26 +794,44 @@ def rewrite(path, change, sign=True):
 
 def resign(path):
     """Makes sizes, sums and digest of a checkpoint those of the files that are there."""
+
     def change(manifest):
         for name in manifest['files']:
             file = os.path.join(path, name)
-            manifest['files'][name] = {'bytes': os.path.getsize(file), 'sha256': manifests.digest_of_file(file)}
+            manifest['files'][name] = {
+                'bytes': os.path.getsize(file),
+                'sha256': manifests.digest_of_file(file),
+            }
+
     rewrite(path, change)
 
 
 def put(*keys_and_value):
     """put('files', 'x', 3): a change that sets manifest['files']['x'] to 3."""
+
     def change(manifest):
         for key in keys_and_value[:-2]:
             manifest = manifest[key]
         manifest[keys_and_value[-2]] = keys_and_value[-1]
+
     return change
 
 
 DATA, INDEX, MANIFEST = 'model.data-00000-of-00001', 'model.index', 'manifest.json'
 NESTED = functools.reduce(lambda inner, _: [inner], range(300), [])
-ODD = [('null', None), ('true', True), ('list', [1, 2]), ('object', {'a': 'b'}), ('text', 'x'), ('minus', -1), ('half', 1.5),
-       ('nan', float('nan')), ('inf', float('inf')), ('huge', 10 ** 400), ('nested', NESTED)]
+ODD = [
+    ('null', None),
+    ('true', True),
+    ('list', [1, 2]),
+    ('object', {'a': 'b'}),
+    ('text', 'x'),
+    ('minus', -1),
+    ('half', 1.5),
+    ('nan', float('nan')),
+    ('inf', float('inf')),
+    ('huge', 10**400),
+    ('nested', NESTED),
+]
 
 
 def checkpoint_cases():
@@ -574,6 +840,7 @@ def checkpoint_cases():
             found = read_checkpoint(folder, spoil)
             assert not outcomes or found in outcomes, found
             return found
+
         return Case(kind, name, run_it)
 
     def spoilt(name, spoil, chance, sign=False):
@@ -584,14 +851,21 @@ def checkpoint_cases():
                 file.write(spoil(content, chance))
             if sign:
                 resign(path)
+
         return change
 
     for seed, (name, spoil) in enumerate(itertools.product((DATA, INDEX, MANIFEST), SPOILERS * 4)):
-        yield case('checkpoint file', '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
-                   spoilt(name, spoil, random.Random(4000 + seed)))
+        yield case(
+            'checkpoint file',
+            '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
+            spoilt(name, spoil, random.Random(4000 + seed)),
+        )
     for seed, (name, spoil) in enumerate(itertools.product((DATA, INDEX), SPOILERS * 2)):
-        yield case('checkpoint file, sums made right', '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
-                   spoilt(name, spoil, random.Random(5000 + seed), sign=True))
+        yield case(
+            'checkpoint file, sums made right',
+            '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
+            spoilt(name, spoil, random.Random(5000 + seed), sign=True),
+        )
 
     def exchanged(path):
         os.rename(os.path.join(path, DATA), os.path.join(path, 'x'))
@@ -626,46 +900,91 @@ def checkpoint_cases():
         exchanged(path)
         resign(path)
 
-    for spoil, outcome in [(exchanged, 'passed over'), (exchanged_and_signed, 'refused'), (older, 'passed over'),
-                           (a_file, 'passed over'), (folders, 'passed over'), (nothing, 'passed over'), (a_link, 'correct'),
-                           (one_more, 'correct')]:
+    for spoil, outcome in [
+        (exchanged, 'passed over'),
+        (exchanged_and_signed, 'refused'),
+        (older, 'passed over'),
+        (a_file, 'passed over'),
+        (folders, 'passed over'),
+        (nothing, 'passed over'),
+        (a_link, 'correct'),
+        (one_more, 'correct'),
+    ]:
         yield case('checkpoint folder', spoil.__name__, spoil, outcome)
 
     def edited(name, change, *outcomes, **keywords):
         return case('manifest', name, lambda path: rewrite(path, change, **keywords), *outcomes)
 
     for key in ('format',) + tuple(manifests.KINDS):
-        yield edited('without ' + key, lambda manifest, key=key: [manifest.pop(key)] and None,
-                     'correct' if key in ('metrics', 'versions') else 'passed over')
+        yield edited(
+            'without ' + key,
+            lambda manifest, key=key: [manifest.pop(key)] and None,
+            'correct' if key in ('metrics', 'versions') else 'passed over',
+        )
         for name, value in ODD:
-            yield edited('%s %s' % (key, name), put(key, value))
+            yield edited(f'{key} {name}', put(key, value))
     for name, value in ODD:
-        yield edited('all of it ' + name, lambda manifest, value=value: [value], 'passed over', sign=isinstance(value, dict))
+        yield edited(
+            'all of it ' + name,
+            lambda manifest, value=value: [value],
+            'passed over',
+            sign=isinstance(value, dict),
+        )
         yield edited('facts ' + name, put('files', DATA, value), 'passed over')
         yield edited('sum ' + name, put('files', DATA, 'sha256', value), 'passed over')
         yield edited('bytes ' + name, put('files', DATA, 'bytes', value), 'passed over')
         yield edited('best by ' + name, put('metrics', 'valid_acc', value))
         yield edited('digest ' + name, put('manifest_sha256', value), 'passed over', sign=False)
-    for name in ('../step-00000001/' + DATA, '/etc/passwd', '..', '.', '', 'a/b', 'NUL\0', '\ud800', 'x' * 5000, 'line\nline',
-                 '\x1b[2J', '~', 'C:\\x'):
-        yield edited('file name %r' % name[:20], put('files', name, {'bytes': 1, 'sha256': 'a\nb'}), 'passed over')
+    for name in (
+        '../step-00000001/' + DATA,
+        '/etc/passwd',
+        '..',
+        '.',
+        '',
+        'a/b',
+        'NUL\0',
+        '\ud800',
+        'x' * 5000,
+        'line\nline',
+        '\x1b[2J',
+        '~',
+        'C:\\x',
+    ):
+        yield edited(
+            f'file name {name[:20]!r}',
+            put('files', name, {'bytes': 1, 'sha256': 'a\nb'}),
+            'passed over',
+        )
     for name, text in [
-            ('deep lists', b'[' * 200000), ('deep objects', b'{"a":' * 100000),
-            ('a long number', b'{"format": ' + b'1' * 100000 + b'}'), ('a far exponent', b'{"format": 1e999999}'),
-            ('UTF-16', json.dumps({'format': 1}).encode('utf-16')),
-            ('a mark in front', b'\xef\xbb\xbf{}'), ('half a letter', b'{"a": "\\ud8"}'), ('NUL', b'\0' * 100),
-            ('twice the key', b'{"format": 1, "format": 2}'), ('two values', b'{} {}'), ('bad UTF-8', b'{"a": "\xff"}')]:
+        ('deep lists', b'[' * 200000),
+        ('deep objects', b'{"a":' * 100000),
+        ('a long number', b'{"format": ' + b'1' * 100000 + b'}'),
+        ('a far exponent', b'{"format": 1e999999}'),
+        ('UTF-16', json.dumps({'format': 1}).encode('utf-16')),
+        ('a mark in front', b'\xef\xbb\xbf{}'),
+        ('half a letter', b'{"a": "\\ud8"}'),
+        ('NUL', b'\0' * 100),
+        ('twice the key', b'{"format": 1, "format": 2}'),
+        ('two values', b'{} {}'),
+        ('bad UTF-8', b'{"a": "\xff"}'),
+    ]:
+
         def replaced(path, text=text):
             with open(os.path.join(path, MANIFEST), 'wb') as file:
                 file.write(text)
+
         yield case('manifest', name, replaced, 'passed over')
 
 
-# --- what a manifest says, when a run goes on from it ------------------------------------------------------------------------
+# --- what a manifest says, when a run goes on from it
+# ------------------------------------------------------------------------
+
 
 @functools.lru_cache(None)
 def stopped_run():
-    """Options of a run that ended after 6 steps with the sums of two steps open, and a trainer, built, that may continue it."""
+    """Options of a run that ended after 6 steps with the sums of two steps open, and a trainer,
+    built, that may continue it.
+    """
     _HELD.append(tempfile.TemporaryDirectory())
     settings = toys.options(_HELD[-1].name, steps=6, keep_checkpoints=1)
     longer = toys.options(_HELD[-1].name, steps=8)
@@ -677,8 +996,15 @@ def stopped_run():
 
 
 def trainer_of(settings, dataset, stop=False):
-    """With `stop`, runs it until the checkpoint of step 6, which is of before the measurement; else only builds it."""
-    callbacks = [CenterMeasurement(dataset.train), Evaluation(dataset.valid), History(), Checkpoint()]
+    """With `stop`, runs it until the checkpoint of step 6, which is of before the measurement; else
+    only builds it.
+    """
+    callbacks = [
+        CenterMeasurement(dataset.train),
+        Evaluation(dataset.valid),
+        History(),
+        Checkpoint(),
+    ]
     trainer = Trainer(settings, dataset, callbacks, devices.choose(settings))
     if stop:
         trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._meter.totals)
@@ -701,29 +1027,45 @@ def resume_cases():
             rewrite(store.paths()[-1], change)
             with logging_to(io.StringIO()) as lines, trainer._graph.as_default():
                 try:
-                    found = rundir.checkpoint_to_continue('auto', store, settings.as_dict(), trainer._dataset.facts)
+                    found = rundir.checkpoint_to_continue(
+                        'auto', store, settings.as_dict(), trainer._dataset.facts
+                    )
                     if found is None:
                         return 'none left'
                     trainer._restore(found)
                     outcome = 'passed over' if 'passed over' in lines.getvalue() else 'correct'
-                    assert trainer.step == found.step and (outcome == 'correct') == (trainer.step == 6)
+                    assert trainer.step == found.step and (outcome == 'correct') == (
+                        trainer.step == 6
+                    )
                 except ValueError as error:
                     outcome = said(error, store.folder, '--')
             assert outcome in outcomes, outcome
             return outcome
+
         return Case('manifest at resume', name, run_it)
 
     yield case('as it was', lambda manifest: None, 'correct')
     for key in ('epoch', 'logs', 'totals', 'timing', 'callbacks', 'options', 'dataset'):
         for name, value in ODD:
-            # Sums that are no numbers are as bad as none; an odd object elsewhere may be one to go on from or not.
+            # Sums that are no numbers are as bad as none; an odd object elsewhere may be one to go
+            # on from or not.
             odd_object = isinstance(value, dict) and key not in ('epoch', 'totals', 'timing')
-            yield case('%s %s' % (key, name), put(key, value), *(('correct', 'refused') if odd_object else (
-                'correct' if (key, name) == ('epoch', 'huge') else 'passed over',)))
+            yield case(
+                f'{key} {name}',
+                put(key, value),
+                *(
+                    ('correct', 'refused')
+                    if odd_object
+                    else ('correct' if (key, name) == ('epoch', 'huge') else 'passed over',)
+                ),
+            )
     for callback in ('CenterMeasurement', 'History'):
         for name, value in ODD:
-            yield case('%s %s' % (callback, name), put('callbacks', callback, value),
-                       'correct' if (callback, name) == ('CenterMeasurement', 'list') else 'refused')
+            yield case(
+                f'{callback} {name}',
+                put('callbacks', callback, value),
+                'correct' if (callback, name) == ('CenterMeasurement', 'list') else 'refused',
+            )
     yield case('rows of text', put('callbacks', 'History', 'rows', 'abc'), 'refused')
     yield case('rows of numbers', put('callbacks', 'History', 'rows', [1, 2]), 'refused')
     yield case('a callback that is not there', put('callbacks', 'Nobody', [1]), 'correct')
@@ -732,24 +1074,30 @@ def resume_cases():
     yield case('sums of no time', put('totals', 'seconds', float('nan')), 'refused')
     yield case('another seed', put('options', 'seed', 5), 'refused')
     yield case('a seed of text', put('options', 'seed', 'a\nb'), 'refused')
-    yield case('a huge number of classes', put('dataset', 'num_classes', 10 ** 400), 'refused')
+    yield case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'refused')
 
 
-CASES = [case for cases in (idx_cases(), npz_cases(), flag_cases(), checkpoint_cases(), resume_cases()) for case in cases]
+CASES = [
+    case
+    for cases in (idx_cases(), npz_cases(), flag_cases(), checkpoint_cases(), resume_cases())
+    for case in cases
+]
 
 
-@pytest.mark.parametrize('case', CASES, ids=['%s: %s' % case[:2] for case in CASES])
+@pytest.mark.parametrize('case', CASES, ids=['{}: {}'.format(*case[:2]) for case in CASES])
 def test_bad_input_is_refused_clearly_or_read_rightly(case, tmp_path):
     try_case(case, tmp_path)
 
 
 def test_there_are_hundreds_of_cases_of_every_kind():
     kinds = collections.Counter(case.kind for case in CASES)
-    assert len(CASES) >= 300 and len(set(case[:2] for case in CASES)) == len(CASES)
+    assert len(CASES) >= 300 and len({case[:2] for case in CASES}) == len(CASES)
     assert min(kinds.values()) >= 5, kinds
 
 
-# --- the same as the user meets it -------------------------------------------------------------------------------------------
+# --- the same as the user meets it
+# -------------------------------------------------------------------------------------------
+
 
 def _corrupt_images(settings):
     with open(os.path.join(settings.data_path, 'train-images-idx3-ubyte.gz'), 'wb') as file:
@@ -758,26 +1106,46 @@ def _corrupt_images(settings):
 
 def _pickled(settings):
     Evil.folder = settings.data_path
-    write(settings.data_path, {'mnist.npz': npz([(name + '.npy', npy(np.array([Evil()]), True)) for name in arrays()])})
+    write(
+        settings.data_path,
+        {'mnist.npz': npz([(name + '.npy', npy(np.array([Evil()]), True)) for name in arrays()])},
+    )
 
 
 def _ends_in_one_line(arguments, capsys, word):
     assert run.main(arguments) == 2
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    assert out == '' and len(lines) == 1 and lines[0].startswith('trainers.run: ') and word in lines[0] and 'Traceback' not in err
+    assert (
+        out == ''
+        and len(lines) == 1
+        and lines[0].startswith('trainers.run: ')
+        and word in lines[0]
+        and 'Traceback' not in err
+    )
 
 
-@pytest.mark.parametrize('spoil, word', [(_corrupt_images, 'train-images-idx3-ubyte.gz'), (_pickled, 'mnist.npz')])
+@pytest.mark.parametrize(
+    'spoil, word', [(_corrupt_images, 'train-images-idx3-ubyte.gz'), (_pickled, 'mnist.npz')]
+)
 def test_bad_data_through_the_command(tmp_path, capsys, spoil, word):
     settings = toys.options(tmp_path)
     spoil(settings)
     _ends_in_one_line(toys.flags_of(settings), capsys, word)
-    assert sorted(os.listdir(str(tmp_path))) == ['data'] and Evil.MARK not in os.listdir(settings.data_path)
+    assert sorted(os.listdir(str(tmp_path))) == ['data'] and Evil.MARK not in os.listdir(
+        settings.data_path
+    )
 
 
-@pytest.mark.parametrize('content, word', [(b'--model=a\0b', '--model'), (b'--steps=' + b'9' * 9000, '--steps'),
-                                           (b'\xff' * 50, '--flagfile'), (b'--batch_size=\n', '--batch_size')])
+@pytest.mark.parametrize(
+    'content, word',
+    [
+        (b'--model=a\0b', '--model'),
+        (b'--steps=' + b'9' * 9000, '--steps'),
+        (b'\xff' * 50, '--flagfile'),
+        (b'--batch_size=\n', '--batch_size'),
+    ],
+)
 def test_a_bad_flag_file_through_the_command(tmp_path, capsys, content, word):
     write(str(tmp_path), {'a.cfg': content})
     _ends_in_one_line(['--flagfile=%s' % (tmp_path / 'a.cfg')], capsys, word)
@@ -795,17 +1163,25 @@ def _weights_of_noise(path):
 
 @pytest.mark.parametrize('spoil', [_history_of_a_number, _weights_of_noise])
 def test_a_bad_checkpoint_through_the_command(tmp_path, capsys, spoil):
-    """The run's only checkpoint, its digest right: nothing is trained, and nothing of the run is touched."""
+    """The run's only checkpoint, its digest right: nothing is trained, and nothing of the run is
+    touched.
+    """
     settings, _ = stopped_run()
     shutil.copytree(settings.run_dir, str(tmp_path / 'run'))
     spoil(str(tmp_path / 'run' / 'ckpt' / 'step-00000006'))
     kept = sorted(os.listdir(str(tmp_path / 'run')))
-    _ends_in_one_line(toys.flags_of(settings) + ['--exp_save_dir=%s' % (tmp_path / 'run')], capsys, 'step-00000006')
+    _ends_in_one_line(
+        toys.flags_of(settings) + ['--exp_save_dir=%s' % (tmp_path / 'run')],
+        capsys,
+        'step-00000006',
+    )
     assert sorted(os.listdir(str(tmp_path / 'run'))) == kept
 
 
 def main():
-    """Tries all cases, prints a table of what came of them. Exit status 1 if one ended otherwise than it should."""
+    """Tries all cases, prints a table of what came of them. Exit status 1 if one ended otherwise
+    than it should.
+    """
     table, wrong = collections.OrderedDict(), []
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -813,13 +1189,20 @@ def main():
                 outcome = try_case(case, folder)
             except Exception as error:  # noqa: BLE001 - counted and shown
                 outcome = 'wrong'
-                wrong.append('%s: %s: %s: %s' % (case.kind, case.name, type(error).__name__, str(error)[:300]))
+                wrong.append(
+                    f'{case.kind}: {case.name}: {type(error).__name__}: {str(error)[:300]}'
+                )
         table.setdefault(case.kind, collections.Counter())[outcome] += 1
     columns = ('refused', 'passed over', 'correct', 'wrong')
-    print('| kind | cases | refused in one line | passed over, the one before serves | read rightly | wrong |')
+    print(
+        '| kind | cases | refused in one line | passed over, the one before serves | read rightly | wrong |'
+    )
     print('|---|---|---|---|---|---|')
     for kind, counts in list(table.items()) + [('all', sum(table.values(), collections.Counter()))]:
-        print('| %s | %d | %s |' % (kind, sum(counts.values()), ' | '.join(str(counts[name]) for name in columns)))
+        print(
+            '| %s | %d | %s |'
+            % (kind, sum(counts.values()), ' | '.join(str(counts[name]) for name in columns))
+        )
     print('\n'.join(wrong))
     return 1 if wrong else 0
 

@@ -1,4 +1,5 @@
 """Callbacks without a model: a list of hooks fed by hand."""
+
 import json
 import os
 import subprocess
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from callbacks import centers
-from callbacks.base import Callback, CallbackList, Diverged, Handle, HookError
+from callbacks.base import Callback, CallbackList, Handle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.data import Split
+from gitloss.errors import Diverged, HookError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -27,7 +29,7 @@ class Recorder(Callback):
     def _note(self, hook):
         self.calls.append((self.name, hook))
         if hook in self.failing:
-            raise RuntimeError('%s broke' % self.name)
+            raise RuntimeError(f'{self.name} broke')
 
     def build(self):
         self._note('build')
@@ -43,7 +45,10 @@ class Recorder(Callback):
 
 
 class FakeHandle(Handle):
-    """Embeddings are the pixels themselves; the prediction is the label, but for the numbers in `wrong`."""
+    """Embeddings are the pixels themselves; the prediction is the label, but for the numbers in
+    `wrong`.
+    """
+
     num_classes, batch_size, steps, every = 3, 4, 10, 5
 
     def __init__(self, run_dir='', wrong=()):
@@ -62,9 +67,16 @@ class FakeHandle(Handle):
 
     def sweep(self, split, with_losses=False):
         for start in range(0, len(split.labels), 4):
-            labels = split.labels[start:start + 4]
-            predictions = np.array([label if start + i not in self.wrong else -1 for i, label in enumerate(labels)])
-            yield split.images[start:start + 4], predictions, labels, {'loss': float(start)} if with_losses else {}
+            labels = split.labels[start : start + 4]
+            predictions = np.array(
+                [label if start + i not in self.wrong else -1 for i, label in enumerate(labels)]
+            )
+            yield (
+                split.images[start : start + 4],
+                predictions,
+                labels,
+                {'loss': float(start)} if with_losses else {},
+            )
 
     def throughput(self):
         return {'images_per_sec': 100.0, 'sec_per_step': 0.04}
@@ -77,23 +89,36 @@ def test_order_is_the_order_of_the_list():
     callbacks.run('on_train_begin', {})
     callbacks.end({})
     callbacks.close()
-    assert calls == [(name, hook) for hook in ('build', 'on_train_begin', 'on_train_end', 'close') for name in 'ab']
+    assert calls == [
+        (name, hook)
+        for hook in ('build', 'on_train_begin', 'on_train_end', 'close')
+        for name in 'ab'
+    ]
     assert callbacks.failures == []
 
 
 def test_every_finalizer_runs_even_if_others_failed():
     calls = []
-    callbacks = CallbackList([Recorder(calls, 'a', ('on_train_end', 'close')), Recorder(calls, 'b')])
+    callbacks = CallbackList(
+        [Recorder(calls, 'a', ('on_train_end', 'close')), Recorder(calls, 'b')]
+    )
     callbacks.build(FakeHandle())
     callbacks.end({})
     callbacks.close()
-    assert calls[2:] == [('a', 'on_train_end'), ('b', 'on_train_end'), ('a', 'close'), ('b', 'close')]
+    assert calls[2:] == [
+        ('a', 'on_train_end'),
+        ('b', 'on_train_end'),
+        ('a', 'close'),
+        ('b', 'close'),
+    ]
     assert callbacks.failures == ['Recorder.on_train_end: a broke', 'Recorder.close: a broke']
 
 
 def test_only_what_was_built_is_closed():
     calls = []
-    callbacks = CallbackList([Recorder(calls, 'a'), Recorder(calls, 'b', ('build',)), Recorder(calls, 'c')])
+    callbacks = CallbackList(
+        [Recorder(calls, 'a'), Recorder(calls, 'b', ('build',)), Recorder(calls, 'c')]
+    )
     with pytest.raises(RuntimeError):
         callbacks.build(FakeHandle())
     callbacks.close()
@@ -104,9 +129,12 @@ def test_two_callbacks_may_not_fetch_under_one_name():
     class Fetching(Callback):
         def fetches(self, step):
             return {'norm': step}
+
     assert CallbackList([Fetching()]).fetches(3) == {'norm': 3}
     for callbacks, own in (([Fetching(), Fetching()], {}), ([Fetching()], {'norm': 0})):
-        with pytest.raises(ValueError, match='expected names that no other .* Received: norm from Fetching'):
+        with pytest.raises(
+            ValueError, match='expected names that no other .* Received: norm from Fetching'
+        ):
             CallbackList(callbacks).fetches(3, own)
 
 
@@ -120,21 +148,38 @@ class Mistaken(Callback):
 
 def test_a_mistake_in_a_hook_names_callback_hook_and_line():
     line = Mistaken.on_epoch_end.__code__.co_firstlineno + 1
-    with pytest.raises(HookError, match=r"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line %d\)$" % line) as caught:
+    with pytest.raises(
+        HookError,
+        match=r"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line %d\)$" % line,
+    ) as caught:
         CallbackList([Mistaken()]).run('on_epoch_end', 1, {})
     assert isinstance(caught.value.__cause__, KeyError)  # --tf_logs shows it
     callbacks = CallbackList([Mistaken()])
     callbacks.end({})
-    assert callbacks.failures == ["Mistaken.on_train_end: AttributeError: 'Mistaken' object has no attribute 'nothing' "
-                                  "(test_callbacks.py, line %d)" % (Mistaken.on_train_end.__code__.co_firstlineno + 1)]
+    assert callbacks.failures == [
+        "Mistaken.on_train_end: AttributeError: 'Mistaken' object has no attribute 'nothing' "
+        '(test_callbacks.py, line %d)' % (Mistaken.on_train_end.__code__.co_firstlineno + 1)
+    ]
 
 
-@pytest.mark.parametrize('error', [Diverged('a'), ValueError('a'), OSError('a'), RuntimeError('a'), MemoryError('a'),
-                                   KeyboardInterrupt('a'), tf.errors.AbortedError(None, None, 'a')], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    'error',
+    [
+        Diverged('a'),
+        ValueError('a'),
+        OSError('a'),
+        RuntimeError('a'),
+        MemoryError('a'),
+        KeyboardInterrupt('a'),
+        tf.errors.AbortedError(None, None, 'a'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_errors_with_a_meaning_keep_it(error):
     class Raising(Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise error
+
     with pytest.raises(type(error)) as caught:
         CallbackList([Raising()]).run('on_epoch_end', 1, {})
     assert caught.value is error
@@ -143,18 +188,34 @@ def test_errors_with_a_meaning_keep_it(error):
 def test_numbers_of_numpy_become_numbers_of_python():
     class Scoring(Callback):
         def on_epoch_end(self, epoch, logs=None):
-            logs.update(single=np.float32(0.5), count=np.int64(3), flag=np.bool_(True), array=np.array(2.5))
+            logs.update(
+                single=np.float32(0.5), count=np.int64(3), flag=np.bool_(True), array=np.array(2.5)
+            )
+
     logs = {}
     CallbackList([Scoring()]).run('on_epoch_end', 1, logs)
-    assert [(name, type(value)) for name, value in logs.items()] == [('single', float), ('count', int), ('flag', bool), ('array', float)]
-    assert logs == json.loads(json.dumps(logs)) == {'single': 0.5, 'count': 3, 'flag': True, 'array': 2.5}
+    assert [(name, type(value)) for name, value in logs.items()] == [
+        ('single', float),
+        ('count', int),
+        ('flag', bool),
+        ('array', float),
+    ]
+    assert (
+        logs
+        == json.loads(json.dumps(logs))
+        == {'single': 0.5, 'count': 3, 'flag': True, 'array': 2.5}
+    )
 
 
 def test_what_no_json_holds_names_who_logged_it():
     class Listing(Callback):
         def on_epoch_end(self, epoch, logs=None):
             logs['table'] = np.zeros(3)
-    with pytest.raises(HookError, match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of type ndarray$'):
+
+    with pytest.raises(
+        HookError,
+        match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of type ndarray$',
+    ):
         CallbackList([Listing(), History()]).run('on_epoch_end', 1, {})
 
 
@@ -168,17 +229,25 @@ def test_states_of_two_callbacks_of_one_class_stay_apart():
 
 
 def test_center_measurement():
-    """Class 0 at (0,0) and (0,2): mean (0,1), both samples 1 away. Class 1 at (4,1) twice: mean (4,1), 0 away. Class 2 has none.
-    intra = mean(1, 0) = 0.5, inter = |(0,1) - (4,1)| = 4. Second measurement with class 1 at (8,1): inter 8, running (4 + 8) / 2 = 6."""
+    """Class 0 at (0,0) and (0,2): mean (0,1), both samples 1 away. Class 1 at (4,1) twice: mean
+    (4,1), 0 away. Class 2 has none. intra = mean(1, 0) = 0.5, inter = |(0,1) - (4,1)| = 4. Second
+    measurement with class 1 at (8,1): inter 8, running (4 + 8) / 2 = 6."""
     points = np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32)
     split = Split(points, np.array([0, 0, 1, 1], np.int32))
     callback = CenterMeasurement(split)
     callback.handle = FakeHandle()
     logs = {}
     callback.on_epoch_end(1, logs)
-    assert (logs['intra_cls_dist'], logs['inter_cls_dist'], logs['inter_cls_dist_running'], logs['inter_over_intra']) == (0.5, 4, 4, 8)
+    assert (
+        logs['intra_cls_dist'],
+        logs['inter_cls_dist'],
+        logs['inter_cls_dist_running'],
+        logs['inter_over_intra'],
+    ) == (0.5, 4, 4, 8)
     assert logs['centers_moved'] == pytest.approx(2 / 3)  # of the counts 5, 1, 0
-    np.testing.assert_array_equal(callback.handle.table, np.full((3, 2), 7.0))  # nothing set unless asked for
+    np.testing.assert_array_equal(
+        callback.handle.table, np.full((3, 2), 7.0)
+    )  # nothing set unless asked for
     np.testing.assert_array_equal(callback.means, [[0, 1], [4, 1], [np.nan, np.nan]])
     points[2:, 0] = 8
     callback.on_epoch_end(2, logs)
@@ -189,15 +258,22 @@ def test_center_measurement():
 
 
 def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
-    """The same numbers from two sweeps as from one: 10 samples of 2 floats in batches of 4 take 80 bytes, 79 may be kept."""
-    split = Split(np.random.RandomState(0).randn(10, 2).astype(np.float32), (np.arange(10) % 3).astype(np.int32))
+    """The same numbers from two sweeps as from one: 10 samples of 2 floats in batches of 4 take 80
+    bytes, 79 may be kept.
+    """
+    split = Split(
+        np.random.RandomState(0).randn(10, 2).astype(np.float32),
+        (np.arange(10) % 3).astype(np.int32),
+    )
     found = []
     for kept, sweeps in ((80, 1), (79, 2)):
         monkeypatch.setattr(centers, '_KEPT_BYTES', kept)
         callback, logs, made = CenterMeasurement(split), {}, []
         callback.handle = FakeHandle()
         sweep = callback.handle.sweep
-        callback.handle.sweep = lambda split, sweep=sweep, made=made: made.append(split) or sweep(split)
+        callback.handle.sweep = lambda split, sweep=sweep, made=made: (
+            made.append(split) or sweep(split)
+        )
         callback.on_epoch_end(1, logs)
         assert len(made) == sweeps
         found.append(logs)
@@ -206,10 +282,14 @@ def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
 
 def test_centers_are_set_to_the_class_means():
     """Means (0,1) and (4,1); class 2 has no sample and keeps its center (7,7)."""
-    split = Split(np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32), np.array([0, 0, 1, 1], np.int32))
+    split = Split(
+        np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32), np.array([0, 0, 1, 1], np.int32)
+    )
     expected = [[0, 1], [4, 1], [7, 7]]
-    for callback, hook in ((CenterMeasurement(split, init='means'), lambda c: c.on_train_begin({})),
-                           (CenterMeasurement(split, reset=True), lambda c: c.on_epoch_end(1, {}))):
+    for callback, hook in (
+        (CenterMeasurement(split, init='means'), lambda c: c.on_train_begin({})),
+        (CenterMeasurement(split, reset=True), lambda c: c.on_epoch_end(1, {})),
+    ):
         callback.handle = FakeHandle()
         hook(callback)
         np.testing.assert_array_equal(callback.handle.table, expected)
@@ -230,8 +310,12 @@ def test_cosine_centers_are_means_of_unit_vectors():
 
 
 def test_evaluation_counts_every_sample_once():
-    """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10. Batch losses 0, 4, 8: mean 4."""
-    split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
+    """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10.
+    Batch losses 0, 4, 8: mean 4.
+    """
+    split = Split(
+        np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
+    )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, range(10))
     assert result == {'loss': 4.0, 'acc': 0.8}
     np.testing.assert_array_equal(embeddings, split.images)
@@ -241,29 +325,48 @@ def test_evaluation_counts_every_sample_once():
 @pytest.mark.parametrize('rows', [[0], [3, 4], [9], [1, 2, 5, 8], []])
 def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
     """Whichever batch of 4 they are in; the numbers stay those of all samples."""
-    split = Split(np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32))
+    split = Split(
+        np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
+    )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, rows)
-    assert result == {'loss': 4.0, 'acc': 0.8} and len(predictions) == 10 and embeddings.shape == (len(rows), 2)
+    assert (
+        result == {'loss': 4.0, 'acc': 0.8}
+        and len(predictions) == 10
+        and embeddings.shape == (len(rows), 2)
+    )
     np.testing.assert_array_equal(embeddings, split.images[rows])
 
 
 def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes():
     """5000 samples sorted by 10 classes, 200 of each kept; 1000 classes, the means of 200."""
     labels = np.repeat(np.arange(10, dtype=np.int32), 500)
-    callback = Evaluation(Split(np.zeros((5000, 2), np.float32), labels), final_split=Split(np.zeros((4, 2), np.float32), labels[:4]))
+    callback = Evaluation(
+        Split(np.zeros((5000, 2), np.float32), labels),
+        final_split=Split(np.zeros((4, 2), np.float32), labels[:4]),
+    )
     callback.handle = FakeHandle(wrong=range(0, 5000, 4))
     logs = {}
     callback.on_epoch_end(1, logs)
     callback.on_train_end(logs)
-    assert (logs['valid_acc'], logs['test_acc']) == (0.75, 0.75) and len(callback.all_predictions) == 5000
-    assert callback.embeddings.shape == (2000, 2) and np.bincount(callback.labels).tolist() == [200] * 10
+    assert (logs['valid_acc'], logs['test_acc']) == (0.75, 0.75) and len(
+        callback.all_predictions
+    ) == 5000
+    assert (
+        callback.embeddings.shape == (2000, 2)
+        and np.bincount(callback.labels).tolist() == [200] * 10
+    )
     np.testing.assert_array_equal(callback.labels, labels[callback.numbers])
     np.testing.assert_array_equal(callback.predictions, callback.all_predictions[callback.numbers])
-    means = CenterMeasurement(Split(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32)))
+    means = CenterMeasurement(
+        Split(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32))
+    )
     means.handle = FakeHandle()
     means.handle.num_classes = 1000
     means.on_epoch_end(1, logs)
-    assert means.means.shape == (200, 1000) and means.means.argmax(axis=1).tolist() == metrics.spread(1000, 200).tolist()
+    assert (
+        means.means.shape == (200, 1000)
+        and means.means.argmax(axis=1).tolist() == metrics.spread(1000, 200).tolist()
+    )
 
 
 def test_evaluation_logs_its_names():
@@ -278,7 +381,9 @@ def test_evaluation_logs_its_names():
 
 
 def test_history_and_results(tmp_path):
-    """The best of 0.5, 0.9, 0.7 is the second measurement; final is the last one with what the end added."""
+    """The best of 0.5, 0.9, 0.7 is the second measurement; final is the last one with what the end
+    added.
+    """
     callback = History({'device': 'cpu'})
     callback.handle = FakeHandle(tmp_path)
     callback.on_train_begin({})
@@ -291,7 +396,12 @@ def test_history_and_results(tmp_path):
     assert [row['step'] for row in rows] == [5, 10, 15]
     assert list(rows[0]) == ['step', 'train_loss', 'valid_acc', 'extra']
     results = json.loads((tmp_path / 'results.json').read_text())
-    assert (results['device'], results['best']['step'], results['final']['test_acc'], results['best_by']) == ('cpu', 10, 0.6, 'valid_acc')
+    assert (
+        results['device'],
+        results['best']['step'],
+        results['final']['test_acc'],
+        results['best_by'],
+    ) == ('cpu', 10, 0.6, 'valid_acc')
     assert results['throughput'] == {'images_per_sec': 100.0, 'sec_per_step': 0.04}
 
 
@@ -302,21 +412,34 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
     callback.load_state({'rows': [{'step': 5}, {'step': 10}], 'seconds': 30.0})
     callback.on_train_begin({})
     callback.on_epoch_end(3, {'step': 15})
-    assert [json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()] == [5, 10, 15]
+    assert [
+        json.loads(line)['step'] for line in (tmp_path / 'history.jsonl').read_text().splitlines()
+    ] == [5, 10, 15]
 
 
 def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
-    """`os._exit`, as a kill, drops what is not flushed: before Python 3.9 that would be all lines to anything but a terminal."""
-    code = ('import logging, os; from callbacks.progress import ConsoleHandler, log; log.addHandler(ConsoleHandler()); '
-            'log.setLevel(logging.INFO); log.info("step 1"); os._exit(0)')
+    """`os._exit`, as a kill, drops what is not flushed: before Python 3.9 that would be all lines
+    to anything but a terminal.
+    """
+    code = (
+        'import logging, os; from callbacks.progress import ConsoleHandler, log; log.addHandler(ConsoleHandler()); '
+        'log.setLevel(logging.INFO); log.info("step 1"); os._exit(0)'
+    )
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
-    done = subprocess.run([sys.executable, '-c', code], env=dict(environment, PYTHONPATH=ROOT), stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env=dict(environment, PYTHONPATH=ROOT),
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
     assert done.stderr.decode().splitlines() == ['step 1']
 
 
 @pytest.mark.parametrize('running, expected', [(1, 40), (100, 100)])
 def test_the_time_of_a_run_goes_on_at_a_resume_and_never_back(running, expected):
-    """A checkpoint of second 40: the process that continues it has just begun; one that goes back to it has run 100 s."""
+    """A checkpoint of second 40: the process that continues it has just begun; one that goes back
+    to it has run 100 s.
+    """
     history = History(started=time.monotonic() - running)
     history.load_state({'rows': [], 'seconds': 40.0})
     assert expected <= history.state()['seconds'] < expected + 20

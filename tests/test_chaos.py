@@ -1,4 +1,7 @@
-"""Runs that are killed, signalled and starved, each started again by the same command: they end as if nobody had touched them."""
+"""Runs that are killed, signalled and starved, each started again by the same command: they end as
+if nobody had touched them.
+"""
+
 import concurrent.futures
 import contextlib
 import errno
@@ -27,18 +30,31 @@ STEPS, EVERY, SAVE_EVERY = 40, 20, 7
 
 
 def flags(folder, name):
-    return toys.flags_of(toys.options(folder, exp_save_dir=os.path.join(folder, name), steps=STEPS, update_centers=EVERY,
-                                      save_every=str(SAVE_EVERY), log_every=10))
+    return toys.flags_of(
+        toys.options(
+            folder,
+            exp_save_dir=os.path.join(folder, name),
+            steps=STEPS,
+            update_centers=EVERY,
+            save_every=str(SAVE_EVERY),
+            log_every=10,
+        )
+    )
 
 
 class Story:
-    """What came of all the runs of this file. They take a core each and mostly wait for one another's imports: two at a time."""
+    """What came of all the runs of this file. They take a core each and mostly wait for one
+    another's imports: two at a time.
+    """
 
     def __init__(self, folder):
         self.folder = folder
         flags(folder, 'twin')  # the data is there before two want to write it
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for part in [pool.submit(part) for part in (self.kills, self.signals, self.twin, self.second_signal)]:
+            for part in [
+                pool.submit(part)
+                for part in (self.kills, self.signals, self.twin, self.second_signal)
+            ]:
                 part.result()
 
     def path(self, name):
@@ -52,13 +68,20 @@ class Story:
         self.twin_status = self.start('twin').wait()
 
     def kills(self):
-        """Half way through the manifest of the third checkpoint (steps 0, 7, 14); then at two instants that the seed chooses."""
+        """Half way through the manifest of the third checkpoint (steps 0, 7, 14); then at two
+        instants that the seed chooses.
+        """
         chance = random.Random(4)
         dying = self.start('killed', {'die_in_save': 3})
         self.moments = [dying.marks.moment if dying.wait() == -signal.SIGKILL else None]
         self.half_written = sorted(os.listdir(os.path.join(self.path('killed'), 'ckpt')))
-        for moment, count, span in (('step', chance.randrange(4, 12), 0.05), ('measurement', 1, 0.5)):
-            self.moments.append(self.start('killed', {}).kill(moment, count, chance.uniform(0, span)))
+        for moment, count, span in (
+            ('step', chance.randrange(4, 12), 0.05),
+            ('measurement', 1, 0.5),
+        ):
+            self.moments.append(
+                self.start('killed', {}).kill(moment, count, chance.uniform(0, span))
+            )
         last = self.start('killed')
         self.killed_status = last.wait(), last.printed()
 
@@ -70,12 +93,22 @@ class Story:
             reached = one.until(lambda one=one, step=step: one.marks.count('step') > step)
             one.send(signum)
             status = one.wait()
-            newest = checkpoints.CheckpointStore(os.path.join(self.path('signalled'), 'ckpt')).newest()
-            self.stopped[signum] = reached, status, one.printed(), one.marks.count('step') - 1, newest.step
+            newest = checkpoints.CheckpointStore(
+                os.path.join(self.path('signalled'), 'ckpt')
+            ).newest()
+            self.stopped[signum] = (
+                reached,
+                status,
+                one.printed(),
+                one.marks.count('step') - 1,
+                newest.step,
+            )
         self.signalled_status = self.start('signalled').wait()
 
     def second_signal(self):
-        """The fifth step takes minutes: the first signal is noted, the second does not wait for it."""
+        """The fifth step takes minutes: the first signal is noted, the second does not wait for
+        it.
+        """
         one = self.start('twice', {'sleep_in_step': 5})
         one.until(lambda: one.marks.count('step') == 6)
         one.send(signal.SIGTERM)
@@ -90,7 +123,9 @@ def story(tmp_path_factory):
 
 
 def test_a_run_killed_three_times_ends_as_if_undisturbed(story):
-    """Weights, slots, centers, sums, callback states, history, scalars: equal to the last bit; no file too many or too few."""
+    """Weights, slots, centers, sums, callback states, history, scalars: equal to the last bit; no
+    file too many or too few.
+    """
     assert story.twin_status == 0
     assert story.killed_status[0] == 0, story.killed_status[1]
     assert story.moments[0] == 'checkpoint write' and None not in story.moments
@@ -108,8 +143,10 @@ def test_tensorboard_itself_reads_the_same_scalars(story):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     for name in ('killed', 'twin'):
         events = accumulator.EventAccumulator(story.path(name), {'scalars': 0}).Reload()
-        assert {tag: {event.step: [event.value] for event in events.Scalars(tag)} for tag in events.Tags()['scalars']
-                } == survival.scalars(story.path(name))
+        assert {
+            tag: {event.step: [event.value] for event in events.Scalars(tag)}
+            for tag in events.Tags()['scalars']
+        } == survival.scalars(story.path(name))
 
 
 @pytest.mark.parametrize('signum, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -117,8 +154,10 @@ def test_a_signal_saves_the_last_whole_step_and_says_so_in_a_line(story, signum,
     reached, found, printed, step, saved = story.stopped[signum]
     assert reached and found == status, printed
     lines = printed.splitlines()
-    assert lines[-1] == 'trainers.run: stopped by %s' % signum.name
-    assert lines[-2].startswith('%s: saving after this step' % signum.name) or re.match('step ', lines[-2])
+    assert lines[-1] == f'trainers.run: stopped by {signum.name}'
+    assert lines[-2].startswith(f'{signum.name}: saving after this step') or re.match(
+        'step ', lines[-2]
+    )
     assert 'Traceback' not in printed and sum('stopped by' in line for line in lines) == 1
     assert step % SAVE_EVERY == 0 or saved > 0
     already = 0 if signum == signal.SIGTERM else story.stopped[signal.SIGTERM][4]
@@ -137,7 +176,9 @@ def test_the_second_signal_ends_the_process_at_once(story):
     assert newest.step == 0  # of --save_every; the step that was under way is nobody's
 
 
-# --- a full disk -----------------------------------------------------------------------------------------------------------------
+# --- a full disk
+# -----------------------------------------------------------------------------------------------------------------
+
 
 @contextlib.contextmanager
 def full_disk(monkeypatch, where, room):
@@ -150,6 +191,7 @@ def full_disk(monkeypatch, where, room):
             if len(calls) > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return fsync(descriptor)
+
     with monkeypatch.context() as patch:
         patch.setattr(os, 'fsync', failing)
         yield
@@ -164,15 +206,18 @@ def jumping_clock(monkeypatch):
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, capsys):
-    """Five flushes a checkpoint: three files, their folder, the one above. There is room for those of steps 0, 7 and 14, not later.
-    The run goes on to its end, those three stay, each loss is one line, and the status is 1. With room again the same command
+    """Five flushes a checkpoint: three files, their folder, the one above. There is room for those
+    of steps 0, 7 and 14, not later. The run goes on to its end, those three stay, each loss is one
+    line, and the status is 1. With room again the same command
     finishes it, though the clock now jumps a day back and forth: equal to an undisturbed run."""
     arguments = flags(story.folder, 'starved')
     folder = os.path.join(story.path('starved'), 'ckpt')
     with full_disk(monkeypatch, folder, 15):
         assert run.main(arguments) == 1
     printed = capsys.readouterr().err
-    lost = re.findall(r'no checkpoint at step (\d+): .* No space left on device; the ones before stay', printed)
+    lost = re.findall(
+        r'no checkpoint at step (\d+): .* No space left on device; the ones before stay', printed
+    )
     assert [int(step) for step in lost] == [20, 21, 28, 35, 40]
     assert 'the last checkpoint could not be written' in printed and 'Traceback' not in printed
     assert sorted(os.listdir(folder)) == ['step-00000000', 'step-00000007', 'step-00000014']
@@ -182,10 +227,14 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, 
     assert survival.differences(story.path('starved'), story.path('twin')) == []
 
 
-# --- the checkpoints themselves --------------------------------------------------------------------------------------------------
+# --- the checkpoints themselves
+# --------------------------------------------------------------------------------------------------
+
 
 def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
-    """One is kept. That of step 20 is damaged, the run goes on from step 10 and saves 14, which must stay."""
+    """One is kept. That of step 20 is damaged, the run goes on from step 10 and saves 14, which
+    must stay.
+    """
     store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
     with Session() as session:
         session.save(store, 10)
@@ -193,14 +242,21 @@ def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
         shutil.copytree(kept, kept[:-2] + '20')  # by its manifest it is another step's
         assert store.newest().step == 10
         session.save(store, 14)
-        assert [os.path.basename(path) for path in store.paths()] == ['step-00000014', 'step-00000020']
+        assert [os.path.basename(path) for path in store.paths()] == [
+            'step-00000014',
+            'step-00000020',
+        ]
         assert store.newest().step == 14
         session.save(store, 20)
-        assert [os.path.basename(path) for path in store.paths()] == ['step-00000020'] and store.newest().step == 20
+        assert [os.path.basename(path) for path in store.paths()] == [
+            'step-00000020'
+        ] and store.newest().step == 20
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
-    """The same step is saved again: the old one is set aside, the kill comes before the new one is in its place."""
+    """The same step is saved again: the old one is set aside, the kill comes before the new one is
+    in its place.
+    """
     store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
 
     def rename(source, target, real=os.rename):
@@ -213,7 +269,10 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(os, 'rename', rename)
             session.save(store, 5)
-        assert sorted(os.listdir(str(tmp_path))) == ['step-00000005.old', 'step-00000005.tmp'] and store.newest().step == 5
+        assert (
+            sorted(os.listdir(str(tmp_path))) == ['step-00000005.old', 'step-00000005.tmp']
+            and store.newest().step == 5
+        )
         session.save(store, 6)
         assert sorted(os.listdir(str(tmp_path))) == ['step-00000006']
 
@@ -232,4 +291,8 @@ def test_a_run_continued_at_its_end_has_embeddings_to_draw():
     evaluation, logs = Evaluation(split), {}
     evaluation.handle = FakeHandle()
     evaluation.on_train_end(logs)
-    assert evaluation.embeddings.shape == (6, 2) and evaluation.predictions.tolist() == [0] * 6 and logs == {}
+    assert (
+        evaluation.embeddings.shape == (6, 2)
+        and evaluation.predictions.tolist() == [0] * 6
+        and logs == {}
+    )

@@ -4,8 +4,9 @@ import os
 import pytest
 
 from gitloss.backend import tf
+from gitloss.errors import DamagedCheckpoint
 from trainers import checkpoints
-from trainers import manifest as manifests
+from trainers.checkpoints import manifest as manifests
 
 
 class Session:
@@ -14,7 +15,9 @@ class Session:
     def __enter__(self):
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self.w = tf.get_variable('w', [3], initializer=tf.zeros_initializer(), use_resource=True)
+            self.w = tf.get_variable(
+                'w', [3], initializer=tf.zeros_initializer(), use_resource=True
+            )
             self.value = tf.placeholder(tf.float32, [3])
             self.assign = tf.assign(self.w, self.value)
             self.saver = tf.train.Saver(max_to_keep=None)
@@ -26,7 +29,12 @@ class Session:
 
     def save(self, store, step, metric=None):
         self.session.run(self.assign, {self.value: [step] * 3})
-        return store.save(self.session, self.saver, step, {'metrics': {} if metric is None else {'valid_acc': metric}})
+        return store.save(
+            self.session,
+            self.saver,
+            step,
+            {'metrics': {} if metric is None else {'valid_acc': metric}},
+        )
 
 
 @pytest.fixture
@@ -50,7 +58,11 @@ def test_newest_n_and_the_best_are_kept(run, tmp_path):
     store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'), keep=2)
     for step, metric in enumerate((0.1, 0.9, 0.2, 0.3, 0.4), 1):
         run.save(store, step, metric)
-    assert [os.path.basename(path) for path in store.paths()] == ['step-00000002', 'step-00000004', 'step-00000005']
+    assert [os.path.basename(path) for path in store.paths()] == [
+        'step-00000002',
+        'step-00000004',
+        'step-00000005',
+    ]
     assert os.path.basename(store.best()) == 'step-00000002'
 
 
@@ -87,8 +99,17 @@ def _damage(path, how):
             json.dump([1, 2], file)
 
 
-@pytest.mark.parametrize('how', ['truncated', 'bit flipped', 'file missing', 'manifest cut', 'manifest altered',
-                                 'manifest of another kind'])
+@pytest.mark.parametrize(
+    'how',
+    [
+        'truncated',
+        'bit flipped',
+        'file missing',
+        'manifest cut',
+        'manifest altered',
+        'manifest of another kind',
+    ],
+)
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run, tmp_path, how, caplog):
     store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
     run.save(store, 1)
@@ -96,12 +117,14 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run, tmp_path
     with caplog.at_level('WARNING', logger='gitloss'):
         assert store.newest().step == 1
     assert 'step-00000002' in caplog.text
-    with pytest.raises(checkpoints.DamagedCheckpoint, match='step-00000002'):
+    with pytest.raises(DamagedCheckpoint, match='step-00000002'):
         checkpoints.read(store.paths()[-1])
 
 
 def test_a_half_written_checkpoint_is_none(run, tmp_path):
-    """What a kill during the write leaves behind is a folder of another name; the next save of that step clears it away."""
+    """What a kill during the write leaves behind is a folder of another name; the next save of that
+    step clears it away.
+    """
     store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
     run.save(store, 1)
     half = tmp_path / 'ckpt' / 'step-00000002.tmp'
@@ -121,5 +144,5 @@ def test_names_in_a_manifest_cannot_leave_the_folder(run, tmp_path):
     manifest['manifest_sha256'] = manifests.digest_of(manifest)
     with open(os.path.join(path, 'manifest.json'), 'w') as file:
         json.dump(manifest, file)
-    with pytest.raises(checkpoints.DamagedCheckpoint, match='plain file names'):
+    with pytest.raises(DamagedCheckpoint, match='plain file names'):
         checkpoints.read(path)

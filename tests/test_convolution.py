@@ -1,5 +1,6 @@
-"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own. They run on both; a training with them is in
-test_fast_path.py."""
+"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own. They run on
+both; a training with them is in test_fast_path.py."""
+
 import numpy as np
 import pytest
 
@@ -14,21 +15,41 @@ def small_images_too(monkeypatch):
     monkeypatch.setattr(convolution, '_SMALLEST', 1)
 
 
-@pytest.mark.parametrize('size, channels, filters, kernel, stride, padding', [
-    (8, 1, 4, 3, 1, 'SAME'), (8, 8, 4, 3, 1, 'SAME'), (7, 16, 5, 5, 1, 'SAME'), (5, 9, 3, 1, 1, 'SAME'),
-    (8, 8, 4, 3, 2, 'SAME'), (8, 8, 4, 3, 1, 'VALID'), (8, 8, 4, 4, 1, 'SAME')])
+@pytest.mark.parametrize(
+    'size, channels, filters, kernel, stride, padding',
+    [
+        (8, 1, 4, 3, 1, 'SAME'),
+        (8, 8, 4, 3, 1, 'SAME'),
+        (7, 16, 5, 5, 1, 'SAME'),
+        (5, 9, 3, 1, 1, 'SAME'),
+        (8, 8, 4, 3, 2, 'SAME'),
+        (8, 8, 4, 3, 1, 'VALID'),
+        (8, 8, 4, 4, 1, 'SAME'),
+    ],
+)
 def test_both_gradients_equal_tensorflows_own(size, channels, filters, kernel, stride, padding):
-    """Random images and kernels; strides, VALID padding and even kernels take TensorFlow's kernels. Relative to the largest entry."""
+    """Random images and kernels; strides, VALID padding and even kernels take TensorFlow's kernels.
+    Relative to the largest entry.
+    """
     results = []
     for gradients in ({}, OURS):
         with tf.Graph().as_default() as graph, tf.Session() as session:
-            images = tf.constant(np.random.RandomState(1).randn(6, size, size + 1, channels).astype(np.float32))
-            weights = tf.constant(np.random.RandomState(2).randn(kernel, kernel, channels, filters).astype(np.float32))
+            images = tf.constant(
+                np.random.RandomState(1).randn(6, size, size + 1, channels).astype(np.float32)
+            )
+            weights = tf.constant(
+                np.random.RandomState(2).randn(kernel, kernel, channels, filters).astype(np.float32)
+            )
             with graph.gradient_override_map(gradients):
                 out = tf.nn.conv2d(images, weights, [1, stride, stride, 1], padding)
-            upstream = tf.constant(np.random.RandomState(3).randn(*out.shape.as_list()).astype(np.float32))
+            upstream = tf.constant(
+                np.random.RandomState(3).randn(*out.shape.as_list()).astype(np.float32)
+            )
             found = tf.gradients(out, [images, weights], upstream)
-            assert [one.shape for one in found] == [images.shape, weights.shape]  # static, as a graph for any device wants it
+            assert [one.shape for one in found] == [
+                images.shape,
+                weights.shape,
+            ]  # static, as a graph for any device wants it
             results.append(session.run(found))
     for theirs, ours in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max() + 1e-6)

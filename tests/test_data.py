@@ -1,4 +1,5 @@
 """Data files, split, and the stream of batches."""
+
 import gzip
 import hashlib
 import itertools
@@ -14,8 +15,12 @@ from helpers import graph_session
 from toys import idx_bytes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NAMES = {'x_train': 'train-images-idx3-ubyte', 'y_train': 'train-labels-idx1-ubyte', 'x_test': 't10k-images-idx3-ubyte',
-         'y_test': 't10k-labels-idx1-ubyte'}
+NAMES = {
+    'x_train': 'train-images-idx3-ubyte',
+    'y_train': 'train-labels-idx1-ubyte',
+    'x_test': 't10k-images-idx3-ubyte',
+    'y_test': 't10k-labels-idx1-ubyte',
+}
 
 
 def _arrays(train=40, test=10, height=5, width=4, classes=3):
@@ -32,19 +37,27 @@ def _write(folder, arrays, zipped=False, dotted=False):
     for key, array in arrays.items():
         name = NAMES[key].replace('-idx', '.idx') if dotted else NAMES[key]
         content = idx_bytes(array)
-        (folder / (name + ('.gz' if zipped else ''))).write_bytes(gzip.compress(content) if zipped else content)
+        (folder / (name + ('.gz' if zipped else ''))).write_bytes(
+            gzip.compress(content) if zipped else content
+        )
     return str(folder)
 
 
 def _same(dataset, arrays):
     """`arrays` came through: the first tenth held out, nothing lost, nothing changed."""
     held = len(arrays['y_train']) // 10
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], arrays['x_train'])
-    np.testing.assert_array_equal(np.concatenate([dataset.valid.labels, dataset.train.labels]), arrays['y_train'])
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], arrays['x_train']
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([dataset.valid.labels, dataset.train.labels]), arrays['y_train']
+    )
     np.testing.assert_array_equal(dataset.test.images[..., 0], arrays['x_test'])
     np.testing.assert_array_equal(dataset.test.labels, arrays['y_test'])
     assert len(dataset.valid.labels) == held
-    assert all(split.images.dtype == np.uint8 and split.labels.dtype == np.int32 for split in dataset[1:4])
+    assert all(
+        split.images.dtype == np.uint8 and split.labels.dtype == np.int32 for split in dataset[1:4]
+    )
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -62,7 +75,12 @@ def test_idx_round_trip(tmp_path, zipped, dotted):
 def test_raw_and_zipped_files_mix(tmp_path):
     arrays = _arrays()
     _write(tmp_path, {key: arrays[key] for key in ('x_train', 'y_test')}, zipped=True)
-    _same(mnist.load_mnist(_write(tmp_path, {key: arrays[key] for key in ('y_train', 'x_test')}, dotted=True)), arrays)
+    _same(
+        mnist.load_mnist(
+            _write(tmp_path, {key: arrays[key] for key in ('y_train', 'x_test')}, dotted=True)
+        ),
+        arrays,
+    )
 
 
 @pytest.mark.parametrize('by_folder', [False, True])
@@ -118,9 +136,18 @@ DAMAGES = {
     'another_type': (lambda content: b'\0\0\x0d\1' + content[4:], ('magic 00000801', '00000d01')),
     'another_rank': (lambda content: b'\0\0\x08\3' + content[4:], ('magic 00000801', '00000803')),
     'not_idx': (lambda content: b'<html><body>', ('magic 00000801', '3c68746d')),
-    'forged_size': (lambda content: content[:4] + b'\xff\xff\xff\xff' + content[8:], ('4294967295 bytes', 'Received: 40')),
-    'no_samples': (lambda content: idx_bytes(np.zeros(0, np.uint8)), ('as many labels as images', '40 images, 0 labels')),
-    'one_label_too_few': (lambda content: idx_bytes(np.zeros(39, np.uint8)), ('as many labels as images', '40 images, 39 labels')),
+    'forged_size': (
+        lambda content: content[:4] + b'\xff\xff\xff\xff' + content[8:],
+        ('4294967295 bytes', 'Received: 40'),
+    ),
+    'no_samples': (
+        lambda content: idx_bytes(np.zeros(0, np.uint8)),
+        ('as many labels as images', '40 images, 0 labels'),
+    ),
+    'one_label_too_few': (
+        lambda content: idx_bytes(np.zeros(39, np.uint8)),
+        ('as many labels as images', '40 images, 39 labels'),
+    ),
 }
 
 
@@ -132,14 +159,24 @@ def test_damaged_idx_files_are_named(tmp_path, damage, zipped):
     path = tmp_path / (NAMES['y_train'] + ('.gz' if zipped else ''))
     content = change(idx_bytes(_arrays()['y_train']))
     path.write_bytes(gzip.compress(content) if zipped else content)
-    where = folder if 'labels as images' in expected[0] else str(path)  # no single file is at fault when counts differ
+    where = (
+        folder if 'labels as images' in expected[0] else str(path)
+    )  # no single file is at fault when counts differ
     _refused(folder, where, *expected)
 
 
-@pytest.mark.parametrize('change', [lambda content: content[:len(content) // 2], lambda content: content[:-4], lambda content: b'',
-                                    lambda content: b'\x1f\x8b', lambda content: b'not gzip',
-                                    lambda content: content[:15] + bytes([content[15] ^ 255]) + content[16:],
-                                    lambda content: content[:-8] + b'\0\0\0\0' + content[-4:]])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-4],
+        lambda content: b'',
+        lambda content: b'\x1f\x8b',
+        lambda content: b'not gzip',
+        lambda content: content[:15] + bytes([content[15] ^ 255]) + content[16:],
+        lambda content: content[:-8] + b'\0\0\0\0' + content[-4:],
+    ],
+)
 def test_damaged_gzip_files_are_named(tmp_path, change):
     folder = _write(tmp_path, _arrays(), zipped=True)
     path = tmp_path / (NAMES['x_test'] + '.gz')
@@ -148,10 +185,15 @@ def test_damaged_gzip_files_are_named(tmp_path, change):
 
 
 def test_checksums(tmp_path):
-    """What SHA256SUMS names must match; what it names and is not there (unpacked, say) does not matter."""
+    """What SHA256SUMS names must match; what it names and is not there (unpacked, say) does not
+    matter.
+    """
     arrays = _arrays()
     folder = _write(tmp_path, arrays)
-    sums = ''.join('%s  %s\n' % (hashlib.sha256((tmp_path / name).read_bytes()).hexdigest(), name) for name in NAMES.values())
+    sums = ''.join(
+        f'{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n'
+        for name in NAMES.values()
+    )
     (tmp_path / 'SHA256SUMS').write_text(sums + '%s  elsewhere.gz\n' % ('0' * 64))
     _same(mnist.load_mnist(folder), arrays)
     path = tmp_path / NAMES['x_test']
@@ -168,6 +210,7 @@ def test_checksums(tmp_path):
 
 def test_pickled_arrays_are_refused(tmp_path):
     """Unpickling runs what the file says; here it would write a file."""
+
     class Evil:
         def __reduce__(self):
             return open, (str(tmp_path / 'was_run'), 'w')
@@ -178,12 +221,19 @@ def test_pickled_arrays_are_refused(tmp_path):
     assert not (tmp_path / 'was_run').exists()
 
 
-@pytest.mark.parametrize('change, expected', [
-    (lambda content: content[:len(content) // 2], 'plain arrays'), (lambda content: b'', 'plain arrays'),
-    (lambda content: b'not a zip file', 'plain arrays'),
-    (lambda content: content.replace(b'y_test', b'z_test'), 'y_test missing'),
-    (lambda content: content[:300] + bytes([content[300] ^ 255]) + content[301:], 'plain arrays'),
-])
+@pytest.mark.parametrize(
+    'change, expected',
+    [
+        (lambda content: content[: len(content) // 2], 'plain arrays'),
+        (lambda content: b'', 'plain arrays'),
+        (lambda content: b'not a zip file', 'plain arrays'),
+        (lambda content: content.replace(b'y_test', b'z_test'), 'y_test missing'),
+        (
+            lambda content: content[:300] + bytes([content[300] ^ 255]) + content[301:],
+            'plain arrays',
+        ),
+    ],
+)
 def test_damaged_npz_files_are_named(tmp_path, change, expected):
     path = tmp_path / 'some.npz'
     np.savez(str(path), **_arrays())
@@ -191,18 +241,24 @@ def test_damaged_npz_files_are_named(tmp_path, change, expected):
     _refused(path, str(path), expected)
 
 
-@pytest.mark.parametrize('changes, expected', [
-    (dict(x_train=np.zeros([40, 5, 4])), 'float64 [40, 5, 4]'),
-    (dict(x_test=np.zeros([10, 20], np.uint8)), 'uint8 [10, 20]'),
-    (dict(y_train=np.zeros([40, 3], np.uint8)), 'uint8 [40, 3]'),
-    (dict(y_train=np.zeros(40)), 'float64 [40]'),
-    (dict(y_train=np.full(40, -1)), '-1 to -1'),
-    (dict(y_test=np.zeros(9, np.uint8)), '10 images, 9 labels'),
-    (dict(x_test=np.zeros([10, 6, 6], np.uint8)), '[5, 4] and [6, 6]'),
-    (dict(x_test=np.zeros([0, 5, 4], np.uint8), y_test=np.zeros(0, np.uint8)), '[0, 5, 4]'),
-    (dict(x_train=np.zeros([40, 0, 4], np.uint8)), '[40, 0, 4]'),
-    (dict(x_train=np.zeros([9, 5, 4], np.uint8), y_train=np.zeros(9, np.uint8)), 'at least 10 training images'),
-])
+@pytest.mark.parametrize(
+    'changes, expected',
+    [
+        ({'x_train': np.zeros([40, 5, 4])}, 'float64 [40, 5, 4]'),
+        ({'x_test': np.zeros([10, 20], np.uint8)}, 'uint8 [10, 20]'),
+        ({'y_train': np.zeros([40, 3], np.uint8)}, 'uint8 [40, 3]'),
+        ({'y_train': np.zeros(40)}, 'float64 [40]'),
+        ({'y_train': np.full(40, -1)}, '-1 to -1'),
+        ({'y_test': np.zeros(9, np.uint8)}, '10 images, 9 labels'),
+        ({'x_test': np.zeros([10, 6, 6], np.uint8)}, '[5, 4] and [6, 6]'),
+        ({'x_test': np.zeros([0, 5, 4], np.uint8), 'y_test': np.zeros(0, np.uint8)}, '[0, 5, 4]'),
+        ({'x_train': np.zeros([40, 0, 4], np.uint8)}, '[40, 0, 4]'),
+        (
+            {'x_train': np.zeros([9, 5, 4], np.uint8), 'y_train': np.zeros(9, np.uint8)},
+            'at least 10 training images',
+        ),
+    ],
+)
 def test_arrays_that_do_not_fit_are_named(tmp_path, changes, expected):
     path = tmp_path / 'some.npz'
     np.savez(str(path), **dict(_arrays(), **changes))
@@ -217,7 +273,9 @@ def test_a_folder_that_is_a_broken_file(tmp_path):
 # --- splitting ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('train, wanted, held', [(10, 5000, 1), (19, 5000, 1), (200, 5000, 20), (200, 7, 7)])
+@pytest.mark.parametrize(
+    'train, wanted, held', [(10, 5000, 1), (19, 5000, 1), (200, 5000, 20), (200, 7, 7)]
+)
 def test_small_sets_hold_a_tenth_out_at_most(tmp_path, train, wanted, held):
     dataset = mnist.load_mnist(_write(tmp_path, _arrays(train=train)), validation_size=wanted)
     assert (len(dataset.valid.labels), len(dataset.train.labels)) == (held, train - held)
@@ -227,7 +285,9 @@ def test_mean_image_by_hand(tmp_path):
     """Twenty images, two held out; of the other eighteen one has a pixel of 255: mean 1 / 18."""
     images = np.zeros([20, 2, 2], np.uint8)
     images[0, 0, 0], images[19, 1, 0] = 200, 255
-    dataset = mnist.load_mnist(_write(tmp_path, dict(_arrays(train=20, height=2, width=2), x_train=images)))
+    dataset = mnist.load_mnist(
+        _write(tmp_path, dict(_arrays(train=20, height=2, width=2), x_train=images))
+    )
     np.testing.assert_array_equal(dataset.mean_image[..., 0], np.float32([[0, 0], [1 / 18, 0]]))
     assert dataset.mean_image.dtype == np.float32 and dataset.mean_image.shape == (2, 2, 1)
 
@@ -238,14 +298,33 @@ def embedded():
 
 
 def test_the_embedded_mnist(embedded):
-    """55,000 / 5,000 / 10,000; the training set begins 5 0 4 1 9 2 1 3 1 4, the test set 7 2 1 0 4 1 4 9 5 9."""
-    assert [len(split.labels) for split in (embedded.train, embedded.valid, embedded.test)] == [55000, 5000, 10000]
-    assert [split.images.shape[1:] for split in (embedded.train, embedded.valid, embedded.test)] == [(28, 28, 1)] * 3
+    """55,000 / 5,000 / 10,000; the training set begins 5 0 4 1 9 2 1 3 1 4, the test set 7 2 1 0 4
+    1 4 9 5 9.
+    """
+    assert [len(split.labels) for split in (embedded.train, embedded.valid, embedded.test)] == [
+        55000,
+        5000,
+        10000,
+    ]
+    assert [
+        split.images.shape[1:] for split in (embedded.train, embedded.valid, embedded.test)
+    ] == [(28, 28, 1)] * 3
     assert embedded.num_classes == 10 and embedded.name == 'mnist'
     assert embedded.valid.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert embedded.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     everything = np.concatenate([embedded.train.labels, embedded.valid.labels])
-    assert np.bincount(everything).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(everything).tolist() == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
 
 
 def test_the_embedded_mean_image(embedded):
@@ -279,19 +358,27 @@ def test_random_access_equals_reading_on():
     sequence = [stream.indices(step) for step in steps]
     for step in np.random.RandomState(0).permutation(steps):
         np.testing.assert_array_equal(stream.indices(step), sequence[step])
-        np.testing.assert_array_equal(data.BatchStream(_split(50), 8, seed=3).indices(step), sequence[step])
+        np.testing.assert_array_equal(
+            data.BatchStream(_split(50), 8, seed=3).indices(step), sequence[step]
+        )
 
 
-@pytest.mark.parametrize('count, batch', [(50, 8), (48, 8), (7, 3), (5, 5), (5, 12), (1, 4), (9, 1)])
+@pytest.mark.parametrize(
+    'count, batch', [(50, 8), (48, 8), (7, 3), (5, 5), (5, 12), (1, 4), (9, 1)]
+)
 def test_every_epoch_has_every_sample_once(count, batch):
-    """Also where batches run across the border of two epochs, and where a batch is longer than the set."""
+    """Also where batches run across the border of two epochs, and where a batch is longer than the
+    set.
+    """
     stream = data.BatchStream(_split(count), batch, seed=1)
     epochs = 4
     steps = -(-epochs * count // batch)
     sequence = np.concatenate([stream.indices(step) for step in range(steps)])
     assert len(sequence) == steps * batch and sequence.dtype == np.int64
     for epoch in range(epochs):
-        np.testing.assert_array_equal(np.sort(sequence[epoch * count:(epoch + 1) * count]), np.arange(count))
+        np.testing.assert_array_equal(
+            np.sort(sequence[epoch * count : (epoch + 1) * count]), np.arange(count)
+        )
 
 
 def test_epochs_and_seeds_differ():
@@ -303,24 +390,53 @@ def test_epochs_and_seeds_differ():
 def test_the_global_batch_does_not_depend_on_its_size():
     """The stream of samples is one and the same however it is cut."""
     four, ten = (data.BatchStream(_split(30), batch, seed=9) for batch in (4, 10))
-    np.testing.assert_array_equal(np.concatenate([four.indices(step) for step in range(15)]),
-                                  np.concatenate([ten.indices(step) for step in range(6)]))
+    np.testing.assert_array_equal(
+        np.concatenate([four.indices(step) for step in range(15)]),
+        np.concatenate([ten.indices(step) for step in range(6)]),
+    )
 
 
 def test_frozen_numbers():
-    """A run of seed 1 sees the same images for ever, on every NumPy: MT19937 seeded with [seed, epoch], Fisher-Yates."""
-    stream = data.BatchStream(data.Split(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)), 128, seed=1)
+    """A run of seed 1 sees the same images for ever, on every NumPy: MT19937 seeded with [seed,
+    epoch], Fisher-Yates.
+    """
+    stream = data.BatchStream(
+        data.Split(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)), 128, seed=1
+    )
     assert stream.indices(0)[:8].tolist() == [14395, 29364, 7278, 44308, 18582, 27110, 7539, 54572]
-    # Batch 429 begins with the 55000 - 429 * 128 = 88 last samples of epoch 0, then come 40 of epoch 1.
-    assert stream.indices(429)[-8:].tolist() == [9356, 26548, 27713, 46399, 27138, 23465, 1004, 8836]
-    assert data.BatchStream(_split(10), 10, seed=1).indices(0).tolist() == [2, 9, 8, 3, 6, 7, 1, 4, 0, 5]
+    # Batch 429 begins with the 55000 - 429 * 128 = 88 last samples of epoch 0, then come 40 of
+    # epoch 1.
+    assert stream.indices(429)[-8:].tolist() == [
+        9356,
+        26548,
+        27713,
+        46399,
+        27138,
+        23465,
+        1004,
+        8836,
+    ]
+    assert data.BatchStream(_split(10), 10, seed=1).indices(0).tolist() == [
+        2,
+        9,
+        8,
+        3,
+        6,
+        7,
+        1,
+        4,
+        0,
+        5,
+    ]
 
 
 def test_batches_are_the_samples_of_their_indices():
     stream = data.BatchStream(_split(20), 6, seed=4)
     images, labels = stream.batch(7)
     np.testing.assert_array_equal(labels, stream.indices(7))
-    np.testing.assert_array_equal(images, np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1)))
+    np.testing.assert_array_equal(
+        images, np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1))
+    )
     assert images.dtype == np.uint8 and labels.dtype == np.int32
 
 
@@ -335,22 +451,31 @@ def test_tf_data_gives_the_same_batches(first_step):
         assert images.dtype == tf.uint8 and labels.dtype == tf.int32
         session.run(iterator.initializer, {first: first_step})
         for step in range(first_step, first_step + 9):
-            for value, expected in zip(session.run([images, labels]), data.BatchStream(_split(20), 6, seed=4).batch(step)):
+            for value, expected in zip(
+                session.run([images, labels]), data.BatchStream(_split(20), 6, seed=4).batch(step)
+            ):
                 np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize('count, batch, counts, last', [
-    (10, 4, [4, 4, 2], [8, 9, 0, 1]),
-    (8, 4, [4, 4], [4, 5, 6, 7]),
-    (3, 8, [3], [0, 1, 2, 0, 1, 2, 0, 1]),
-    (1, 3, [1], [0, 0, 0]),
-])
+@pytest.mark.parametrize(
+    'count, batch, counts, last',
+    [
+        (10, 4, [4, 4, 2], [8, 9, 0, 1]),
+        (8, 4, [4, 4], [4, 5, 6, 7]),
+        (3, 8, [3], [0, 1, 2, 0, 1, 2, 0, 1]),
+        (1, 3, [1], [0, 0, 0]),
+    ],
+)
 def test_padded_batches(count, batch, counts, last):
     """All of one size, the last filled up from the beginning; the counts say how many are real."""
     batches = list(data.padded_batches(_split(count), batch))
     assert [real for _, _, real in batches] == counts
-    assert all(images.shape == (batch, 2, 3, 1) and images.dtype == np.float32 for images, _, _ in batches)
+    assert all(
+        images.shape == (batch, 2, 3, 1) and images.dtype == np.float32 for images, _, _ in batches
+    )
     assert batches[-1][1].tolist() == last
-    np.testing.assert_array_equal(np.concatenate([labels[:real] for _, labels, real in batches]), np.arange(count))
+    np.testing.assert_array_equal(
+        np.concatenate([labels[:real] for _, labels, real in batches]), np.arange(count)
+    )
     for images, labels, _ in batches:
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels)

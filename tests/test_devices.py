@@ -1,4 +1,5 @@
 """--device and --precision on ordinary machines; those of the NPU are in test_npu.py."""
+
 import os
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import Losses
 from trainers import devices
+from trainers.engine.trainer import Trainer
 from trainers.options import ROOT, Options
-from trainers.trainer import Trainer
 
 IS_1 = tf.__version__.startswith('1.')
 NEWER = pytest.mark.skipif(IS_1, reason='TensorFlow 1.15 has no mixed precision on a CPU')
@@ -32,7 +33,9 @@ def test_mixed_precision_trains_in_bfloat16(tmp_path):
     """8 bits of mantissa: losses are those of float32 to some 2^-8 a product, but not the same."""
     curves = {}
     for precision in ('fp32', 'mixed'):
-        settings = toys.options(tmp_path, exp_save_dir=str(tmp_path / precision), evaluate=False, precision=precision)
+        settings = toys.options(
+            tmp_path, exp_save_dir=str(tmp_path / precision), evaluate=False, precision=precision
+        )
         device, watch = devices.choose(settings), Losses()
         assert device.mixed == (precision == 'mixed')
         Trainer(settings, data.load('mnist', settings.data_folder), [watch], device).fit()
@@ -42,24 +45,41 @@ def test_mixed_precision_trains_in_bfloat16(tmp_path):
 
 
 @NEWER
-@pytest.mark.parametrize('variable, problem', [('TF_ENABLE_ONEDNN_OPTS=0', 'operations in float32 alone'),
-                                               ('ONEDNN_MAX_CPU_ISA=AVX2', 'could not create a primitive')])
+@pytest.mark.parametrize(
+    'variable, problem',
+    [
+        ('TF_ENABLE_ONEDNN_OPTS=0', 'operations in float32 alone'),
+        ('ONEDNN_MAX_CPU_ISA=AVX2', 'could not create a primitive'),
+    ],
+)
 def test_a_cpu_that_cannot_is_told_before_the_training(tmp_path, variable, problem):
-    """TensorFlow would train in float32 without a word in the one case, and fail at the first step in the other."""
+    """TensorFlow would train in float32 without a word in the one case, and fail at the first step
+    in the other.
+    """
     settings = toys.options(tmp_path, precision='mixed')
     name, value = variable.split('=')
-    result = subprocess.run([sys.executable, '-m', 'trainers.run'] + toys.flags_of(settings), cwd=ROOT, capture_output=True, text=True,
-                            env=dict(os.environ, **{name: value}), timeout=230)
+    result = subprocess.run(
+        [sys.executable, '-m', 'trainers.run'] + toys.flags_of(settings),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, **{name: value}),
+        timeout=230,
+    )
     assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
-    assert result.stderr.startswith('trainers.run: --precision: expected fp32 on this cpu, which does not compute a trial convolution in '
-                                    'bfloat16. Received: mixed; ')
+    assert result.stderr.startswith(
+        'trainers.run: --precision: expected fp32 on this cpu, which does not compute a trial convolution in '
+        'bfloat16. Received: mixed; '
+    )
     assert problem in result.stderr or not _has_avx512()
     assert not os.path.exists(settings.run_dir)
 
 
 @pytest.mark.skipif(not IS_1, reason='of TensorFlow 1.15')
 def test_tensorflow_1_has_no_mixed_precision_on_a_cpu():
-    with pytest.raises(ValueError, match='--precision: expected fp32 on cpu with TensorFlow 1.15.*Received: mixed'):
+    with pytest.raises(
+        ValueError, match='--precision: expected fp32 on cpu with TensorFlow 1.15.*Received: mixed'
+    ):
         devices.choose(Options(device='cpu', precision='mixed'))
 
 
@@ -82,5 +102,8 @@ def test_a_gpu_grows_its_memory_and_scales_the_loss_of_float16(monkeypatch, prec
 def test_a_gpu_that_is_not_there_is_one_line():
     if tf.config.experimental.list_physical_devices('GPU'):
         pytest.skip('there is one')
-    with pytest.raises(ValueError, match='^--device: expected a GPU that TensorFlow can use. Received: none is visible$'):
+    with pytest.raises(
+        ValueError,
+        match='^--device: expected a GPU that TensorFlow can use. Received: none is visible$',
+    ):
         devices.choose(Options(device='gpu'))

@@ -1,4 +1,7 @@
-"""The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads here; test_workers.py has processes."""
+"""The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads
+here; test_workers.py has processes.
+"""
+
 import errno
 import json
 import logging
@@ -16,52 +19,109 @@ import toys
 from crew import together
 from gitloss import data
 from gitloss.backend import tf
-from trainers import cluster, devices, distribution, launch
-from trainers.graph import TrainingGraph
-from trainers.signals import Signals, log
-from trainers.workers import OneWorker, WorkerLost
+from gitloss.errors import WorkerLost, log
+from trainers import devices, launch
+from trainers.engine.graph import TrainingGraph
+from trainers.engine.signals import Signals
+from trainers.workers import cluster
+from trainers.workers import engines as distribution
+from trainers.workers.group import OneWorker
 
 
 def config(cluster, kind='worker', index=0):
     return json.dumps({'cluster': cluster, 'task': {'type': kind, 'index': index}})
 
 
-@pytest.mark.parametrize('text, expected', [
-    ('', ([], 0)), ('{}', ([], 0)),
-    (config({'worker': ['a:1', 'b:2']}, index=1), (['a:1', 'b:2'], 1)),
-    (config({'chief': ['c:0'], 'worker': ['a:1', 'b:2']}, index=1), (['c:0', 'a:1', 'b:2'], 2)),  # as TFJob writes it
-    (config({'chief': ['c:0'], 'worker': ['a:1']}, 'chief'), (['c:0', 'a:1'], 0)),
-    (config({'worker': ['a:1'], 'master': ['m:9']}, 'master'), (['m:9', 'a:1'], 0)),
-    (json.dumps({'cluster': {'worker': ['[::1]:5', 'b:2']}, 'task': {'type': 'worker', 'index': 0}, 'environment': 'cloud'}),
-     (['[::1]:5', 'b:2'], 0))])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('', ([], 0)),
+        ('{}', ([], 0)),
+        (config({'worker': ['a:1', 'b:2']}, index=1), (['a:1', 'b:2'], 1)),
+        (
+            config({'chief': ['c:0'], 'worker': ['a:1', 'b:2']}, index=1),
+            (['c:0', 'a:1', 'b:2'], 2),
+        ),  # as TFJob writes it
+        (config({'chief': ['c:0'], 'worker': ['a:1']}, 'chief'), (['c:0', 'a:1'], 0)),
+        (config({'worker': ['a:1'], 'master': ['m:9']}, 'master'), (['m:9', 'a:1'], 0)),
+        (
+            json.dumps(
+                {
+                    'cluster': {'worker': ['[::1]:5', 'b:2']},
+                    'task': {'type': 'worker', 'index': 0},
+                    'environment': 'cloud',
+                }
+            ),
+            (['[::1]:5', 'b:2'], 0),
+        ),
+    ],
+)
 def test_the_cluster_of_a_tf_config(text, expected):
     assert cluster.read(text) == expected
 
 
-@pytest.mark.parametrize('text, said', [
-    ('{worker', 'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. Received: {worker'),
-    ('[1]', 'Received: [1]'),
-    ('{"cluster": {"worker": ["a:1"]}}', 'expected objects "cluster" and "task", as {'),
-    (config({}), 'expected cluster.worker, a list of "host:port"'),
-    (config({'worker': 'a:1'}), 'expected cluster.worker, a list of "host:port". Received: "a:1"'),
-    (config({'worker': ['a']}), 'expected cluster.worker, a list of "host:port". Received: ["a"]'),
-    (config({'worker': ['a:1', 'a:1']}), 'expected an address of its own for each worker. Received: a:1, a:1'),
-    (config({'worker': ['a:1', 'b:1']}, index=2), 'one of worker 0, worker 1. Received: {"type": "worker", "index": 2}'),
-    (config({'worker': ['a:1', 'b:1']}, index=-1), 'Received: {"type": "worker", "index": -1}'),
-    (config({'worker': ['a:1', 'b:1']}, index=True), 'Received: {"type": "worker", "index": true}'),
-    (config({'worker': ['a:1']}, 'chief'), 'one of worker 0. Received: {"type": "chief", "index": 0}'),
-    (config({'worker': ['a:1'], 'ps': ['p:1']}), 'all train in step, without parameter servers or evaluators. Received: job ps'),
-    (config({'worker': ['a:1']}, 'evaluator'), 'one of worker 0. Received: {"type": "evaluator", "index": 0}')])
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        (
+            '{worker',
+            'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. Received: {worker',
+        ),
+        ('[1]', 'Received: [1]'),
+        ('{"cluster": {"worker": ["a:1"]}}', 'expected objects "cluster" and "task", as {'),
+        (config({}), 'expected cluster.worker, a list of "host:port"'),
+        (
+            config({'worker': 'a:1'}),
+            'expected cluster.worker, a list of "host:port". Received: "a:1"',
+        ),
+        (
+            config({'worker': ['a']}),
+            'expected cluster.worker, a list of "host:port". Received: ["a"]',
+        ),
+        (
+            config({'worker': ['a:1', 'a:1']}),
+            'expected an address of its own for each worker. Received: a:1, a:1',
+        ),
+        (
+            config({'worker': ['a:1', 'b:1']}, index=2),
+            'one of worker 0, worker 1. Received: {"type": "worker", "index": 2}',
+        ),
+        (config({'worker': ['a:1', 'b:1']}, index=-1), 'Received: {"type": "worker", "index": -1}'),
+        (
+            config({'worker': ['a:1', 'b:1']}, index=True),
+            'Received: {"type": "worker", "index": true}',
+        ),
+        (
+            config({'worker': ['a:1']}, 'chief'),
+            'one of worker 0. Received: {"type": "chief", "index": 0}',
+        ),
+        (
+            config({'worker': ['a:1'], 'ps': ['p:1']}),
+            'all train in step, without parameter servers or evaluators. Received: job ps',
+        ),
+        (
+            config({'worker': ['a:1']}, 'evaluator'),
+            'one of worker 0. Received: {"type": "evaluator", "index": 0}',
+        ),
+    ],
+)
 def test_a_wrong_tf_config_is_one_line(text, said):
     with pytest.raises(ValueError) as caught:
         cluster.read(text)
-    assert str(caught.value).startswith('TF_CONFIG: expected ') and said in str(caught.value) and '\n' not in str(caught.value)
+    assert (
+        str(caught.value).startswith('TF_CONFIG: expected ')
+        and said in str(caught.value)
+        and '\n' not in str(caught.value)
+    )
 
 
 def test_a_batch_that_cannot_be_divided_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv('TF_CONFIG', config({'worker': ['a:1', 'b:1', 'c:1']}))
     settings = toys.options(tmp_path)
-    with pytest.raises(ValueError, match='^--batch_size: expected a multiple of the 3 workers, it is the batch of all. Received: 16$'):
+    with pytest.raises(
+        ValueError,
+        match='^--batch_size: expected a multiple of the 3 workers, it is the batch of all. Received: 16$',
+    ):
         distribution.choose(settings, devices.choose(settings))
 
 
@@ -81,10 +141,15 @@ def test_one_worker_adds_nothing_to_the_graph():
         assert len(graph.get_operations()) == before
 
 
-# --- collectives ---------------------------------------------------------------------------------------------------------------
+# --- collectives
+# ---------------------------------------------------------------------------------------------------------------
+
 
 def collectives_of(fetches):
-    """{name: names of all operations it needs} of the collectives that a run of `fetches` makes, whole numbers in 'host'."""
+    """{name: names of all operations it needs} of the collectives that a run of `fetches` makes,
+    whole numbers in 'host'.
+    """
+
     def needed(ops):
         found, open_ones = set(), list(ops)
         while open_ones:
@@ -93,91 +158,151 @@ def collectives_of(fetches):
                 found.add(op.name)
                 open_ones += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
         return found
+
     graph = tf.get_default_graph()
-    ops = [graph.get_operation_by_name(name) for name in needed([getattr(one, 'op', one) for one in tf.nest.flatten(fetches)])]
-    return {op.name: needed([op]) for op in ops if op.type.startswith('Collective') and op.get_attr('group_key') == 1}
+    ops = [
+        graph.get_operation_by_name(name)
+        for name in needed([getattr(one, 'op', one) for one in tf.nest.flatten(fetches)])
+    ]
+    return {
+        op.name: needed([op])
+        for op in ops
+        if op.type.startswith('Collective') and op.get_attr('group_key') == 1
+    }
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cpu'])
 def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
-    """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so nothing but an order by control orders
-    them. A run makes as many collectives as without: a step its gather and the reductions, a sweep the gather and, with losses, one
-    reduction; wishes, checksums and broadcasts none of those between GPUs."""
+    """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so
+    nothing but an order by control orders them. A run makes as many collectives as without: a step
+    its gather and the reductions, a sweep the gather and, with losses, one reduction; wishes,
+    checksums and broadcasts none of those between GPUs."""
     monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
     settings = toys.options(tmp_path, loss='softmax', device='cpu')
-    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device)
+    group = distribution.Collectives(
+        launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device
+    )
     with tf.Graph().as_default():
-        net = TrainingGraph(settings, data.load('mnist', settings.data_folder), devices.choose(settings), group)
+        net = TrainingGraph(
+            settings, data.load('mnist', settings.data_folder), devices.choose(settings), group
+        )
         group.build(tf.global_variables())
-        step, sweep = [net.train_op, net.steps_done, net.step_fetches], list(net.eval_fetches.values())
-        runs = [collectives_of(fetches) for fetches in (step, sweep, sweep + list(net.eval_losses.values()), group._wishes, group._sums,
-                                                        group._spread)]
+        step, sweep = (
+            [net.train_op, net.steps_done, net.step_fetches],
+            list(net.eval_fetches.values()),
+        )
+        runs = [
+            collectives_of(fetches)
+            for fetches in (
+                step,
+                sweep,
+                sweep + list(net.eval_losses.values()),
+                group._wishes,
+                group._sums,
+                group._spread,
+            )
+        ]
     assert len(runs[0]) > 3 and [len(found) for found in runs[1:]] == [1, 2, 0, 0, 0]
-    pairs = [(one, other, found) for found in runs for one in found for other in found if one < other]
-    free = [(one, other) for one, other, found in pairs if one not in found[other] and other not in found[one]]
+    pairs = [
+        (one, other, found) for found in runs for one in found for other in found if one < other
+    ]
+    free = [
+        (one, other)
+        for one, other, found in pairs
+        if one not in found[other] and other not in found[one]
+    ]
     assert free == [] if device == 'gpu' else len(free) == len(pairs)
 
 
 def test_a_chief_that_never_comes_is_waited_for_ten_times_as_long():
     """Worker 1 of two; 10 * 0.1 s."""
-    group = distribution.Collectives(launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 0.1)
+    group = distribution.Collectives(
+        launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 0.1
+    )
     start = time.monotonic()
-    with tf.Graph().as_default() as graph, pytest.raises(WorkerLost, match='^start: expected an answer from all 2 workers. Received: '
-                                                         'nothing for 1 s; worker 0 at 127.0.0.1:[0-9]+ is gone. Start all'):
+    with tf.Graph().as_default() as graph, pytest.raises(
+        WorkerLost,
+        match='^start: expected an answer from all 2 workers. Received: '
+        'nothing for 1 s; worker 0 at 127.0.0.1:[0-9]+ is gone. Start all',
+    ):
         group.session(graph, tf.ConfigProto())
     assert 1 <= time.monotonic() - start < 10
 
 
 def test_what_is_gathered_lies_in_the_order_of_rank():
-    """Eleven workers: the engine itself orders by the text of task names, where 10 comes before 2."""
+    """Eleven workers: the engine itself orders by the text of task names, where 10 comes before
+    2.
+    """
+
     def work(group, session):
         gathered = group.all_gather(tf.constant([[group.rank]], tf.int32))
         with session() as run:
             return run.run(gathered).ravel().tolist()
+
     assert together(11, work) == [list(range(11))] * 11
 
 
 def test_the_gradient_of_a_gather_is_the_own_part_of_the_whole():
-    """L = sum_ij w_ij (x_i . x_j) over all six rows of three workers: dL/dx_i = sum_j (w_ij + w_ji) x_j, of which each worker computes
-    its two rows."""
+    """L = sum_ij w_ij (x_i . x_j) over all six rows of three workers: dL/dx_i = sum_j (w_ij + w_ji)
+    x_j, of which each worker computes its two rows."""
     random = np.random.RandomState(0)
     x, w = random.randn(6, 4).astype(np.float32), random.randn(6, 6).astype(np.float32)
 
     def work(group, session):
-        mine = tf.constant(x[2 * group.rank:2 * group.rank + 2])
+        mine = tf.constant(x[2 * group.rank : 2 * group.rank + 2])
         everything = group.all_gather(mine)
-        gradient, = tf.gradients(tf.reduce_sum(w * tf.matmul(everything, everything, transpose_b=True)), [mine])
+        (gradient,) = tf.gradients(
+            tf.reduce_sum(w * tf.matmul(everything, everything, transpose_b=True)), [mine]
+        )
         with session() as run:
             return run.run([everything, gradient])
+
     for rank, (everything, gradient) in enumerate(together(3, work)):
         assert everything.tobytes() == x.tobytes()
-        np.testing.assert_allclose(gradient, ((w + w.T).dot(x))[2 * rank:2 * rank + 2], rtol=1e-5)
+        np.testing.assert_allclose(gradient, ((w + w.T).dot(x))[2 * rank : 2 * rank + 2], rtol=1e-5)
 
 
 @pytest.mark.parametrize('bucket, reductions', [(1 << 20, 1), (8, 3)])
 def test_sums_come_in_few_reductions(monkeypatch, bucket, reductions):
-    """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of its own, then 2."""
+    """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of
+    its own, then 2.
+    """
     monkeypatch.setattr(distribution, '_BUCKET', bucket)
 
     def work(group, session):
-        values = [tf.fill(shape, float(place + group.rank)) for place, shape in enumerate(([2, 3], [], [20], [1, 2]))]
+        values = [
+            tf.fill(shape, float(place + group.rank))
+            for place, shape in enumerate(([2, 3], [], [20], [1, 2]))
+        ]
         sums = group.all_reduce(values)
         count = sum(op.type == 'CollectiveReduce' for op in tf.get_default_graph().get_operations())
         with session() as run:
             return count, run.run(sums)
+
     for count, sums in together(2, work):
         assert count == reductions
-        assert [(value.shape, np.unique(value).tolist()) for value in sums] == [((2, 3), [1]), ((), [3]), ((20,), [5]), ((1, 2), [7])]
+        assert [(value.shape, np.unique(value).tolist()) for value in sums] == [
+            ((2, 3), [1]),
+            ((), [3]),
+            ((20,), [5]),
+            ((1, 2), [7]),
+        ]
 
 
 def variables_of(rank):
-    return [tf.get_variable('a', initializer=tf.constant([-0.0, np.nan, 1.0 + rank]), use_resource=True),
-            tf.get_variable('b', initializer=tf.constant(1 << (40 + rank), tf.int64)),
-            tf.get_variable('c', initializer=tf.constant([rank, 7], tf.int32), use_resource=True)]
+    return [
+        tf.get_variable(
+            'a', initializer=tf.constant([-0.0, np.nan, 1.0 + rank]), use_resource=True
+        ),
+        tf.get_variable('b', initializer=tf.constant(1 << (40 + rank), tf.int64)),
+        tf.get_variable('c', initializer=tf.constant([rank, 7], tf.int32), use_resource=True),
+    ]
 
 
 def test_what_the_chief_has_and_decides_reaches_all():
-    """Variables to the bit, the sign of zero and NaN included; a decision longer than one letter of 64 KiB; wishes."""
+    """Variables to the bit, the sign of zero and NaN included; a decision longer than one letter of
+    64 KiB; wishes.
+    """
     decision = {'text': 'x' * 100000 + '\u00e9', 'pi': 0.1 + 0.2, 'nothing': None}
 
     def work(group, session):
@@ -186,34 +311,53 @@ def test_what_the_chief_has_and_decides_reaches_all():
         group.build(variables)
         with session() as run:
             run.run(initial)
-            decided = [group.decide(run, lambda value=value: value if group.is_chief else 'own') for value in (decision, None)]
+            decided = [
+                group.decide(run, lambda value=value: value if group.is_chief else 'own')
+                for value in (decision, None)
+            ]
             _, wishes = group.run(run, one, wish=[15 * group.rank, 0])
             group.spread(run)
             group.check_replicas(run, 1)
             group.finish(run)
             return decided, wishes, [value.tobytes() for value in run.run(variables)]
+
     for decided, wishes, values in together(2, work):
         assert decided == [decision, None] and wishes == [15, 0]
-        assert values == [np.array([-0.0, np.nan, 1], np.float32).tobytes(), np.int64(1 << 40).tobytes(),
-                          np.array([0, 7], np.int32).tobytes()]
+        assert values == [
+            np.array([-0.0, np.nan, 1], np.float32).tobytes(),
+            np.int64(1 << 40).tobytes(),
+            np.array([0, 7], np.int32).tobytes(),
+        ]
 
 
 def test_a_mistake_that_the_chief_finds_is_told_by_all():
     def work(group, session):
         group.build(variables_of(0))
         with session() as run:
+
             def decision():
                 raise ValueError('--steps: expected more. Received: less')
+
             group.decide(run, decision)
-    assert [(type(error), str(error)) for error in together(2, work)] == [(ValueError, '--steps: expected more. Received: less')] * 2
+
+    assert [(type(error), str(error)) for error in together(2, work)] == [
+        (ValueError, '--steps: expected more. Received: less')
+    ] * 2
 
 
-@pytest.mark.parametrize('change, name', [({'a': [0, np.nan, 1]}, 'a'), ({'b': 1 << 41}, 'b'), ({'c': [7, 0]}, 'c')])
+@pytest.mark.parametrize(
+    'change, name', [({'a': [0, np.nan, 1]}, 'a'), ({'b': 1 << 41}, 'b'), ({'c': [7, 0]}, 'c')]
+)
 def test_replicas_that_differ_stop_the_run(change, name):
     """In the sign of a zero, in the upper half of a whole number, in the order of two."""
+
     def work(group, session):
         variables = variables_of(0)
-        changes = [tf.assign(variable, change[variable.name[0]]) for variable in variables if variable.name[0] in change]
+        changes = [
+            tf.assign(variable, change[variable.name[0]])
+            for variable in variables
+            if variable.name[0] in change
+        ]
         initial = tf.global_variables_initializer()
         group.build(variables)
         with session() as run:
@@ -221,17 +365,23 @@ def test_replicas_that_differ_stop_the_run(change, name):
             if group.rank == 1:
                 run.run(changes)
             group.check_replicas(run, 300)
+
     for error in together(2, work):
         assert isinstance(error, WorkerLost)
-        assert str(error) == ('step 300: expected the same variables on all 2 workers. Received: another %s on worker 1 than on worker 0'
-                              % name)
+        assert str(error) == (
+            f'step 300: expected the same variables on all 2 workers. Received: another {name} on worker 1 than on worker 0'
+        )
 
 
-# --- data ----------------------------------------------------------------------------------------------------------------------
+# --- data
+# ----------------------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize('size', [1, 2, 3])
 def test_the_parts_of_the_workers_make_the_global_batch(size):
-    split = data.Split(np.arange(70, dtype=np.uint8).reshape(70, 1, 1, 1), np.arange(70, dtype=np.int32))
+    split = data.Split(
+        np.arange(70, dtype=np.uint8).reshape(70, 1, 1, 1), np.arange(70, dtype=np.int32)
+    )
     whole = data.BatchStream(split, 12, seed=3)
     for step in (0, 5, 11):  # the last one runs into the third epoch
         parts = [data.BatchStream(split, 12, 3, rank, size).batch(step) for rank in range(size)]
@@ -243,16 +393,24 @@ def test_the_parts_of_the_workers_make_the_global_batch(size):
         assert all(their.tolist() == labels.tolist() and n == count for _, their, n in parts)
 
 
-# --- commands ------------------------------------------------------------------------------------------------------------------
+# --- commands
+# ------------------------------------------------------------------------------------------------------------------
+
 
 def launched(*arguments):
-    return subprocess.run([sys.executable, '-m', 'trainers.launch'] + list(arguments), cwd=launch.ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120)
+    return subprocess.run(
+        [sys.executable, '-m', 'trainers.launch'] + list(arguments),
+        cwd=launch.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
 
 
 def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
     """Both workers find the mistake in the flags; worker 1 says so in its file."""
-    ended = launched('--workers=2', '--log_dir=%s' % tmp_path, '--', '--steps=many')
+    ended = launched('--workers=2', f'--log_dir={tmp_path}', '--', '--steps=many')
     said = "trainers.run: --steps: expected a whole number. Received: 'many'\n"
     assert ended.returncode == 2
     assert said in ended.stdout.decode() and (tmp_path / 'worker-1.log').read_text() == said
@@ -268,31 +426,55 @@ def test_one_failure_ends_the_others(tmp_path):
     assert time.monotonic() - before < 20 and started[0][0].returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize('visible, devices, expected', [
-    (None, 0, []), (None, 2, ['0', '1']), (None, 1, []),       # as many as /dev has
-    ('2,3,5', 0, ['2', '3']), ('GPU-8f, GPU-1c', 4, ['GPU-8f', 'GPU-1c']), ('0', 4, []), ('', 4, []), ('1,-1,0', 4, []), ('-1', 4, [])])
-def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(tmp_path, monkeypatch, visible, devices, expected):
-    monkeypatch.setattr(launch.glob, 'glob', lambda pattern: ['/dev/nvidia%d' % number for number in range(devices)])
+@pytest.mark.parametrize(
+    'visible, devices, expected',
+    [
+        (None, 0, []),
+        (None, 2, ['0', '1']),
+        (None, 1, []),  # as many as /dev has
+        ('2,3,5', 0, ['2', '3']),
+        ('GPU-8f, GPU-1c', 4, ['GPU-8f', 'GPU-1c']),
+        ('0', 4, []),
+        ('', 4, []),
+        ('1,-1,0', 4, []),
+        ('-1', 4, []),
+    ],
+)
+def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(
+    tmp_path, monkeypatch, visible, devices, expected
+):
+    monkeypatch.setattr(
+        launch.glob, 'glob', lambda pattern: ['/dev/nvidia%d' % number for number in range(devices)]
+    )
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     if visible is not None:
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
     assert launch.cards(2) == expected
     if len(expected) == 2 and visible:
         started = []
-        launch.start(started, [], 2, str(tmp_path), program=('-c', 'import os; print(os.environ["CUDA_VISIBLE_DEVICES"])'))
-        assert launch.wait(started) == 0 and (tmp_path / 'worker-1.log').read_text() == expected[1] + '\n'
+        launch.start(
+            started,
+            [],
+            2,
+            str(tmp_path),
+            program=('-c', 'import os; print(os.environ["CUDA_VISIBLE_DEVICES"])'),
+        )
+        assert (
+            launch.wait(started) == 0
+            and (tmp_path / 'worker-1.log').read_text() == expected[1] + '\n'
+        )
         launch.end(started)
 
 
 # A launcher whose workers write into a file that they run, and then which signal has ended them.
-LAUNCHER = '''
+LAUNCHER = """
 import sys
 from trainers import launch
 start = launch.start
 launch.start = lambda *arguments: start(*arguments, program=('-c', sys.argv[1]))
 sys.exit(launch.main(sys.argv[2:]))
-'''
-FOLLOWER = '''
+"""
+FOLLOWER = """
 import json, os, signal, sys, time
 from trainers import run
 path = os.path.join(sys.argv[1].split('=')[1], 'is-%d' % json.loads(os.environ['TF_CONFIG'])['task']['index'])
@@ -304,23 +486,40 @@ def note(signum=0, frame=None):
         os._exit(3)
 signal.signal(signal.SIGTERM, note)
 sys.exit(run.main(sys.argv[1:], work=lambda options: note() or time.sleep(60)))
-'''
+"""
 
 
 @pytest.mark.parametrize('signum, status', [(signal.SIGHUP, 3), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
-    """Its terminal is closed, or it is killed: each worker gets SIGTERM, which in a training means a checkpoint."""
+    """Its terminal is closed, or it is killed: each worker gets SIGTERM, which in a training means
+    a checkpoint.
+    """
+
     def noted():
-        return [path.read_text() for path in (tmp_path / 'is-0', tmp_path / 'is-1') if path.exists()]
+        return [
+            path.read_text() for path in (tmp_path / 'is-0', tmp_path / 'is-1') if path.exists()
+        ]
 
     def until(expected):
         limit = time.monotonic() + 60
         while noted() != expected and time.monotonic() < limit:
             time.sleep(0.02)
         assert noted() == expected
-    process = subprocess.Popen([sys.executable, '-c', LAUNCHER, FOLLOWER, '--log_dir=%s' % tmp_path, '--', '--exp_save_dir=%s' % tmp_path],
-                               cwd=launch.ROOT, stdin=subprocess.DEVNULL,
-                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # under nohup it would be ignored
+
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            LAUNCHER,
+            FOLLOWER,
+            f'--log_dir={tmp_path}',
+            '--',
+            f'--exp_save_dir={tmp_path}',
+        ],
+        cwd=launch.ROOT,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # under nohup it would be ignored
     try:
         until(['0', '0'])
         process.send_signal(signum)
@@ -333,9 +532,11 @@ def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
 
 def test_a_signal_is_obeyed_though_the_terminal_is_gone():
     """What is written there then fails, and must not cost the checkpoint."""
+
     class Gone(logging.Handler):
         def emit(self, record):
             raise OSError(errno.EIO, 'Input/output error')
+
     log.handlers = log.handlers + [Gone()]  # conftest takes it away again
     signals = Signals()
     with signals:
@@ -358,14 +559,22 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
         settings = toys.options(tmp_path)
         with pytest.raises(ValueError) as caught:
             distribution.choose(settings, devices.choose(settings))
-    assert str(caught.value).startswith('TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
-                                        'worker 0: ' % port) and '\n' not in str(caught.value)
+    assert str(caught.value).startswith(
+        'TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
+        'worker 0: ' % port
+    ) and '\n' not in str(caught.value)
 
 
 def test_the_tfjob_gives_the_claim_to_the_chief_alone():
-    """A claim in several pods would have to be ReadWriteMany; the other workers write logs onto their own disk."""
+    """A claim in several pods would have to be ReadWriteMany; the other workers write logs onto
+    their own disk.
+    """
     with open(os.path.join(launch.ROOT, 'docs', 'distributed.md'), encoding='utf-8') as file:
         manifest = file.read().split('```yaml')[1].split('```')[0]
     chief, worker = manifest.split('    Worker:')
     assert 'persistentVolumeClaim' in chief and 'emptyDir' not in chief
-    assert 'emptyDir' in worker and 'persistentVolumeClaim' not in worker and 'template: *' not in worker
+    assert (
+        'emptyDir' in worker
+        and 'persistentVolumeClaim' not in worker
+        and 'template: *' not in worker
+    )

@@ -1,4 +1,7 @@
-"""The frozen inference: the same numbers as the trainer's own, nothing of the training in it, and a manifest that tells the truth."""
+"""The frozen inference: the same numbers as the trainer's own, nothing of the training in it, and a
+manifest that tells the truth.
+"""
+
 import hashlib
 import json
 import os
@@ -14,11 +17,11 @@ from callbacks.checkpoint import Checkpoint
 from gitloss import data
 from gitloss.backend import tf
 from trainers import checkpoints, devices, export
+from trainers.engine.trainer import Trainer
 from trainers.options import ROOT
-from trainers.trainer import Trainer
 
 PEER = os.environ.get('GITLOSS_PEER_PYTHON')  # another interpreter with the other TensorFlow
-READ = '''
+READ = """
 import json, sys
 from gitloss.backend import tf
 definition = tf.GraphDef()
@@ -27,12 +30,31 @@ with tf.Graph().as_default() as graph:
     tf.import_graph_def(definition, name='')
     with tf.Session(graph=graph) as session:
         print(json.dumps(session.run('embeddings:0', {'input_images:0': json.loads(sys.argv[2])}).tolist()))
-'''
-INFERENCE = {'Placeholder', 'Const', 'Identity', 'Conv2D', 'BiasAdd', 'Relu', 'MaxPool', 'MatMul', 'Reshape', 'RealDiv', 'Sub', 'Neg',
-             'Mul', 'AddV2', 'ArgMax'}
+"""
+INFERENCE = {
+    'Placeholder',
+    'Const',
+    'Identity',
+    'Conv2D',
+    'BiasAdd',
+    'Relu',
+    'MaxPool',
+    'MatMul',
+    'Reshape',
+    'RealDiv',
+    'Sub',
+    'Neg',
+    'Mul',
+    'AddV2',
+    'ArgMax',
+}
 
 
-@pytest.fixture(scope='module', params=[dict(), dict(loss='arcface', embedding_dim=8, model='lenet_pp')], ids=['mnist_cnn', 'arcface'])
+@pytest.fixture(
+    scope='module',
+    params=[{}, {'loss': 'arcface', 'embedding_dim': 8, 'model': 'lenet_pp'}],
+    ids=['mnist_cnn', 'arcface'],
+)
 def trained(request, tmp_path_factory):
     """(options, dataset) of a toy run of 12 steps with a checkpoint."""
     settings = toys.options(tmp_path_factory.mktemp('trained'), **request.param)
@@ -60,43 +82,81 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
     settings, dataset = trained
     definition, _, _ = exported(settings, capsys, '--export_batch=8')
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
-    rows = Trainer(settings, dataset, [], devices.choose(settings)).evaluate(checkpoint, lambda handle: list(handle.sweep(dataset.test)))
+    rows = Trainer(settings, dataset, [], devices.choose(settings)).evaluate(
+        checkpoint, lambda handle: list(handle.sweep(dataset.test))
+    )
     embeddings, predictions = (np.concatenate([row[place] for row in rows]) for place in (0, 1))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:
-            found = [session.run(['embeddings:0', 'predictions:0', 'logits:0'], {'input_images:0': dataset.test.images[start:start + 8]})
-                     for start in range(0, 40, 8)]
-    np.testing.assert_allclose(np.concatenate([row[0] for row in found]), embeddings, rtol=1e-6, atol=1e-6)
+            found = [
+                session.run(
+                    ['embeddings:0', 'predictions:0', 'logits:0'],
+                    {'input_images:0': dataset.test.images[start : start + 8]},
+                )
+                for start in range(0, 40, 8)
+            ]
+    np.testing.assert_allclose(
+        np.concatenate([row[0] for row in found]), embeddings, rtol=1e-6, atol=1e-6
+    )
     np.testing.assert_array_equal(np.concatenate([row[1] for row in found]), predictions)
-    np.testing.assert_array_equal(np.concatenate([row[2] for row in found]).argmax(axis=1), predictions)
+    np.testing.assert_array_equal(
+        np.concatenate([row[2] for row in found]).argmax(axis=1), predictions
+    )
 
 
 def test_only_the_inference_is_in_it(trained, capsys):
-    """One placeholder, no variable, label, center or summary; no attribute of default value, which older readers may not know."""
+    """One placeholder, no variable, label, center or summary; no attribute of default value, which
+    older readers may not know.
+    """
     settings, _ = trained
     definition, manifest, _ = exported(settings, capsys)
     assert [node.name for node in definition.node if node.op == 'Placeholder'] == ['input_images']
-    assert not [node.name for node in definition.node if 'Variable' in node.op or 'center' in node.name or 'label' in node.name]
+    assert not [
+        node.name
+        for node in definition.node
+        if 'Variable' in node.op or 'center' in node.name or 'label' in node.name
+    ]
     if settings.model == 'mnist_cnn':
         assert {node.op for node in definition.node} <= INFERENCE
-    assert not [node.name for node in definition.node for name in ('explicit_paddings', 'grad_a', 'dilations', '_output_shapes')
-                if name in node.attr]
-    assert manifest['input'] == {'name': 'input_images', 'tensor': 'input_images:0', 'shape': [1, 8, 8, 1], 'dtype': 'float32',
-                                 'pixels': '0 to 255', 'mean_image': 'in the graph'}
+    assert not [
+        node.name
+        for node in definition.node
+        for name in ('explicit_paddings', 'grad_a', 'dilations', '_output_shapes')
+        if name in node.attr
+    ]
+    assert manifest['input'] == {
+        'name': 'input_images',
+        'tensor': 'input_images:0',
+        'shape': [1, 8, 8, 1],
+        'dtype': 'float32',
+        'pixels': '0 to 255',
+        'mean_image': 'in the graph',
+    }
     assert manifest['outputs'] == [
-        {'name': 'embeddings', 'tensor': 'embeddings:0', 'shape': [1, settings.embedding_dim], 'dtype': 'float32'},
+        {
+            'name': 'embeddings',
+            'tensor': 'embeddings:0',
+            'shape': [1, settings.embedding_dim],
+            'dtype': 'float32',
+        },
         {'name': 'logits', 'tensor': 'logits:0', 'shape': [1, 4], 'dtype': 'float32'},
-        {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [1], 'dtype': 'int32'}]
-    assert manifest['checkpoint']['step'] == 12 and manifest['versions']['tensorflow'] == tf.__version__
+        {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [1], 'dtype': 'int32'},
+    ]
+    assert (
+        manifest['checkpoint']['step'] == 12
+        and manifest['versions']['tensorflow'] == tf.__version__
+    )
 
 
 def test_the_atc_command_is_ready(trained, capsys):
     settings, _ = trained
     _, manifest, printed = exported(settings, capsys, '--export_batch=4')
     path = os.path.join(settings.run_dir, 'export', 'gitloss')
-    form = ('atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:4,8,8,1" '
-            '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310')
+    form = (
+        'atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:4,8,8,1" '
+        '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310'
+    )
     assert printed == [path + '.pb', form % (path, path)]
     assert manifest['atc'] == form % ('gitloss', 'gitloss')
 
@@ -105,7 +165,9 @@ def test_the_atc_command_takes_any_path():
     """Read as a shell does, each path is one word again."""
     command = export.atc_command("/a b/it's $HOME.pb", {'name': 'images', 'shape': [1, 8]}, [])
     assert [word for word in shlex.split(command) if word.startswith(('--model', '--output'))] == [
-        "--model=/a b/it's $HOME.pb", "--output=/a b/it's $HOME"]
+        "--model=/a b/it's $HOME.pb",
+        "--output=/a b/it's $HOME",
+    ]
 
 
 @pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON is not set')
@@ -124,7 +186,10 @@ def test_the_other_tensorflow_reads_it(trained, capsys):
 
 
 def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
-    arguments = [sys.executable, '-m', 'trainers.export', '--ckpt_path=%s' % tmp_path]
+    arguments = [sys.executable, '-m', 'trainers.export', f'--ckpt_path={tmp_path}']
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout) == (2, '')
-    assert result.stderr == "trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n" % tmp_path
+    assert (
+        result.stderr
+        == f"trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '{tmp_path}'\n"
+    )

@@ -1,8 +1,10 @@
-"""What makes the training fast changes no result: the real trainer against Git loss as one would first write it, on real images.
+"""What makes the training fast changes no result: the real trainer against Git loss as one would
+first write it, on real images.
 
-Fast are here: oneDNN, one operation at a time on all cores, the pipeline, the hand-written gradient of the git term and, on TensorFlow
-1.15, the gradients of convolutions written as convolutions.
+Fast are here: oneDNN, one operation at a time on all cores, the pipeline, the hand-written gradient
+of the git term and, on TensorFlow 1.15, the gradients of convolutions written as convolutions.
 """
+
 import functools
 import json
 import os
@@ -16,54 +18,95 @@ from gitloss import convolution, data
 from gitloss.backend import tf
 from helpers import Losses
 from trainers import devices
+from trainers.engine.trainer import Trainer
 from trainers.options import ROOT, Options
-from trainers.trainer import Trainer
 
 STEPS, BATCH, RATES = 100, 16, {'adam': 1e-3, 'momentum': 0.01}
 
 
 @functools.lru_cache(None)
 def plain_losses():
-    """{optimizer: (losses, those with every initial weight moved by its last bit)}, by a process without oneDNN."""
+    """{optimizer: (losses, those with every initial weight moved by its last bit)}, by a process
+    without oneDNN.
+    """
     command = [sys.executable, os.path.join(ROOT, 'tests', 'plain.py'), str(STEPS), str(BATCH)]
-    result = subprocess.run(command + ['%s=%r' % one for one in RATES.items()], capture_output=True, text=True, timeout=230)
+    result = subprocess.run(
+        command + ['{}={!r}'.format(*one) for one in RATES.items()],
+        capture_output=True,
+        text=True,
+        timeout=230,
+    )
     assert result.returncode == 0, result.stderr
-    return {name: np.array(pair) for name, pair in json.loads(result.stdout.splitlines()[-1]).items()}
+    return {
+        name: np.array(pair) for name, pair in json.loads(result.stdout.splitlines()[-1]).items()
+    }
 
 
 @pytest.mark.parametrize('optimizer', sorted(RATES))
 def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
-    """Sums in another order differ by some 1e-7, and the first ten losses show little else. Then training multiplies it, Adam faster,
-    which divides by the size of a gradient that may be all rounding. So over 100 steps the measure is the plain training itself, begun
-    from weights moved by their last bit: the fast one may be no more than five times as far off, and with momentum within 1e-3."""
+    """Sums in another order differ by some 1e-7, and the first ten losses show little else. Then
+    training multiplies it, Adam faster, which divides by the size of a gradient that may be all
+    rounding. So over 100 steps the measure is the plain training itself, begun
+    from weights moved by their last bit: the fast one may be no more than five times as far off,
+    and with momentum within 1e-3."""
     plain, moved = plain_losses()[optimizer]
-    settings = Options(exp_save_dir=str(tmp_path / 'run'), steps=STEPS, update_centers=STEPS, batch_size=BATCH, evaluate=False,
-                       device='cpu', optimizer=optimizer, learning_rate=RATES[optimizer])
+    settings = Options(
+        exp_save_dir=str(tmp_path / 'run'),
+        steps=STEPS,
+        update_centers=STEPS,
+        batch_size=BATCH,
+        evaluate=False,
+        device='cpu',
+        optimizer=optimizer,
+        learning_rate=RATES[optimizer],
+    )
     watch = Losses()
-    trainer = Trainer(settings, data.load('mnist', settings.data_folder), [watch], devices.choose(settings))
+    trainer = Trainer(
+        settings, data.load('mnist', settings.data_folder), [watch], devices.choose(settings)
+    )
     trainer.fit()
     fast = np.array(watch.seen)
     assert (fast != plain).any()  # it is another computation
     np.testing.assert_allclose(fast[:10], plain[:10], rtol=1e-5)
     rounding = np.abs(moved / plain - 1).max()
-    assert np.abs(fast / plain - 1).max() <= min(5 * rounding + 1e-6, 1e-3 if optimizer == 'momentum' else 0.1)
-    assert optimizer == 'momentum' or plain[-10:].mean() < plain[:10].mean() - 0.1  # momentum has hardly begun to learn at that rate
-    ours = {op.get_attr('_gradient_op_type') for op in trainer._graph.get_operations() if '_gradient_op_type' in op.node_def.attr}
+    assert np.abs(fast / plain - 1).max() <= min(
+        5 * rounding + 1e-6, 1e-3 if optimizer == 'momentum' else 0.1
+    )
+    assert (
+        optimizer == 'momentum' or plain[-10:].mean() < plain[:10].mean() - 0.1
+    )  # momentum has hardly begun to learn at that rate
+    ours = {
+        op.get_attr('_gradient_op_type')
+        for op in trainer._graph.get_operations()
+        if '_gradient_op_type' in op.node_def.attr
+    }
     assert (convolution._NAME.encode() in ours) == tf.__version__.startswith('1.')
 
 
 def test_the_session_of_a_cpu_runs_one_operation_at_a_time_on_all_cores():
     config = devices.choose(Options(device='cpu')).config
-    assert (config.inter_op_parallelism_threads, config.intra_op_parallelism_threads) == (1, len(os.sched_getaffinity(0)))
+    assert (config.inter_op_parallelism_threads, config.intra_op_parallelism_threads) == (
+        1,
+        len(os.sched_getaffinity(0)),
+    )
 
 
 @pytest.mark.parametrize('given, expected', [(None, '1'), ('0', '0')])
-def test_onednn_is_switched_on_before_tensorflow_is_imported_unless_the_user_has_decided(given, expected):
-    environment = {name: value for name, value in os.environ.items() if name != 'TF_ENABLE_ONEDNN_OPTS'}
+def test_onednn_is_switched_on_before_tensorflow_is_imported_unless_the_user_has_decided(
+    given, expected
+):
+    environment = {
+        name: value for name, value in os.environ.items() if name != 'TF_ENABLE_ONEDNN_OPTS'
+    }
     if given:
         environment['TF_ENABLE_ONEDNN_OPTS'] = given
-    code = ("import os, sys; sys.modules['tensorflow'] = None\n"  # importing TensorFlow fails, which costs no seconds
-            "try: import gitloss.backend\n"
-            "except ImportError: print(os.environ['TF_ENABLE_ONEDNN_OPTS'])")
-    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    code = (
+        # importing TensorFlow fails, which costs no seconds
+        "import os, sys; sys.modules['tensorflow'] = None\n"
+        'try: import gitloss.backend\n'
+        "except ImportError: print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert result.stdout.strip() == expected, result.stderr

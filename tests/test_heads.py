@@ -15,35 +15,51 @@ def run(function, *arrays):
 
 def random_cosines(seed=0, batch=20, classes=5):
     random = np.random.RandomState(seed)
-    return random.uniform(-0.99, 0.99, (batch, classes)).astype(np.float32), random.randint(0, classes, batch).astype(np.int32)
+    return random.uniform(-0.99, 0.99, (batch, classes)).astype(np.float32), random.randint(
+        0, classes, batch
+    ).astype(np.int32)
 
 
 @pytest.mark.parametrize('margin, scale', [(0.5, 64.0), (0.0, 1.0), (0.3, 16.0)])
 def test_arcface_equals_the_formula(margin, scale):
-    """64 cos(arccos(c) + 0.5) at the label where the angle stays below pi, else 64 (c - 0.5 sin 0.5); 64 c at the other classes."""
+    """64 cos(arccos(c) + 0.5) at the label where the angle stays below pi, else 64 (c - 0.5 sin
+    0.5); 64 c at the other classes.
+    """
     cosines, labels = random_cosines()
     logits, _ = run(lambda c, y: heads.arcface_logits(c, y, margin, scale), cosines, labels)
     expected = scale * cosines.astype(np.float64)
     for i, label in enumerate(labels):
         angle = np.arccos(np.float64(cosines[i, label])) + margin
-        expected[i, label] = scale * (np.cos(angle) if angle < np.pi else cosines[i, label] - margin * np.sin(margin))
+        expected[i, label] = scale * (
+            np.cos(angle) if angle < np.pi else cosines[i, label] - margin * np.sin(margin)
+        )
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
 def test_arcface_by_hand():
-    """cos = 0 at the label: cos(pi/2 + 0.5) = -sin 0.5 = -0.479426; times 2: -0.958851. The other class: 2 * 0.5 = 1."""
-    logits, _ = run(lambda c, y: heads.arcface_logits(c, y, 0.5, 2.0), np.array([[0.0, 0.5]], np.float32), np.array([0], np.int32))
+    """cos = 0 at the label: cos(pi/2 + 0.5) = -sin 0.5 = -0.479426; times 2: -0.958851. The other
+    class: 2 * 0.5 = 1.
+    """
+    logits, _ = run(
+        lambda c, y: heads.arcface_logits(c, y, 0.5, 2.0),
+        np.array([[0.0, 0.5]], np.float32),
+        np.array([0], np.int32),
+    )
     np.testing.assert_allclose(logits, [[-0.958851, 1.0]], rtol=1e-5)
 
 
 def test_cosface_by_hand():
     """64 (0.8 - 0.35) = 28.8 at the label, 64 * 0.5 = 32 elsewhere."""
-    logits, _ = run(heads.cosface_logits, np.array([[0.5, 0.8]], np.float32), np.array([1], np.int32))
+    logits, _ = run(
+        heads.cosface_logits, np.array([[0.5, 0.8]], np.float32), np.array([1], np.int32)
+    )
     np.testing.assert_allclose(logits, [[32.0, 28.8]], rtol=1e-6)
 
 
 def test_arcface_target_falls_with_the_angle_and_gradients_stay_finite():
-    """Also beyond pi - margin, where the plain cosine would rise again, and at cosines of exactly -1 and 1."""
+    """Also beyond pi - margin, where the plain cosine would rise again, and at cosines of exactly
+    -1 and 1.
+    """
     cosines = np.linspace(-1, 1, 201).astype(np.float32)[:, None]
     logits, gradient = run(heads.arcface_logits, cosines, np.zeros(201, np.int32))
     assert np.all(np.diff(logits[:, 0]) > 0) and np.all(np.isfinite(gradient))
@@ -60,18 +76,25 @@ def test_gradients_equal_finite_differences(function):
             for k in range(5):
                 step = np.zeros_like(cosines, np.float64)
                 step[i, k] = 1e-6
-                plus, minus = (session.run(total, {wide: cosines + sign * step}) for sign in (1, -1))
+                plus, minus = (
+                    session.run(total, {wide: cosines + sign * step}) for sign in (1, -1)
+                )
                 assert gradient[i, k] == pytest.approx((plus - minus) / 2e-6, rel=1e-4)
 
 
 def test_cosine_classifier():
-    """Embedding (3, 4) against weights (1, 0) and (0, 2): cosines 0.6 and 0.8, times 10; length does not matter, zero is no NaN."""
+    """Embedding (3, 4) against weights (1, 0) and (0, 2): cosines 0.6 and 0.8, times 10; length
+    does not matter, zero is no NaN.
+    """
     with tf.Graph().as_default(), tf.Session() as session:
         layer = heads.CosineClassifier(2, 10.0, tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]]))
         logits = layer(tf.constant([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
         session.run(tf.global_variables_initializer())
         np.testing.assert_allclose(session.run(logits), [[6, 8], [6, 8], [0, 0]], rtol=1e-6)
-        assert {key: layer.get_config()[key] for key in ('num_classes', 'scale')} == {'num_classes': 2, 'scale': 10.0}
+        assert {key: layer.get_config()[key] for key in ('num_classes', 'scale')} == {
+            'num_classes': 2,
+            'scale': 10.0,
+        }
 
 
 def test_softmax_logits_pass_through():
@@ -82,7 +105,11 @@ def test_softmax_logits_pass_through():
 def test_settings():
     assert heads.head('arcface') == ('arcface', 0.5, 64.0)
     assert heads.head('cosface', margin=0.2, scale=30.0) == ('cosface', 0.2, 30.0)
-    with pytest.raises(ValueError, match="head: expected one of arcface, cosface, softmax. Received: 'sphere'"):
+    with pytest.raises(
+        ValueError, match="head: expected one of arcface, cosface, softmax. Received: 'sphere'"
+    ):
         heads.head('sphere')
-    with pytest.raises(ValueError, match='margin: expected a number from 0 to pi / 2. Received: 2.0'):
+    with pytest.raises(
+        ValueError, match='margin: expected a number from 0 to pi / 2. Received: 2.0'
+    ):
         heads.head('arcface', margin=2.0)

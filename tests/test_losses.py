@@ -1,9 +1,11 @@
 """The losses and the center rule against slow, obvious float64 NumPy.
 
-Tolerances, float32 inputs: values are off by at most 1e-5 of the value. A gradient is off by at most 1e-5 of its own largest entry:
-an entry is a sum over the batch in which terms may cancel, so small entries are only as exact as the large ones. Where the exact
-gradient is zero everywhere, see `_check_gradient`.
+Tolerances, float32 inputs: values are off by at most 1e-5 of the value. A gradient is off by at
+most 1e-5 of its own largest entry: an entry is a sum over the batch in which terms may cancel, so
+small entries are only as exact as the large ones. Where the exact gradient is zero everywhere, see
+`_check_gradient`.
 """
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,10 +32,10 @@ def numpy_center(x, labels, centers, form):
     for i in range(batch):
         difference = x[i] - centers[labels[i]]
         if form == 'elementwise':
-            value += np.sum(difference ** 2) / (batch * dim)
+            value += np.sum(difference**2) / (batch * dim)
             gradient[i] = 2.0 * difference / (batch * dim)
         else:
-            value += 0.5 * np.sum(difference ** 2) / batch
+            value += 0.5 * np.sum(difference**2) / batch
             gradient[i] = difference / batch
     return value, gradient
 
@@ -49,19 +51,21 @@ def numpy_git(x, labels, centers, form):
             if form == 'elementwise':
                 if i == j:
                     difference = np.zeros(dim)
-                terms = 1.0 / (1.0 + difference ** 2)
+                terms = 1.0 / (1.0 + difference**2)
                 value += np.sum(terms)
-                gradient[i] -= 2.0 * difference * terms ** 2
+                gradient[i] -= 2.0 * difference * terms**2
             elif i != j:
-                term = 1.0 / (1.0 + np.sum(difference ** 2))
+                term = 1.0 / (1.0 + np.sum(difference**2))
                 value += term
-                gradient[i] -= 2.0 * difference * term ** 2
+                gradient[i] -= 2.0 * difference * term**2
     count = batch * batch * dim if form == 'elementwise' else max(batch * (batch - 1), 1)
     return value / count, gradient / count
 
 
 def numpy_update(centers, x, labels, alpha):
-    """Wen et al., ECCV 2016, eq. 4, class by class: c_j - alpha sum_i [y_i = j] (c_j - x_i) / (1 + sum_i [y_i = j])."""
+    """Wen et al., ECCV 2016, eq. 4, class by class: c_j - alpha sum_i [y_i = j] (c_j - x_i) / (1 +
+    sum_i [y_i = j]).
+    """
     moved = np.array(centers, np.float64)
     for k in range(len(centers)):
         total, count = np.zeros(x.shape[1]), 0
@@ -74,7 +78,9 @@ def numpy_update(centers, x, labels, alpha):
 
 
 def _terms(x, labels, centers, form, method):
-    """[value, gradient] of the center and of the git term, and the gradient of their sum with respect to the centers."""
+    """[value, gradient] of the center and of the git term, and the gradient of their sum with
+    respect to the centers.
+    """
     center = losses.center_loss(x, labels, centers, form)
     git = losses.git_loss(x, labels, centers, form, method=method)
     into_centers = tf.gradients(center + git, centers)[0]
@@ -84,24 +90,34 @@ def _terms(x, labels, centers, form, method):
 
 def _evaluate(x, labels, centers, variants=VARIANTS):
     """{(form, method): the four values of `_terms`}."""
-    values = run_graph(lambda *inputs: [_terms(*(inputs + variant)) for variant in variants], x, labels, centers)
+    values = run_graph(
+        lambda *inputs: [_terms(*(inputs + variant)) for variant in variants], x, labels, centers
+    )
     return dict(zip(variants, values))
 
 
 def _check_gradient(gradient, reference, x, where, tolerance=TOLERANCE):
-    """Relative to the largest entry; where all entries cancel, to 1e-13 of the largest coordinate (float64's own rounding)."""
+    """Relative to the largest entry; where all entries cancel, to 1e-13 of the largest coordinate
+    (float64's own rounding).
+    """
     deviation = np.abs(np.asarray(gradient, np.float64) - reference).max()
     allowed = tolerance * np.abs(reference).max() + 1e-13 * np.abs(np.asarray(x, np.float64)).max()
-    assert np.isfinite(gradient).all() and deviation <= allowed, '%s: gradient off by %g of %g' % (where, deviation, allowed)
+    assert np.isfinite(gradient).all() and deviation <= allowed, (
+        f'{where}: gradient off by {deviation:g} of {allowed:g}'
+    )
 
 
 def _check(x, labels, centers, results, tolerance=TOLERANCE, gradient_tolerance=None):
     for (form, method), (center, center_gradient, git, git_gradient) in results.items():
-        for name, value, gradient, reference in (('center', center, center_gradient, numpy_center(x, labels, centers, form)),
-                                                 ('git', git, git_gradient, numpy_git(x, labels, centers, form))):
-            where = '%s %s %s' % (name, form, method)
+        for name, value, gradient, reference in (
+            ('center', center, center_gradient, numpy_center(x, labels, centers, form)),
+            ('git', git, git_gradient, numpy_git(x, labels, centers, form)),
+        ):
+            where = f'{name} {form} {method}'
             error = relative_error(value, reference[0])
-            assert error <= tolerance, '%s: value off by %g: %r, expected %r' % (where, error, value, reference[0])
+            assert error <= tolerance, (
+                f'{where}: value off by {error:g}: {value!r}, expected {reference[0]!r}'
+            )
             _check_gradient(gradient, reference[1], x, where, gradient_tolerance or tolerance)
 
 
@@ -113,7 +129,11 @@ def _case(seed=0, batch=24, dim=2, classes=5, scale=1.0, offset=0.0, labels=None
     if labels is None:
         labels = random.randint(0, classes, batch)
     x = offset + scale * random.randn(batch, dim)
-    return x.astype(np.float32), np.asarray(labels, np.int32), (offset + scale * random.randn(classes, dim)).astype(np.float32)
+    return (
+        x.astype(np.float32),
+        np.asarray(labels, np.int32),
+        (offset + scale * random.randn(classes, dim)).astype(np.float32),
+    )
 
 
 def _on_centers(distance, dim, scale=1.0, offset=0.0, one_label=False):
@@ -165,24 +185,32 @@ def test_value_and_gradient_equal_the_double_loop(name):
 
 @pytest.mark.parametrize('scale', [1e4, 1e6])
 def test_classes_far_apart_cost_the_same_class_pairs_nothing(scale):
-    """Samples 1e-2 from their centers, which lie scale * sqrt(2 * 512) = 32 scale apart: the sum is that of the same-class pairs."""
+    """Samples 1e-2 from their centers, which lie scale * sqrt(2 * 512) = 32 scale apart: the sum is
+    that of the same-class pairs.
+    """
     _, labels, centers = _case(batch=16, dim=512, classes=3, scale=scale)
-    x = (centers[labels] + 1e-2 * np.random.RandomState(1).randn(16, 512) / np.sqrt(512)).astype(np.float32)
+    x = (centers[labels] + 1e-2 * np.random.RandomState(1).randn(16, 512) / np.sqrt(512)).astype(
+        np.float32
+    )
     _check(x, labels, centers, _evaluate(x, labels, centers))
 
 
 @pytest.mark.parametrize('scale, tolerance', [(3e3, 1e-5), (3e4, 1e-3)])
 def test_limit_of_the_gram_method(scale, tolerance):
-    """Samples next to a center of *another* class: what `_gram_terms` says of cancellation. The direct method has no limit.
+    """Samples next to a center of *another* class: what `_gram_terms` says of cancellation. The
+    direct method has no limit.
 
-    Three centers in 512 dimensions with normal coordinates of deviation s lie s sqrt(2 * 512) = 32 s apart: 1e5 and 1e6. A fourth
-    class has its center 1 from the third's. Half ulp of a squared norm of (1e6)^2 is 1e12 * 1.1e-16 = 1e-4.
+    Three centers in 512 dimensions with normal coordinates of deviation s lie s sqrt(2 * 512) = 32
+    s apart: 1e5 and 1e6. A fourth class has its center 1 from the third's. Half ulp of a squared
+    norm of (1e6)^2 is 1e12 * 1.1e-16 = 1e-4.
     """
     _, labels, centers = _case(batch=16, dim=512, classes=3, scale=scale)
     centers = np.concatenate([centers, centers[2:]])
     centers[3, 0] += 1.0
     labels = np.concatenate([labels, [2, 3, 2, 3]]).astype(np.int32)
-    x = (centers[labels] + 1e-2 * np.random.RandomState(1).randn(20, 512) / np.sqrt(512)).astype(np.float32)
+    x = (centers[labels] + 1e-2 * np.random.RandomState(1).randn(20, 512) / np.sqrt(512)).astype(
+        np.float32
+    )
     results = _evaluate(x, labels, centers)
     _check(x, labels, centers, {('pairwise', 'gram'): results.pop(('pairwise', 'gram'))}, tolerance)
     _check(x, labels, centers, results)
@@ -190,7 +218,9 @@ def test_limit_of_the_gram_method(scale, tolerance):
 
 @pytest.mark.parametrize('batch, dim', [(128, 512), (1024, 2)])
 def test_large_batches(batch, dim):
-    """Against the same formulas, one sample at a time against all centers (the double loop takes too long here)."""
+    """Against the same formulas, one sample at a time against all centers (the double loop takes
+    too long here).
+    """
     x, labels, centers = _case(batch=batch, dim=dim, classes=50, scale=0.1)
     for (form, _), (_, _, git, gradient) in _evaluate(x, labels, centers).items():
         value, reference = 0.0, np.zeros(x.shape)
@@ -198,12 +228,12 @@ def test_large_batches(batch, dim):
             difference = x[i].astype(np.float64) - centers[labels].astype(np.float64)
             if form == 'elementwise':
                 difference[i] = 0.0
-                terms = 1.0 / (1.0 + difference ** 2)
+                terms = 1.0 / (1.0 + difference**2)
             else:
-                terms = 1.0 / (1.0 + np.sum(difference ** 2, axis=1, keepdims=True))
+                terms = 1.0 / (1.0 + np.sum(difference**2, axis=1, keepdims=True))
                 terms[i] = 0.0
             value += terms.sum()
-            reference[i] = -2.0 * np.sum(difference * terms ** 2, axis=0)
+            reference[i] = -2.0 * np.sum(difference * terms**2, axis=0)
         count = batch * batch * dim if form == 'elementwise' else batch * (batch - 1)
         assert relative_error(git, value / count) <= TOLERANCE
         assert relative_error(gradient, reference / count) <= TOLERANCE
@@ -218,13 +248,17 @@ def test_two_samples_in_one_dimension_by_hand():
     To the own centers: d = -1 and 0.
       elementwise: (1 + 0) / 2 = 0.5, gradient 2 d / (m dim) = d = -1, 0
       pairwise: 1/2 (1 + 0) / 2 = 0.25, gradient d / m = -0.5, 0
-    To the other's center: 0 - 3 = -3, term 1/10; 3 - 1 = 2, term 1/5. d term / dx = -2 d term^2: 6/100 and -4/25.
+    To the other's center: 0 - 3 = -3, term 1/10; 3 - 1 = 2, term 1/5. d term / dx = -2 d term^2:
+      6/100 and -4/25.
       pairwise: two pairs, (0.1 + 0.2) / 2 = 0.15, gradient 0.03, -0.08
-      elementwise: four terms, the diagonal adds 1 + 1: (2 + 0.3) / 4 = 0.575, gradient 0.06 / 4 = 0.015, -0.16 / 4 = -0.04
+      elementwise: four terms, the diagonal adds 1 + 1: (2 + 0.3) / 4 = 0.575, gradient 0.06 / 4 =
+        0.015, -0.16 / 4 = -0.04
     """
     x, labels, centers = np.float32([[0], [3]]), np.int32([0, 1]), np.float32([[1], [3]])
-    expected = {'elementwise': (0.5, [[-1], [0]], 0.575, [[0.015], [-0.04]]),
-                'pairwise': (0.25, [[-0.5], [0]], 0.15, [[0.03], [-0.08]])}
+    expected = {
+        'elementwise': (0.5, [[-1], [0]], 0.575, [[0.015], [-0.04]]),
+        'pairwise': (0.25, [[-0.5], [0]], 0.15, [[0.03], [-0.08]]),
+    }
     for (form, _), values in _evaluate(x, labels, centers).items():
         for value, wanted in zip(values, expected[form]):
             np.testing.assert_allclose(value, wanted, rtol=1e-6)
@@ -233,11 +267,17 @@ def test_two_samples_in_one_dimension_by_hand():
 def test_same_class_pairs_stay_in_by_hand():
     """x = (0, 0) and (1, 1), both of class 2, whose center is (0, 1).
 
-    Squared distances to the other's center, which is the own one too: 1 and 1, coordinates (0, -1) and (1, 0).
+    Squared distances to the other's center, which is the own one too: 1 and 1, coordinates (0, -1)
+      and (1, 0).
       pairwise: (1/2 + 1/2) / 2 = 0.5; gradient -2 d / 4 / 2: (0, 0.25), (-0.25, 0)
-      elementwise: eight terms: diagonal 4, off it 1 + 1/2 + 1/2 + 1 = 3: 7/8; gradient -2 d / 4 / 8: (0, 1/16), (-1/16, 0)
+      elementwise: eight terms: diagonal 4, off it 1 + 1/2 + 1/2 + 1 = 3: 7/8; gradient -2 d / 4 /
+        8: (0, 1/16), (-1/16, 0)
     """
-    x, labels, centers = np.float32([[0, 0], [1, 1]]), np.int32([2, 2]), np.float32([[9, 9], [8, 8], [0, 1]])
+    x, labels, centers = (
+        np.float32([[0, 0], [1, 1]]),
+        np.int32([2, 2]),
+        np.float32([[9, 9], [8, 8], [0, 1]]),
+    )
     for (form, _), (_, _, git, gradient) in _evaluate(x, labels, centers).items():
         if form == 'pairwise':
             assert git == 0.5
@@ -256,9 +296,16 @@ def test_batch_of_one_has_no_pair():
 
 
 def test_the_diagonal_of_the_elementwise_form_is_a_constant():
-    """Samples infinitely far from all others' centers leave 1/m, the published git loss's floor: 1/128 at batch 128."""
+    """Samples infinitely far from all others' centers leave 1/m, the published git loss's floor:
+    1/128 at batch 128.
+    """
     x = np.full([128, 2], 1e9, np.float32)
-    git = run_graph(lambda *inputs: losses.git_loss(*inputs), x, np.zeros(128, np.int32), np.zeros([1, 2], np.float32))
+    git = run_graph(
+        lambda *inputs: losses.git_loss(*inputs),
+        x,
+        np.zeros(128, np.int32),
+        np.zeros([1, 2], np.float32),
+    )
     assert git == pytest.approx(1 / 128, rel=1e-6)
 
 
@@ -268,10 +315,12 @@ def test_the_diagonal_of_the_elementwise_form_is_a_constant():
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 @pytest.mark.parametrize('dim', [2, 17])
 def test_half_precision_inputs_are_computed_in_float32(dtype, dim):
-    """Values are as exact as for float32, given the rounded inputs; gradients return rounded to the input's type.
+    """Values are as exact as for float32, given the rounded inputs; gradients return rounded to the
+    input's type.
 
-    Half a unit in the last place is 2^-11 (float16) or 2^-8 (bfloat16, 8 significant bits) of an entry at most; a mean over the
-    batch of 24 makes float16 gradients small, so its subnormal spacing 2^-24 counts as well.
+    Half a unit in the last place is 2^-11 (float16) or 2^-8 (bfloat16, 8 significant bits) of an
+    entry at most; a mean over the batch of 24 makes float16 gradients small, so its subnormal
+    spacing 2^-24 counts as well.
     """
     x, labels, centers = _case(dim=dim)
     low = tf.as_dtype(dtype)
@@ -279,21 +328,36 @@ def test_half_precision_inputs_are_computed_in_float32(dtype, dim):
     def build(x, labels, centers):
         rounded = [tf.cast(x, low), tf.cast(centers, low)]
         terms = [_terms(rounded[0], labels, rounded[1], form, method) for form, method in VARIANTS]
-        assert all(tensor.dtype == (low if i % 2 else tf.float32) for four in terms for i, tensor in enumerate(four))
-        return [tf.cast(tensor, tf.float32) for tensor in rounded], [[tf.cast(t, tf.float32) for t in four] for four in terms]
+        assert all(
+            tensor.dtype == (low if i % 2 else tf.float32)
+            for four in terms
+            for i, tensor in enumerate(four)
+        )
+        return [tf.cast(tensor, tf.float32) for tensor in rounded], [
+            [tf.cast(t, tf.float32) for t in four] for four in terms
+        ]
 
     (x, centers), values = run_graph(build, x, labels, centers)
     for (form, _), (center, center_gradient, git, git_gradient) in zip(VARIANTS, values):
-        for value, gradient, reference in ((center, center_gradient, numpy_center(x, labels, centers, form)),
-                                           (git, git_gradient, numpy_git(x, labels, centers, form))):
+        for value, gradient, reference in (
+            (center, center_gradient, numpy_center(x, labels, centers, form)),
+            (git, git_gradient, numpy_git(x, labels, centers, form)),
+        ):
             assert relative_error(value, reference[0]) <= TOLERANCE
-            np.testing.assert_allclose(gradient, reference[1], rtol=1.01 * (2.0 ** -11 if dtype == 'float16' else 2.0 ** -8),
-                                       atol=2.0 ** -24 if dtype == 'float16' else 1e-7)
+            np.testing.assert_allclose(
+                gradient,
+                reference[1],
+                rtol=1.01 * (2.0**-11 if dtype == 'float16' else 2.0**-8),
+                atol=2.0**-24 if dtype == 'float16' else 1e-7,
+            )
 
 
 @pytest.mark.parametrize('dim', [2, 17])
 def test_float64_stays_float64(dim):
-    x, labels, centers = (array.astype(np.float64) if array.dtype == np.float32 else array for array in _case(dim=dim, offset=10.0))
+    x, labels, centers = (
+        array.astype(np.float64) if array.dtype == np.float32 else array
+        for array in _case(dim=dim, offset=10.0)
+    )
     results = _evaluate(x, labels, centers)
     assert all(value.dtype == np.float64 for values in results.values() for value in values)
     _check(x, labels, centers, results, tolerance=1e-13)
@@ -305,8 +369,13 @@ def test_label_types_and_center_variables():
 
     def build(x, labels, centers):
         table = tf.get_variable('table', initializer=np.asarray(_case(dim=3)[2]), use_resource=True)
-        return [[_terms(x, tf.cast(labels, dtype), source, 'pairwise', None) for dtype in (tf.int32, tf.int64)]
-                for source in (centers, table)]
+        return [
+            [
+                _terms(x, tf.cast(labels, dtype), source, 'pairwise', None)
+                for dtype in (tf.int32, tf.int64)
+            ]
+            for source in (centers, table)
+        ]
 
     (reference, *others), (third, fourth) = run_graph(build, x, labels, centers)
     for other in others + [third, fourth]:
@@ -315,7 +384,9 @@ def test_label_types_and_center_variables():
 
 
 def test_methods_and_their_default():
-    """None is direct up to 8 dimensions (no float64, no matrix product in the graph) and gram above."""
+    """None is direct up to 8 dimensions (no float64, no matrix product in the graph) and gram
+    above.
+    """
     for dim, products in ((8, 0), (9, 2)):
         with tf.Graph().as_default() as graph:
             x, labels, centers = tf.zeros([4, dim]), tf.zeros([4], tf.int32), tf.zeros([3, dim])
@@ -326,22 +397,99 @@ def test_methods_and_their_default():
 # --- faults ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('x, labels, centers, form, method, message', [
-    ([4, 2], [4], [3, 2], 'cosine', None, r"form: expected one of elementwise, pairwise\. Received: 'cosine'"),
-    ([4, 2], [4], [3, 2], ('pairwise', 'angle'), None, r"distance: expected one of euclidean, cosine\. Received: 'angle'"),
-    ([4, 2], [4], [3, 2], 'pairwise', 'fast', r"method: expected one of direct, gram, unrolled\. Received: 'fast'"),
-    ([4, 2], [4], [3, 2], 'elementwise', 'gram', r"method: expected one of direct, unrolled\. Received: 'gram'"),
-    ([4], [4], [3, 2], 'pairwise', None, r'embeddings: expected shape \[batch, dim\]\. Received: \[4\]'),
-    ([4, 2], [4, 1], [3, 2], 'pairwise', None, r'labels: expected shape \[batch\]\. Received: \[4, 1\]'),
-    ([4, 2], [4], [6], 'pairwise', None, r'centers: expected shape \[classes, dim\]\. Received: \[6\]'),
-    ([4, 2], [5], [3, 2], 'pairwise', None, r'labels: .* embeddings have shape \[4, 2\]\. Received: shape \[5\]'),
-    ([4, 2], [4], [3, 7], 'pairwise', None, r'centers: expected \[classes, 2\] .* \[4, 2\]\. Received: shape \[3, 7\]'),
-    (None, [4], [3, 2], 'pairwise', None, r'embeddings: expected shape \[batch, dim\]\. Received: None'),
-])
+@pytest.mark.parametrize(
+    'x, labels, centers, form, method, message',
+    [
+        (
+            [4, 2],
+            [4],
+            [3, 2],
+            'cosine',
+            None,
+            r"form: expected one of elementwise, pairwise\. Received: 'cosine'",
+        ),
+        (
+            [4, 2],
+            [4],
+            [3, 2],
+            ('pairwise', 'angle'),
+            None,
+            r"distance: expected one of euclidean, cosine\. Received: 'angle'",
+        ),
+        (
+            [4, 2],
+            [4],
+            [3, 2],
+            'pairwise',
+            'fast',
+            r"method: expected one of direct, gram, unrolled\. Received: 'fast'",
+        ),
+        (
+            [4, 2],
+            [4],
+            [3, 2],
+            'elementwise',
+            'gram',
+            r"method: expected one of direct, unrolled\. Received: 'gram'",
+        ),
+        (
+            [4],
+            [4],
+            [3, 2],
+            'pairwise',
+            None,
+            r'embeddings: expected shape \[batch, dim\]\. Received: \[4\]',
+        ),
+        (
+            [4, 2],
+            [4, 1],
+            [3, 2],
+            'pairwise',
+            None,
+            r'labels: expected shape \[batch\]\. Received: \[4, 1\]',
+        ),
+        (
+            [4, 2],
+            [4],
+            [6],
+            'pairwise',
+            None,
+            r'centers: expected shape \[classes, dim\]\. Received: \[6\]',
+        ),
+        (
+            [4, 2],
+            [5],
+            [3, 2],
+            'pairwise',
+            None,
+            r'labels: .* embeddings have shape \[4, 2\]\. Received: shape \[5\]',
+        ),
+        (
+            [4, 2],
+            [4],
+            [3, 7],
+            'pairwise',
+            None,
+            r'centers: expected \[classes, 2\] .* \[4, 2\]\. Received: shape \[3, 7\]',
+        ),
+        (
+            None,
+            [4],
+            [3, 2],
+            'pairwise',
+            None,
+            r'embeddings: expected shape \[batch, dim\]\. Received: None',
+        ),
+    ],
+)
 def test_what_does_not_fit_is_named(x, labels, centers, form, method, message):
     form, distance = form if isinstance(form, tuple) else (form, 'euclidean')
     with tf.Graph().as_default():
-        x, labels, centers = tf.placeholder(tf.float32, x), tf.placeholder(tf.int32, labels), tf.placeholder(tf.float32, centers)
+        x, labels, centers = (
+            tf.placeholder(tf.float32, x),
+            tf.placeholder(tf.int32, labels),
+            tf.placeholder(tf.float32, centers),
+        )
         with pytest.raises(ValueError, match=message):
             losses.git_loss(x, labels, centers, form, distance, method)
         if not message.startswith('method'):
@@ -352,11 +500,22 @@ def test_what_does_not_fit_is_named(x, labels, centers, form, method, message):
                 losses.updated_centers(centers, x, labels, distance=distance)
 
 
-@pytest.mark.parametrize('x_type, label_type, message', [
-    (tf.int32, tf.int32, 'embeddings: expected a float tensor. Received: dtype int32'),
-    (tf.float32, tf.float32, 'labels: expected int32 or int64 class numbers. Received: dtype float32'),
-    (tf.float32, tf.uint8, 'labels: expected int32 or int64 class numbers. Received: dtype uint8'),
-])
+@pytest.mark.parametrize(
+    'x_type, label_type, message',
+    [
+        (tf.int32, tf.int32, 'embeddings: expected a float tensor. Received: dtype int32'),
+        (
+            tf.float32,
+            tf.float32,
+            'labels: expected int32 or int64 class numbers. Received: dtype float32',
+        ),
+        (
+            tf.float32,
+            tf.uint8,
+            'labels: expected int32 or int64 class numbers. Received: dtype uint8',
+        ),
+    ],
+)
 def test_wrong_types_are_named(x_type, label_type, message):
     with tf.Graph().as_default():
         x, labels, centers = tf.zeros([4, 2], x_type), tf.zeros([4], label_type), tf.zeros([3, 2])
@@ -365,12 +524,21 @@ def test_wrong_types_are_named(x_type, label_type, message):
                 function(x, labels, centers)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(num_classes=0), 'num_classes: expected at least 1. Received: 0'),
-    (dict(num_classes=3, alpha=1.5), r'alpha: expected a number in \[0, 1\]. Received: 1.5'),
-    (dict(num_classes=3, alpha=float('nan')), r'alpha: expected a number in \[0, 1\]. Received: nan'),
-    (dict(num_classes=3, form='euclid'), "form: expected one of elementwise, pairwise. Received: 'euclid'"),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'num_classes': 0}, 'num_classes: expected at least 1. Received: 0'),
+        ({'num_classes': 3, 'alpha': 1.5}, r'alpha: expected a number in \[0, 1\]. Received: 1.5'),
+        (
+            {'num_classes': 3, 'alpha': float('nan')},
+            r'alpha: expected a number in \[0, 1\]. Received: nan',
+        ),
+        (
+            {'num_classes': 3, 'form': 'euclid'},
+            "form: expected one of elementwise, pairwise. Received: 'euclid'",
+        ),
+    ],
+)
 def test_wrong_layer_arguments_are_named(arguments, message):
     for layer in (losses.CenterLoss, losses.GitLoss):
         with pytest.raises(ValueError, match=message):
@@ -385,9 +553,14 @@ BATCH, DIM, CLASSES = 6, 3, 4
 @pytest.fixture(scope='module')
 def fixed_graph():
     """evaluate(x, labels, centers) -> {(form, method): values} on one graph of static shapes."""
-    with tf.Graph().as_default() as graph:  # not around the yield: it would be the default graph of other tests
-        inputs = (tf.placeholder(tf.float32, [BATCH, DIM]), tf.placeholder(tf.int32, [BATCH]),
-                  tf.placeholder(tf.float32, [CLASSES, DIM]))
+    with (
+        tf.Graph().as_default()
+    ) as graph:  # not around the yield: it would be the default graph of other tests
+        inputs = (
+            tf.placeholder(tf.float32, [BATCH, DIM]),
+            tf.placeholder(tf.int32, [BATCH]),
+            tf.placeholder(tf.float32, [CLASSES, DIM]),
+        )
         fetches = {variant: _terms(*(inputs + variant)) for variant in VARIANTS}
     session = tf.Session(graph=graph)
     yield lambda *arrays: session.run(fetches, dict(zip(inputs, arrays)))
@@ -396,7 +569,9 @@ def fixed_graph():
 
 def _grid(rows, cols):
     """Multiples of 1/16 in [-64, 64]: adding such numbers is exact in float32."""
-    return hnp.arrays(np.int64, (rows, cols), elements=st.integers(-1024, 1024)).map(lambda a: (a / 16.0).astype(np.float32))
+    return hnp.arrays(np.int64, (rows, cols), elements=st.integers(-1024, 1024)).map(
+        lambda a: (a / 16.0).astype(np.float32)
+    )
 
 
 _labels = hnp.arrays(np.int32, BATCH, elements=st.integers(0, CLASSES - 1))
@@ -406,25 +581,40 @@ _labels = hnp.arrays(np.int32, BATCH, elements=st.integers(0, CLASSES - 1))
 def test_the_order_of_the_batch_does_not_matter(fixed_graph, x, labels, centers, order):
     """Values stay; gradients go with their samples."""
     order = np.array(order)
-    results, permuted = fixed_graph(x, labels, centers), fixed_graph(x[order], labels[order], centers)
+    results, permuted = (
+        fixed_graph(x, labels, centers),
+        fixed_graph(x[order], labels[order], centers),
+    )
     for variant in VARIANTS:
         center, center_gradient, git, git_gradient = results[variant]
-        for value, other in zip((center, center_gradient[order], git, git_gradient[order]), permuted[variant]):
+        for value, other in zip(
+            (center, center_gradient[order], git, git_gradient[order]), permuted[variant]
+        ):
             np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
 
 
 @given(_grid(BATCH, DIM), _labels, _grid(CLASSES, DIM), _grid(1, DIM))
-def test_moving_embeddings_and_centers_together_does_not_matter(fixed_graph, x, labels, centers, shift):
-    results, moved = fixed_graph(x, labels, centers), fixed_graph(x + shift, labels, centers + shift)
+def test_moving_embeddings_and_centers_together_does_not_matter(
+    fixed_graph, x, labels, centers, shift
+):
+    results, moved = (
+        fixed_graph(x, labels, centers),
+        fixed_graph(x + shift, labels, centers + shift),
+    )
     for variant in VARIANTS:
         for value, other in zip(results[variant], moved[variant]):
             np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6 * np.abs(value).max())
 
 
-@given(hnp.arrays(np.float32, (BATCH, DIM), elements=st.floats(-16384, 16384, width=32)), _labels,
-       hnp.arrays(np.float32, (CLASSES, DIM), elements=st.floats(-16384, 16384, width=32)))
+@given(
+    hnp.arrays(np.float32, (BATCH, DIM), elements=st.floats(-16384, 16384, width=32)),
+    _labels,
+    hnp.arrays(np.float32, (CLASSES, DIM), elements=st.floats(-16384, 16384, width=32)),
+)
 def test_bounds(fixed_graph, x, labels, centers):
-    """0 < git <= 1 in the pairwise form; 1/m <= git <= 1 in the elementwise one, whose diagonal is 1. center >= 0."""
+    """0 < git <= 1 in the pairwise form; 1/m <= git <= 1 in the elementwise one, whose diagonal is
+    1. center >= 0.
+    """
     for (form, _), (center, _, git, _) in fixed_graph(x, labels, centers).items():
         assert center >= 0
         assert git <= 1 + 1e-6
@@ -446,33 +636,53 @@ def _unit(x):
 @pytest.mark.parametrize('dim', [2, 17])
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_cosine_distance_equals_the_double_loop_on_unit_vectors(form, dim):
-    """u = x / |x|, so that a gradient g with respect to u is (g - (g.u) u) / |x| with respect to x."""
+    """u = x / |x|, so that a gradient g with respect to u is (g - (g.u) u) / |x| with respect to
+    x.
+    """
     x, labels, centers = _case(dim=dim, scale=3.0)
 
     def build(x, labels, centers):
-        terms = [f(x, labels, centers, form, distance='cosine') for f in (losses.center_loss, losses.git_loss)]
+        terms = [
+            f(x, labels, centers, form, distance='cosine')
+            for f in (losses.center_loss, losses.git_loss)
+        ]
         assert tf.gradients(sum(terms), centers) == [None]
         return [[term, tf.gradients(term, x)[0]] for term in terms]
 
     unit = _unit(x.astype(np.float64))
-    for (value, gradient), function in zip(run_graph(build, x, labels, centers), (numpy_center, numpy_git)):
+    for (value, gradient), function in zip(
+        run_graph(build, x, labels, centers), (numpy_center, numpy_git)
+    ):
         expected, slope = function(unit, labels, _unit(centers.astype(np.float64)), form)
-        slope = (slope - np.sum(slope * unit, axis=1, keepdims=True) * unit) / np.linalg.norm(x, axis=1, keepdims=True)
+        slope = (slope - np.sum(slope * unit, axis=1, keepdims=True) * unit) / np.linalg.norm(
+            x, axis=1, keepdims=True
+        )
         assert relative_error(value, expected) <= TOLERANCE
         assert relative_error(gradient, slope) <= TOLERANCE
 
 
 def test_cosine_distance_by_hand():
-    """x = (0, 5) against its center (3, 0): at a right angle, 2 (1 - cos) = 2, halved 1. Their lengths do not count."""
+    """x = (0, 5) against its center (3, 0): at a right angle, 2 (1 - cos) = 2, halved 1. Their
+    lengths do not count.
+    """
     x, labels, centers = np.float32([[0, 5]]), np.int32([0]), np.float32([[3, 0]])
-    value = run_graph(lambda *inputs: losses.center_loss(*inputs, form='pairwise', distance='cosine'), x, labels, centers)
+    value = run_graph(
+        lambda *inputs: losses.center_loss(*inputs, form='pairwise', distance='cosine'),
+        x,
+        labels,
+        centers,
+    )
     assert value == pytest.approx(1.0, rel=1e-6)
 
 
 def test_cosine_centers_move_towards_unit_vectors():
     x, labels, centers = _case(dim=3, scale=3.0)
-    moved = run_graph(lambda *inputs: losses.updated_centers(*inputs, distance='cosine'), centers, x, labels)
-    np.testing.assert_allclose(moved, numpy_update(centers, _unit(x.astype(np.float64)), labels, 0.5), rtol=1e-5, atol=1e-6)
+    moved = run_graph(
+        lambda *inputs: losses.updated_centers(*inputs, distance='cosine'), centers, x, labels
+    )
+    np.testing.assert_allclose(
+        moved, numpy_update(centers, _unit(x.astype(np.float64)), labels, 0.5), rtol=1e-5, atol=1e-6
+    )
 
 
 # --- diagnostics ----------------------------------------------------------------------------------
@@ -480,13 +690,21 @@ def test_cosine_centers_move_towards_unit_vectors():
 
 @pytest.mark.parametrize('form, expected', [('pairwise', 4 / 20), ('elementwise', 9 / 25)])
 def test_git_floor_by_hand(form, expected):
-    """Labels 0 0 1 1 2. Ordered pairs of one class, i = j included: 4 + 4 + 1 = 9 of 25; without: 4 of 20.
+    """Labels 0 0 1 1 2. Ordered pairs of one class, i = j included: 4 + 4 + 1 = 9 of 25; without: 4
+    of 20.
 
     A git term with samples on their centers and the centers far apart comes to it.
     """
     labels, centers = np.int32([0, 0, 1, 1, 2]), np.float32([[0, 1e6], [3e6, 5e6], [-4e6, 9e6]])
-    floor, git = run_graph(lambda x, labels, centers: (losses.git_floor(labels, form), losses.git_loss(x, labels, centers, form)),
-                           centers[labels], labels, centers)
+    floor, git = run_graph(
+        lambda x, labels, centers: (
+            losses.git_floor(labels, form),
+            losses.git_loss(x, labels, centers, form),
+        ),
+        centers[labels],
+        labels,
+        centers,
+    )
     assert floor == pytest.approx(expected, rel=1e-6)
     assert git == pytest.approx(floor, rel=1e-5)
 
@@ -494,7 +712,9 @@ def test_git_floor_by_hand(form, expected):
 def test_mean_drift_by_hand():
     """Class 0 (two samples) moves by (3, 4), length 5; class 1 (one sample) by (1, 0): mean 3."""
     before, after = np.zeros([3, 2], np.float32), np.float32([[3, 4], [1, 0], [3, 4]])
-    assert run_graph(lambda *inputs: losses.mean_drift(*inputs), before, after, np.int32([0, 1, 0])) == pytest.approx(3.0, rel=1e-6)
+    assert run_graph(
+        lambda *inputs: losses.mean_drift(*inputs), before, after, np.int32([0, 1, 0])
+    ) == pytest.approx(3.0, rel=1e-6)
 
 
 # --- blocks, memory, modes ------------------------------------------------------------------------
@@ -502,26 +722,39 @@ def test_mean_drift_by_hand():
 
 @pytest.mark.parametrize('batch, block_floats', [(24, 24 * 24 * 2), (24, 1), (23, 1)])
 def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
-    """Blocks are the largest divisor r of the batch with r * batch * dim <= block floats, or single rows; dim 17.
+    """Blocks are the largest divisor r of the batch with r * batch * dim <= block floats, or single
+    rows; dim 17.
 
     24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: r = 1. A prime batch: r = 1 as well.
     """
     monkeypatch.setattr(pairs, '_BLOCK_FLOATS', block_floats)
     x, labels, centers = _case(batch=batch, dim=17)
     with tf.Graph().as_default() as graph:
-        losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape))
+        losses.git_loss(
+            tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape)
+        )
         assert any(node.op in ('LoopCond', 'While', 'StatelessWhile') for node in all_nodes(graph))
     _check(x, labels, centers, _evaluate(x, labels, centers))
 
 
 @pytest.mark.parametrize('form', ['elementwise', 'pairwise'])
 def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
-    """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the graph."""
+    """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the
+    graph.
+    """
     monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 36)
     x, labels, centers = _case(batch=24, dim=17)
     with tf.Graph().as_default() as graph:
-        losses.git_loss(tf.zeros(x.shape), tf.zeros(labels.shape, tf.int32), tf.zeros(centers.shape), form, method='unrolled')
-        assert not any(node.op in ('LoopCond', 'While', 'StatelessWhile') for node in all_nodes(graph))
+        losses.git_loss(
+            tf.zeros(x.shape),
+            tf.zeros(labels.shape, tf.int32),
+            tf.zeros(centers.shape),
+            form,
+            method='unrolled',
+        )
+        assert not any(
+            node.op in ('LoopCond', 'While', 'StatelessWhile') for node in all_nodes(graph)
+        )
     results = run_graph(lambda *inputs: _terms(*(inputs + (form, 'unrolled'))), x, labels, centers)
     _check(x, labels, centers, {(form, 'unrolled'): results})
 
@@ -529,31 +762,52 @@ def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
 def test_batch_unknown_at_build_time():
     x, labels, centers = _case(batch=7, dim=3)
     with graph_session() as session:
-        inputs = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.int32, [None]), tf.placeholder(tf.float32, [None, 3])
+        inputs = (
+            tf.placeholder(tf.float32, [None, 3]),
+            tf.placeholder(tf.int32, [None]),
+            tf.placeholder(tf.float32, [None, 3]),
+        )
         fetches = {variant: _terms(*(inputs + variant)) for variant in VARIANTS}
         for count in (7, 2, 1):
-            results = session.run(fetches, {inputs[0]: x[:count], inputs[1]: labels[:count], inputs[2]: centers})
+            results = session.run(
+                fetches, {inputs[0]: x[:count], inputs[1]: labels[:count], inputs[2]: centers}
+            )
             _check(x[:count], labels[:count], centers, results)
 
 
 def _largest(graph):
-    return max(shape.num_elements() or 0 for node in all_nodes(graph) for shape in static_shapes(node)
-               if shape.is_fully_defined())
+    return max(
+        shape.num_elements() or 0
+        for node in all_nodes(graph)
+        for shape in static_shapes(node)
+        if shape.is_fully_defined()
+    )
 
 
 @pytest.mark.parametrize('form, method', VARIANTS)
 def test_no_tensor_of_batch_times_batch_times_dim(monkeypatch, form, method):
-    """Forward and backward. batch 96, dim 160: batch^2 = 9,216; batch x dim = 15,360; batch x batch x dim = 1,474,560."""
+    """Forward and backward. batch 96, dim 160: batch^2 = 9,216; batch x dim = 15,360; batch x batch
+    x dim = 1,474,560.
+    """
     monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 1)
     with tf.Graph().as_default() as graph:
-        x, labels, centers = tf.placeholder(tf.float32, [96, 160]), tf.placeholder(tf.int32, [96]), tf.zeros([50, 160])
+        x, labels, centers = (
+            tf.placeholder(tf.float32, [96, 160]),
+            tf.placeholder(tf.int32, [96]),
+            tf.zeros([50, 160]),
+        )
         _terms(x, labels, centers, form, method)
         assert 9216 <= _largest(graph) <= 2 * 9216
-        floats = [node for node in all_nodes(graph) if node.attr['T'].type in (1, 2)]  # DT_FLOAT, DT_DOUBLE
+        floats = [
+            node for node in all_nodes(graph) if node.attr['T'].type in (1, 2)
+        ]  # DT_FLOAT, DT_DOUBLE
         assert all(shape.is_fully_defined() for node in floats for shape in static_shapes(node))
 
 
-@pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no eager mode beside graphs in one process')
+@pytest.mark.skipif(
+    tf.__version__.startswith('1.'),
+    reason='TensorFlow 1.15 has no eager mode beside graphs in one process',
+)
 def test_eager_mode():
     assert tf.executing_eagerly()
     x, labels, centers = _case(dim=9)
@@ -573,22 +827,35 @@ def test_eager_mode():
 
 
 def test_center_rule_by_hand():
-    """alpha 0.5. Class 0, center 1, samples 1 and 4: delta = ((1 - 1) + (1 - 4)) / (1 + 2) = -1, moves to 1.5.
-    Class 1, center 2, sample 6: delta = (2 - 6) / 2 = -2, moves to 3. Class 2 has no sample and stays at 7.
+    """alpha 0.5. Class 0, center 1, samples 1 and 4: delta = ((1 - 1) + (1 - 4)) / (1 + 2) = -1,
+    moves to 1.5.
+    Class 1, center 2, sample 6: delta = (2 - 6) / 2 = -2, moves to 3. Class 2 has no sample and
+    stays at 7.
     """
-    x, labels, centers = np.float32([[1], [6], [4]]), np.int32([0, 1, 0]), np.float32([[1], [2], [7]])
+    x, labels, centers = (
+        np.float32([[1], [6], [4]]),
+        np.int32([0, 1, 0]),
+        np.float32([[1], [2], [7]]),
+    )
     moved = run_graph(lambda *inputs: losses.updated_centers(*inputs), centers, x, labels)
     np.testing.assert_allclose(moved, [[1.5], [3], [7]], rtol=1e-6)
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.5, 1.0])
-@pytest.mark.parametrize('name', ['random', 'duplicates', 'all_one_label', 'batch_1', 'dim_512', 'far_from_origin'])
+@pytest.mark.parametrize(
+    'name', ['random', 'duplicates', 'all_one_label', 'batch_1', 'dim_512', 'far_from_origin']
+)
 def test_center_rule_equals_the_loop(name, alpha):
     x, labels, centers = CASES[name]()
-    moved = run_graph(lambda *inputs: losses.updated_centers(*inputs, alpha=alpha), centers, x, labels)
+    moved = run_graph(
+        lambda *inputs: losses.updated_centers(*inputs, alpha=alpha), centers, x, labels
+    )
     reference = numpy_update(centers, x, labels, alpha)
-    # An ulp or so per sample that is subtracted: relative to the coordinates, as the steps themselves may cancel.
-    assert np.abs(moved - reference).max() <= 3e-7 * np.abs(centers).max() * max(np.bincount(labels))
+    # An ulp or so per sample that is subtracted: relative to the coordinates, as the steps
+    # themselves may cancel.
+    assert np.abs(moved - reference).max() <= 3e-7 * np.abs(centers).max() * max(
+        np.bincount(labels)
+    )
     absent = np.setdiff1d(np.arange(len(centers)), labels)
     np.testing.assert_array_equal(moved[absent], centers[absent])
 
@@ -596,12 +863,17 @@ def test_center_rule_equals_the_loop(name, alpha):
 def _batches(steps, batch=16, dim=3, classes=6, seed=5):
     random = np.random.RandomState(seed)
     for _ in range(steps):
-        yield random.randn(batch, dim).astype(np.float32), random.randint(0, classes - 1, batch).astype(np.int32)  # never the last
+        yield (
+            random.randn(batch, dim).astype(np.float32),
+            random.randint(0, classes - 1, batch).astype(np.int32),
+        )  # never the last
 
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_layers_move_the_centers_as_numpy_does_over_fifty_steps(form):
-    """alpha 0.5. Classes 0-4 of 6 occur, with duplicates; class 5 stays untouched to the bit. Only the op moves anything."""
+    """alpha 0.5. Classes 0-4 of 6 occur, with duplicates; class 5 stays untouched to the bit. Only
+    the op moves anything.
+    """
     with graph_session() as session:
         x, labels = tf.placeholder(tf.float32, [16, 3]), tf.placeholder(tf.int32, [16])
         center_layer = losses.CenterLoss(6, form=form)
@@ -619,9 +891,16 @@ def test_layers_move_the_centers_as_numpy_does_over_fifty_steps(form):
             feed = {x: images, labels: numbers}
             before = session.run(table)
             values = session.run(terms, feed)
-            assert relative_error(values[0], numpy_center(images, numbers, before, form)[0]) <= TOLERANCE
-            assert relative_error(values[1], numpy_git(images, numbers, before, form)[0]) <= TOLERANCE
-            np.testing.assert_array_equal(session.run(table), before)  # evaluating the losses moves nothing
+            assert (
+                relative_error(values[0], numpy_center(images, numbers, before, form)[0])
+                <= TOLERANCE
+            )
+            assert (
+                relative_error(values[1], numpy_git(images, numbers, before, form)[0]) <= TOLERANCE
+            )
+            np.testing.assert_array_equal(
+                session.run(table), before
+            )  # evaluating the losses moves nothing
             session.run(update, feed)
             expected = numpy_update(expected, images, numbers, 0.5)
             after = session.run(table)
@@ -645,7 +924,9 @@ def test_layer_update_equals_the_function():
 
 
 def _training_step(x, labels, form, learning_rate=0.5, alpha=0.5):
-    """A step ordered as the trainer orders it; the embeddings are x W, W [2, 2] being what is trained, the identity at first."""
+    """A step ordered as the trainer orders it; the embeddings are x W, W [2, 2] being what is
+    trained, the identity at first.
+    """
     weights = tf.get_variable('weights', initializer=np.eye(2, dtype=np.float32), use_resource=True)
     embeddings = tf.matmul(x, weights)
     center_layer = losses.CenterLoss(4, form=form, alpha=alpha)
@@ -655,14 +936,25 @@ def _training_step(x, labels, form, learning_rate=0.5, alpha=0.5):
     gradients = optimizer.compute_gradients(loss, [weights])
     with tf.control_dependencies([loss] + [gradient for gradient, _ in gradients]):
         move = center_layer.update(embeddings, labels)
-    return loss, gradients[0][0], tf.group(optimizer.apply_gradients(gradients), move), weights, center_layer.centers
+    return (
+        loss,
+        gradients[0][0],
+        tf.group(optimizer.apply_gradients(gradients), move),
+        weights,
+        center_layer.centers,
+    )
 
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_loss_and_gradients_see_the_centers_from_before_the_step(form):
-    """Two steps in NumPy: loss and gradient from weight and centers as they were, then both move from there."""
+    """Two steps in NumPy: loss and gradient from weight and centers as they were, then both move
+    from there.
+    """
     random = np.random.RandomState(8)
-    batches = [(random.randn(8, 2).astype(np.float32), random.randint(0, 4, 8).astype(np.int32)) for _ in range(2)]
+    batches = [
+        (random.randn(8, 2).astype(np.float32), random.randint(0, 4, 8).astype(np.int32))
+        for _ in range(2)
+    ]
     start = random.randn(4, 2).astype(np.float32)
     with graph_session() as session:
         x, labels = tf.placeholder(tf.float32, [8, 2]), tf.placeholder(tf.int32, [8])
@@ -689,27 +981,39 @@ def _ancestors(op):
     while todo:
         op = todo.pop()
         found.add(op)
-        todo += [other for other in [tensor.op for tensor in op.inputs] + list(op.control_inputs) if other not in found]
+        todo += [
+            other
+            for other in [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+            if other not in found
+        ]
     return found
 
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_every_read_of_the_centers_comes_before_their_update(form):
-    """By the graph's edges, so that no scheduler can do otherwise. All shapes are static, the op types fit for an NPU."""
+    """By the graph's edges, so that no scheduler can do otherwise. All shapes are static, the op
+    types fit for an NPU.
+    """
     with tf.Graph().as_default() as graph:
         x, labels = tf.zeros([8, 2]), tf.zeros([8], tf.int32)
         _, _, train, _, table = _training_step(x, labels, form)
-        move, = [op for op in table.handle.consumers() if op.type == 'ResourceScatterSub']
-        readers = [op for op in table.handle.consumers() if op.type in ('ResourceGather', 'GatherV2')]
+        (move,) = [op for op in table.handle.consumers() if op.type == 'ResourceScatterSub']
+        readers = [
+            op for op in table.handle.consumers() if op.type in ('ResourceGather', 'GatherV2')
+        ]
         plain_reads = [op for op in table.handle.consumers() if op.type == 'ReadVariableOp']
-        assert len(readers) == 3 and _ancestors(move).issuperset(readers)  # center loss, git loss, the update's own
+        assert len(readers) == 3 and _ancestors(move).issuperset(
+            readers
+        )  # center loss, git loss, the update's own
         # Keras and `table.handle` make reads that nothing uses; none feeds another op.
         assert all(not tensor.consumers() for op in plain_reads for tensor in op.outputs)
         assert move in _ancestors(train)
         for node in all_nodes(graph):
             assert not node.op.startswith('Unique')
             assert all(shape.is_fully_defined() for shape in static_shapes(node)), node.name
-            assert not any(attribute.type == 2 for attribute in node.attr.values()), node.name  # DT_DOUBLE
+            assert not any(attribute.type == 2 for attribute in node.attr.values()), (
+                node.name
+            )  # DT_DOUBLE
 
 
 def test_sharing_layer_has_no_table_of_its_own():
@@ -721,7 +1025,9 @@ def test_sharing_layer_has_no_table_of_its_own():
         center_layer([x, labels])
         git_layer([x, labels])
         assert all(variable.name.startswith('center_loss/') for variable in tf.global_variables())
-        assert git_layer.centers is center_layer.centers and git_layer.updates is center_layer.updates
+        assert (
+            git_layer.centers is center_layer.centers and git_layer.updates is center_layer.updates
+        )
         assert not center_layer.trainable_weights and not git_layer.trainable_weights
         assert not tf.trainable_variables()
 
@@ -730,11 +1036,17 @@ def test_sharing_needs_a_table_that_fits():
     with tf.Graph().as_default():
         x, labels = tf.zeros([8, 2]), tf.zeros([8], tf.int32)
         center_layer = losses.CenterLoss(4, name='center_loss')
-        with pytest.raises(ValueError, match='share: expected a layer with 5 classes. Received: center_loss with 4'):
+        with pytest.raises(
+            ValueError, match='share: expected a layer with 5 classes. Received: center_loss with 4'
+        ):
             losses.GitLoss(5, share=center_layer)
-        with pytest.raises(ValueError, match='Received: None, the layer that owns it must be called first'):
+        with pytest.raises(
+            ValueError, match='Received: None, the layer that owns it must be called first'
+        ):
             losses.GitLoss(4, share=center_layer)([x, labels])
-        with pytest.raises(ValueError, match='Received: None, the layer that owns it must be called first'):
+        with pytest.raises(
+            ValueError, match='Received: None, the layer that owns it must be called first'
+        ):
             center_layer.update(x, labels)
 
 
@@ -742,7 +1054,13 @@ def test_config_round_trip():
     for layer in (losses.CenterLoss, losses.GitLoss):
         one = layer(7, form='pairwise', alpha=0.25, distance='cosine', name='some_name')
         two = layer.from_config(one.get_config())
-        assert (two.num_classes, two.form, two.alpha, two.distance, two.name) == (7, 'pairwise', 0.25, 'cosine', 'some_name')
+        assert (two.num_classes, two.form, two.alpha, two.distance, two.name) == (
+            7,
+            'pairwise',
+            0.25,
+            'cosine',
+            'some_name',
+        )
 
 
 def test_float64_embeddings_move_a_float32_table():
@@ -756,4 +1074,6 @@ def test_float64_embeddings_move_a_float32_table():
             return layer.centers.read_value()
 
     moved = run_graph(build, x.astype(np.float64), labels)
-    np.testing.assert_allclose(moved, numpy_update(np.zeros([5, 3]), x, labels, 0.5), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        moved, numpy_update(np.zeros([5, 3]), x, labels, 0.5), rtol=1e-5, atol=1e-6
+    )

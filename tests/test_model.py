@@ -6,52 +6,104 @@ from gitloss.backend import tf
 
 MNIST_CNN_WEIGHTS = [
     ('preprocess/mean_image', (28, 28, 1)),
-    ('conv1_1/kernel', (3, 3, 1, 32)), ('conv1_1/bias', (32,)), ('conv1_2/kernel', (3, 3, 32, 32)), ('conv1_2/bias', (32,)),
-    ('conv2_1/kernel', (3, 3, 32, 64)), ('conv2_1/bias', (64,)), ('conv2_2/kernel', (3, 3, 64, 64)), ('conv2_2/bias', (64,)),
-    ('conv3_1/kernel', (3, 3, 64, 128)), ('conv3_1/bias', (128,)), ('conv3_2/kernel', (3, 3, 128, 128)), ('conv3_2/bias', (128,)),
-    ('embeddings/kernel', (1152, 2)), ('embeddings/bias', (2,)), ('prelu/alpha', (2,)), ('logits/kernel', (2, 10)), ('logits/bias', (10,)),
+    ('conv1_1/kernel', (3, 3, 1, 32)),
+    ('conv1_1/bias', (32,)),
+    ('conv1_2/kernel', (3, 3, 32, 32)),
+    ('conv1_2/bias', (32,)),
+    ('conv2_1/kernel', (3, 3, 32, 64)),
+    ('conv2_1/bias', (64,)),
+    ('conv2_2/kernel', (3, 3, 64, 64)),
+    ('conv2_2/bias', (64,)),
+    ('conv3_1/kernel', (3, 3, 64, 128)),
+    ('conv3_1/bias', (128,)),
+    ('conv3_2/kernel', (3, 3, 128, 128)),
+    ('conv3_2/bias', (128,)),
+    ('embeddings/kernel', (1152, 2)),
+    ('embeddings/bias', (2,)),
+    ('prelu/alpha', (2,)),
+    ('logits/kernel', (2, 10)),
+    ('logits/bias', (10,)),
 ]
 
 
 def test_mnist_cnn_is_the_published_network():
-    """Names and shapes pin the architecture: 28 -> 14 -> 7 -> 3 by three pools without padding, so 3 * 3 * 128 = 1152 inputs."""
+    """Names and shapes pin the architecture: 28 -> 14 -> 7 -> 3 by three pools without padding, so
+    3 * 3 * 128 = 1152 inputs.
+    """
     with tf.Graph().as_default():
         net = model.build('mnist_cnn', (28, 28, 1), 10, 2)
-        assert sorted((v.name.split(':')[0], tuple(v.shape.as_list())) for v in net.weights) == sorted(MNIST_CNN_WEIGHTS)
+        assert sorted(
+            (v.name.split(':')[0], tuple(v.shape.as_list())) for v in net.weights
+        ) == sorted(MNIST_CNN_WEIGHTS)
 
 
 def test_forward_pass_equals_numpy():
-    """One image through preprocessing, convolutions, pools and dense layers, by loops in float64."""
+    """One image through preprocessing, convolutions, pools and dense layers, by loops in
+    float64.
+    """
     with tf.Graph().as_default(), tf.Session() as session:
-        net = model.build('mnist_cnn', (8, 8, 1), 3, 2, mean_image=np.full((8, 8, 1), 0.25, np.float32))
+        net = model.build(
+            'mnist_cnn', (8, 8, 1), 3, 2, mean_image=np.full((8, 8, 1), 0.25, np.float32)
+        )
         session.run(tf.global_variables_initializer())
-        weights = {v.name.split(':')[0]: value.astype(np.float64) for v, value in zip(net.weights, session.run(net.weights))}
+        weights = {
+            v.name.split(':')[0]: value.astype(np.float64)
+            for v, value in zip(net.weights, session.run(net.weights))
+        }
         image = np.random.RandomState(0).randint(0, 256, (1, 8, 8, 1))
         embeddings, logits = session.run(net.outputs, {net.input: image})
     x = image[0] / 255.0 - 0.25
     for stage in '123':
         for part in '12':
-            kernel, bias = weights['conv%s_%s/kernel' % (stage, part)], weights['conv%s_%s/bias' % (stage, part)]
+            kernel, bias = (
+                weights[f'conv{stage}_{part}/kernel'],
+                weights[f'conv{stage}_{part}/bias'],
+            )
             padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), 'constant')
-            x = np.array([[np.tensordot(padded[r:r + 3, c:c + 3], kernel, 3) + bias for c in range(x.shape[1])] for r in range(x.shape[0])])
+            x = np.array(
+                [
+                    [
+                        np.tensordot(padded[r : r + 3, c : c + 3], kernel, 3) + bias
+                        for c in range(x.shape[1])
+                    ]
+                    for r in range(x.shape[0])
+                ]
+            )
             x = np.maximum(x, 0)
         x = x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2, -1).max(axis=(1, 3))
     vector = x.ravel().dot(weights['embeddings/kernel']) + weights['embeddings/bias']
     active = np.where(vector > 0, vector, weights['prelu/alpha'] * vector)
     np.testing.assert_allclose(embeddings[0], vector, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(logits[0], active.dot(weights['logits/kernel']) + weights['logits/bias'], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        logits[0],
+        active.dot(weights['logits/kernel']) + weights['logits/bias'],
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_lenet_pp_layers():
-    """Pairs of 5x5 convolutions of 32, 64, 128 filters, one PReLU slope per channel, starting at 0.25."""
+    """Pairs of 5x5 convolutions of 32, 64, 128 filters, one PReLU slope per channel, starting at
+    0.25.
+    """
     with tf.Graph().as_default(), tf.Session() as session:
         net = model.build('lenet_pp', (28, 28, 1), 10, 2)
         shapes = {v.name.split(':')[0]: tuple(v.shape.as_list()) for v in net.weights}
         session.run(tf.global_variables_initializer())
         slopes = session.run([v for v in net.weights if v.name.endswith('alpha:0')])
     assert [shapes['conv%d_%d/kernel' % (s, p)] for s in (1, 2, 3) for p in (1, 2)] == [
-        (5, 5, 1, 32), (5, 5, 32, 32), (5, 5, 32, 64), (5, 5, 64, 64), (5, 5, 64, 128), (5, 5, 128, 128)]
-    assert [shapes['prelu%d_1/alpha' % s] for s in (1, 2, 3)] == [(1, 1, 32), (1, 1, 64), (1, 1, 128)]
+        (5, 5, 1, 32),
+        (5, 5, 32, 32),
+        (5, 5, 32, 64),
+        (5, 5, 64, 64),
+        (5, 5, 64, 128),
+        (5, 5, 128, 128),
+    ]
+    assert [shapes['prelu%d_1/alpha' % s] for s in (1, 2, 3)] == [
+        (1, 1, 32),
+        (1, 1, 64),
+        (1, 1, 128),
+    ]
     assert all(np.all(slope == 0.25) for slope in slopes)
 
 
@@ -65,7 +117,9 @@ def _weights(seed, before=0):
 
 
 def test_weights_depend_on_the_seed_and_on_nothing_else():
-    """Other operations in the graph do not change them; the pinned sum is the same on TensorFlow 1.15 and 2.21."""
+    """Other operations in the graph do not change them; the pinned sum is the same on TensorFlow
+    1.15 and 2.21.
+    """
     one, same, other = _weights(1), _weights(1, before=3), _weights(2)
     assert all(np.array_equal(a, b) for a, b in zip(one, same))
     assert not np.array_equal(one[1], other[1])
@@ -82,12 +136,20 @@ def test_embedding_size_and_static_shapes():
         assert [output.shape.as_list() for output in net.outputs] == [[5, 64], [5, 7]]
 
 
-@pytest.mark.parametrize('change, said', [
-    ({'name': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
-    ({'image_shape': (4, 4, 1)}, r'image_shape: expected .* Received: \(4, 4, 1\)'),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        ({'name': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        ({'image_shape': (4, 4, 1)}, r'image_shape: expected .* Received: \(4, 4, 1\)'),
+    ],
+)
 def test_mistakes_are_named(change, said):
-    arguments = dict(name='mnist_cnn', image_shape=(28, 28, 1), num_classes=10, embedding_dim=2)
+    arguments = {
+        'name': 'mnist_cnn',
+        'image_shape': (28, 28, 1),
+        'num_classes': 10,
+        'embedding_dim': 2,
+    }
     arguments.update(change)
     with tf.Graph().as_default(), pytest.raises(ValueError, match=said):
         model.build(**arguments)

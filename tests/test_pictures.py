@@ -1,4 +1,5 @@
 """Pictures and the report, from arrays made up here; no TensorFlow."""
+
 import io
 import json
 import os
@@ -14,8 +15,9 @@ from callbacks.evaluation import Evaluation
 from callbacks.history import History
 from callbacks.pictures import Pictures
 from callbacks.report import Report
-from gitloss import metrics, plots
+from gitloss import metrics
 from gitloss.data import Split
+from gitloss.figures import plots
 
 
 class FakeHandle(Handle):
@@ -26,10 +28,16 @@ class FakeHandle(Handle):
 
 
 def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
-    """A Pictures callback that saw measurements at `steps`, embeddings growing by the step; its history; the last logs."""
+    """A Pictures callback that saw measurements at `steps`, embeddings growing by the step; its
+    history; the last logs.
+    """
     random = np.random.RandomState(0)
     labels = (np.arange(60) % 3).astype(np.int32)
-    evaluation, centers, history = Evaluation(Split(None, labels)), CenterMeasurement(None), History()
+    evaluation, centers, history = (
+        Evaluation(Split(None, labels)),
+        CenterMeasurement(None),
+        History(),
+    )
     pictures = Pictures(evaluation, centers, history, projection)
     pictures.handle = FakeHandle(tmp_path)
     pictures.handle.step = step
@@ -37,11 +45,20 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
     base = random.randn(3, dim)
     logs = {}
     for number, at in enumerate(steps, 1):
-        evaluation.embeddings = (at * (base[labels] + 0.1 * random.randn(60, dim))).astype(np.float32)
+        evaluation.embeddings = (at * (base[labels] + 0.1 * random.randn(60, dim))).astype(
+            np.float32
+        )
         evaluation.predictions = evaluation.all_predictions = labels
         centers.means = at * base
-        logs = {'step': at, 'train_loss': 1.0 / at, 'valid_loss': 1.1 / at, 'valid_acc': 0.9,
-                'inter_cls_dist': 1.0 * at, 'intra_cls_dist': 0.1, 'inter_over_intra': 10.0 * at}
+        logs = {
+            'step': at,
+            'train_loss': 1.0 / at,
+            'valid_loss': 1.1 / at,
+            'valid_acc': 0.9,
+            'inter_cls_dist': 1.0 * at,
+            'intra_cls_dist': 0.1,
+            'inter_over_intra': 10.0 * at,
+        }
         history.rows.append(logs)
         pictures.on_epoch_end(number, logs)
     return pictures, history, logs
@@ -51,35 +68,52 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
 def test_every_picture_of_a_run(tmp_path, dim):
     pictures, _, logs = measured(tmp_path, dim=dim)
     pictures.on_train_end(logs)
-    sizes = {name: Image.open(str(tmp_path / 'plots' / name)).size for name in os.listdir(str(tmp_path / 'plots')) if '.' in name}
+    sizes = {
+        name: Image.open(str(tmp_path / 'plots' / name)).size
+        for name in os.listdir(str(tmp_path / 'plots'))
+        if '.' in name
+    }
     scatters = {'scatter-%06d.png' % step: (720, 640) for step in (5, 10, 15)}
-    curves = {name: (720, 420) for name in ('losses.png', 'distances.png', 'pairs.png')}
+    curves = dict.fromkeys(('losses.png', 'distances.png', 'pairs.png'), (720, 420))
     confusion = sizes.pop('confusion.png')
-    assert sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)})) and min(confusion) >= 400
+    assert (
+        sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)}))
+        and min(confusion) >= 400
+    )
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
     assert not pictures._warned
 
 
 def test_an_animation_keeps_the_colours_of_the_classes():
-    """A class of one dot beside nine of 200: where the PNG has a class's own colour, the GIF has it within 8 of 255, in all frames."""
+    """A class of one dot beside nine of 200: where the PNG has a class's own colour, the GIF has it
+    within 8 of 255, in all frames.
+    """
     random = np.random.RandomState(0)
     labels = np.append(np.repeat(np.arange(9), 200), 9)
-    points = np.stack([np.cos(labels), np.sin(labels)], axis=1) + 0.05 * random.randn(len(labels), 2)
-    figures = [plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)]
+    points = np.stack([np.cos(labels), np.sin(labels)], axis=1) + 0.05 * random.randn(
+        len(labels), 2
+    )
+    figures = [
+        plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)
+    ]
     animation = Image.open(io.BytesIO(plots.gif_bytes(figures)))
     for number, figure in enumerate(figures):
         animation.seek(number)
-        drawn = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert('RGB')).astype(int)
+        drawn = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert('RGB')).astype(
+            int
+        )
         kept = np.asarray(animation.convert('RGB')).astype(int)
         assert kept[drawn.min(axis=-1) == 255].min() == 255  # white stays white
         for colour in plots.COLOURS:
-            rgb = np.array([int(colour[at:at + 2], 16) for at in (1, 3, 5)])
+            rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
             there = np.abs(drawn - rgb).max(axis=-1) <= 1
             assert there.sum() > 20 and np.abs(kept[there] - rgb).max() <= 8, (number, colour)
 
 
 def test_tsne_of_the_last_measurement(tmp_path):
-    """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbour of every point is of its class, and so is its center."""
+    """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbour of every point is
+    of its class, and so is its center.
+    """
     pytest.importorskip('sklearn')
     drawn = []
     pictures, _, logs = measured(tmp_path, dim=5, projection='tsne')
@@ -92,8 +126,12 @@ def test_tsne_of_the_last_measurement(tmp_path):
     points, labels, means = drawn[-1]
     apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(len(points))
     assert np.array_equal(labels[apart.argmin(axis=1)], labels)
-    assert np.array_equal(labels[np.linalg.norm(points[:, None] - means[None], axis=2).argmin(axis=0)], [0, 1, 2])
-    assert Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not pictures._warned
+    assert np.array_equal(
+        labels[np.linalg.norm(points[:, None] - means[None], axis=2).argmin(axis=0)], [0, 1, 2]
+    )
+    assert (
+        Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not pictures._warned
+    )
 
 
 def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch):
@@ -103,19 +141,37 @@ def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch)
 
 
 def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
-    """The embeddings grow to the last measurement: its extent is the half-width of all pictures drawn at the end."""
+    """The embeddings grow to the last measurement: its extent is the half-width of all pictures
+    drawn at the end.
+    """
     pictures, _, logs = measured(tmp_path)
     limits = []
     scatter = plots.scatter
-    monkeypatch.setattr(plots, 'scatter', lambda points, labels, means, title, limit: (
-        limits.append(limit), scatter(points, labels, means, title, limit))[1])
+    monkeypatch.setattr(
+        plots,
+        'scatter',
+        lambda points, labels, means, title, limit: (
+            limits.append(limit),
+            scatter(points, labels, means, title, limit),
+        )[1],
+    )
     pictures.on_train_end(logs)
     points = pictures._evaluation.embeddings
-    assert limits == [pytest.approx(1.08 * max(np.abs(points).max(), np.abs(pictures._centers.means).max()), rel=1e-6)] * 3
+    assert (
+        limits
+        == [
+            pytest.approx(
+                1.08 * max(np.abs(points).max(), np.abs(pictures._centers.means).max()), rel=1e-6
+            )
+        ]
+        * 3
+    )
 
 
 def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
-    """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the animation has 5, 10, 15, 20."""
+    """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the
+    animation has 5, 10, 15, 20.
+    """
     killed, _, _ = measured(tmp_path)
     pictures, _, logs = measured(tmp_path, steps=(15, 20), step=10)
     pictures.load_state(json.loads(json.dumps(killed.state())))
@@ -131,14 +187,21 @@ def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
         pictures, _, logs = measured(tmp_path)
         pictures.on_train_end(logs)
     assert [record.message.split(' at')[0] for record in caplog.records] == [
-        'no picture (%s)' % kind for kind in ('scatter', 'curves', 'pairs', 'confusion')]  # there is no frame to animate
+        f'no picture ({kind})' for kind in ('scatter', 'curves', 'pairs', 'confusion')
+    ]  # there is no frame to animate
 
 
 def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog, monkeypatch):
-    """A file of somebody else is no frame; one that may not be removed, or a folder that may not be read, is told once."""
+    """A file of somebody else is no frame; one that may not be removed, or a folder that may not be
+    read, is told once.
+    """
     measured(tmp_path)
     (tmp_path / 'plots' / 'frames' / 'my-notes.npz').write_text('years of work')
-    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0]._frames()] == [5, 10, 15] and not caplog.records
+    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0]._frames()] == [
+        5,
+        10,
+        15,
+    ] and not caplog.records
 
     def forbidden(path):
         raise PermissionError(13, 'Permission denied', path)
@@ -149,7 +212,9 @@ def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog
             patch.setattr(os, name, forbidden)
             pictures, _, _ = measured(tmp_path, steps=(10,), step=5)
             pictures.on_rewind(5)
-        assert len(caplog.records) == 1 and caplog.records[0].message.startswith('no picture (frames) at step 5: ')
+        assert len(caplog.records) == 1 and caplog.records[0].message.startswith(
+            'no picture (frames) at step 5: '
+        )
         assert message in caplog.records[0].message
     assert (tmp_path / 'plots' / 'frames' / 'my-notes.npz').exists()
 
@@ -167,9 +232,10 @@ def test_thousands_of_classes_have_their_pictures_but_no_confusion_matrix(tmp_pa
     assert len(lines[0].get_xdata()) == np.sum(labels % 50 == 0)
 
 
-
 def test_principal_axes():
-    """Points along (3, 4, 0) / 5 with a little spread along the third axis: those two axes, largest entry positive."""
+    """Points along (3, 4, 0) / 5 with a little spread along the third axis: those two axes, largest
+    entry positive.
+    """
     along, across = np.linspace(-5, 5, 11)[:, None], np.array([[0.1], [-0.1]] * 5 + [[0.0]])
     points = 7.0 + along * np.array([[0.6, 0.8, 0.0]]) + across * np.array([[0.0, 0.0, 1.0]])
     origin, axes = plots.principal_axes(points)
@@ -179,47 +245,82 @@ def test_principal_axes():
 
 
 def test_pair_distances():
-    """(0,0) and (3,4) of class 0: genuine 5. (0,1) of class 1: impostors |(0,0)-(0,1)| = 1 and |(3,4)-(0,1)| = sqrt(18)."""
-    genuine, impostor = metrics.pair_distances(np.array([[0, 0], [3, 4], [0, 1]], np.float32), np.array([0, 0, 1]))
+    """(0,0) and (3,4) of class 0: genuine 5. (0,1) of class 1: impostors |(0,0)-(0,1)| = 1 and
+    |(3,4)-(0,1)| = sqrt(18).
+    """
+    genuine, impostor = metrics.pair_distances(
+        np.array([[0, 0], [3, 4], [0, 1]], np.float32), np.array([0, 0, 1])
+    )
     np.testing.assert_allclose(genuine, [5.0])
     np.testing.assert_allclose(sorted(impostor), [1.0, np.sqrt(18)])
 
 
-@pytest.mark.parametrize('count, most, numbers', [
-    (0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])])
+@pytest.mark.parametrize(
+    'count, most, numbers',
+    [(0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])],
+)
 def test_an_even_choice(count, most, numbers):
     assert metrics.spread(count, most).tolist() == numbers
 
 
 def test_pairs_of_a_set_that_is_sorted_by_class():
-    """4000 samples in four classes, one after the other: of 1000 evenly chosen ones each class has 250, 4 * 250 * 249 / 2 genuine pairs
-    and 6 * 250^2 impostors. Along the first axis lie classes 0 and 1, along the second 2 and 3: both are in the plane."""
+    """4000 samples in four classes, one after the other: of 1000 evenly chosen ones each class has
+    250, 4 * 250 * 249 / 2 genuine pairs and 6 * 250^2 impostors. Along the first axis lie classes 0
+    and 1, along the second 2 and 3: both are in the plane."""
     labels = np.repeat(np.arange(4), 1000)
     genuine, impostor = metrics.pair_distances(labels[:, None] * np.ones((1, 3)), labels)
-    assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250 ** 2)
+    assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250**2)
     corners = np.array([[9, 0, 0], [-9, 0, 0], [0, 0, 5], [0, 0, -5]], np.float64)
-    np.testing.assert_allclose(np.abs(plots.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1)
+    np.testing.assert_allclose(
+        np.abs(plots.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1
+    )
 
 
 def test_report_holds_everything_and_needs_no_network(tmp_path):
     pictures, history, logs = measured(tmp_path)
     pictures.on_train_end(logs)
-    final = dict(logs, train_acc=1.0, valid_git_loss=0.25, test_acc=0.875, seconds=2.5, images_per_sec=1e9)
-    results = {'network': 'mnist_cnn', 'options': {'dataset': 'mnist', 'data_path': '<b>&'},
-               'versions': {'tensorflow': '2.21'}, 'final': final, 'throughput': {'images_per_sec': 1234.5}, 'seconds': {'total': 77.7}}
+    final = dict(
+        logs, train_acc=1.0, valid_git_loss=0.25, test_acc=0.875, seconds=2.5, images_per_sec=1e9
+    )
+    results = {
+        'network': 'mnist_cnn',
+        'options': {'dataset': 'mnist', 'data_path': '<b>&'},
+        'versions': {'tensorflow': '2.21'},
+        'final': final,
+        'throughput': {'images_per_sec': 1234.5},
+        'seconds': {'total': 77.7},
+    }
     (tmp_path / 'results.json').write_text(json.dumps(results))
     (tmp_path / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in history.rows))
     report = Report()
     report.handle = pictures.handle
     report.on_train_end(logs)
     text = (tmp_path / 'report.html').read_text()
-    assert len(re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text)) == 6 == text.count('<img ')
-    assert 'http' not in text and '&lt;b&gt;&amp;' in text and '<title>Git loss: mnist, mnist_cnn, 15 steps</title>' in text
-    # By set, under a header: accuracy, loss, git loss. Step, two distances and their ratio, throughput, time. Then the other tables.
+    assert (
+        len(re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text))
+        == 6
+        == text.count('<img ')
+    )
+    assert (
+        'http' not in text
+        and '&lt;b&gt;&amp;' in text
+        and '<title>Git loss: mnist, mnist_cnn, 15 steps</title>' in text
+    )
+    # By set, under a header: accuracy, loss, git loss. Step, two distances and their ratio,
+    # throughput, time. Then the other tables.
     assert text.count('<tr>') == (1 + 3) + (4 + 2) + 4 + 2 + 1
-    assert '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td class="n">0.8750</td>' in text
-    assert '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>' in text
-    assert '<td>inter / intra</td><td class="n">150.0</td>' in text and '>1234<' in text and '1000000000' not in text
+    assert (
+        '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td class="n">0.8750</td>'
+        in text
+    )
+    assert (
+        '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>' in text
+    )
+    assert (
+        '<td>inter / intra</td><td class="n">150.0</td>' in text
+        and '>1234<' in text
+        and '1000000000' not in text
+    )
 
 
 def test_a_run_without_results_has_no_report_and_says_so(tmp_path, caplog):

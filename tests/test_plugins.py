@@ -1,4 +1,5 @@
 """--callbacks, and the example of docs/callbacks.md."""
+
 import json
 import os
 import re
@@ -15,9 +16,9 @@ from gitloss import data
 from gitloss.backend import keras
 from test_run import command
 from trainers import devices, plugins, run
-from trainers.trainer import Trainer
+from trainers.engine.trainer import Trainer
 
-MINE = '''
+MINE = """
 from callbacks.base import Callback
 from gitloss.backend import keras
 
@@ -48,7 +49,7 @@ def board():
     return [keras.callbacks.TensorBoard('x')]
 
 value = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -63,29 +64,68 @@ def load(entries, folder):
 
 
 def test_modules_files_functions_classes_and_lists(mine, tmp_path):
-    found = load('my_gitloss_callbacks:Plain, %s:listed,my_gitloss_callbacks:Set,my_gitloss_callbacks:optional,'
-                 'my_gitloss_callbacks:without' % mine, tmp_path)
-    assert [type(callback).__name__ for callback in found] == ['Plain', 'Plain', 'KerasCallback', 'Set', 'Set', 'Plain']
-    assert isinstance(found[2], KerasCallback) and isinstance(found[2].wrapped, keras.callbacks.CSVLogger)
+    found = load(
+        f'my_gitloss_callbacks:Plain, {mine}:listed,my_gitloss_callbacks:Set,my_gitloss_callbacks:optional,'
+        'my_gitloss_callbacks:without',
+        tmp_path,
+    )
+    assert [type(callback).__name__ for callback in found] == [
+        'Plain',
+        'Plain',
+        'KerasCallback',
+        'Set',
+        'Set',
+        'Plain',
+    ]
+    assert isinstance(found[2], KerasCallback) and isinstance(
+        found[2].wrapped, keras.callbacks.CSVLogger
+    )
     assert (found[3].steps, found[4].steps) == (7, 7)
     assert load('', tmp_path) == [] and all(isinstance(callback, Callback) for callback in found)
 
 
-@pytest.mark.parametrize('entry, said', [
-    ('my_gitloss_callbacks', 'expected module:factory or file.py:factory. Received: my_gitloss_callbacks'),
-    (':f', 'expected module:factory or file.py:factory. Received: :f'),
-    ('a:b c', 'expected module:factory or file.py:factory. Received: a:b c'),
-    ('no_such_module:f', 'expected a module that can be imported. Received: no_such_module:f, which gives ModuleNotFoundError: No module'),
-    ('/no/such/file.py:f', 'expected a module that can be imported. Received: /no/such/file.py:f, which gives FileNotFoundError: '),
-    ('my_gitloss_callbacks:nothing', 'expected a function or class of the module. Received: my_gitloss_callbacks:nothing, which has none'),
-    ('my_gitloss_callbacks:value', 'expected a function or class of the module. Received: my_gitloss_callbacks:value, which has none'),
-    ('my_gitloss_callbacks:broken', 'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which gives '
-                                    'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 23)'),
-    ('my_gitloss_callbacks:number', 'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives one refused: '
-                                    'callbacks: expected objects of callbacks.base.Callback'),
-    ('my_gitloss_callbacks:board', 'which gives one refused: callbacks: expected callbacks that can work in a graph-mode run. Received: '
-                                   'keras.TensorBoard; it wants'),
-])
+@pytest.mark.parametrize(
+    'entry, said',
+    [
+        (
+            'my_gitloss_callbacks',
+            'expected module:factory or file.py:factory. Received: my_gitloss_callbacks',
+        ),
+        (':f', 'expected module:factory or file.py:factory. Received: :f'),
+        ('a:b c', 'expected module:factory or file.py:factory. Received: a:b c'),
+        (
+            'no_such_module:f',
+            'expected a module that can be imported. Received: no_such_module:f, which gives ModuleNotFoundError: No module',
+        ),
+        (
+            '/no/such/file.py:f',
+            'expected a module that can be imported. Received: /no/such/file.py:f, which gives FileNotFoundError: ',
+        ),
+        (
+            'my_gitloss_callbacks:nothing',
+            'expected a function or class of the module. Received: my_gitloss_callbacks:nothing, which has none',
+        ),
+        (
+            'my_gitloss_callbacks:value',
+            'expected a function or class of the module. Received: my_gitloss_callbacks:value, which has none',
+        ),
+        (
+            'my_gitloss_callbacks:broken',
+            'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which gives '
+            'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 23)',
+        ),
+        (
+            'my_gitloss_callbacks:number',
+            'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives one refused: '
+            'callbacks: expected objects of callbacks.base.Callback',
+        ),
+        (
+            'my_gitloss_callbacks:board',
+            'which gives one refused: callbacks: expected callbacks that can work in a graph-mode run. Received: '
+            'keras.TensorBoard; it wants',
+        ),
+    ],
+)
 def test_a_mistake_is_one_line_that_names_the_entry(mine, tmp_path, entry, said):
     with pytest.raises(ValueError, match=r'^--callbacks: expected [^\n]*$') as caught:
         load(entry, tmp_path)
@@ -93,24 +133,33 @@ def test_a_mistake_is_one_line_that_names_the_entry(mine, tmp_path, entry, said)
 
 
 def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_path):
-    (tmp_path / 'mine.py').write_text('import numpy\nfrom callbacks.base import Callback\n\n\nclass Late(Callback):\n'
-                                      '    def on_epoch_end(self, epoch, logs=None):\n'
-                                      "        logs['one'] = numpy.float32(1)\n"
-                                      "        logs['nothing'] if epoch == 2 else None\n")
+    (tmp_path / 'mine.py').write_text(
+        'import numpy\nfrom callbacks.base import Callback\n\n\nclass Late(Callback):\n'
+        '    def on_epoch_end(self, epoch, logs=None):\n'
+        "        logs['one'] = numpy.float32(1)\n"
+        "        logs['nothing'] if epoch == 2 else None\n"
+    )
     settings = toys.options(tmp_path, callbacks='mine.py:Late', evaluate=False)
     result = command(toys.flags_of(settings), cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
-    assert result.stderr.splitlines()[-1] == "trainers.run: Late.on_epoch_end: KeyError: 'nothing' (mine.py, line 8)"
+    assert (
+        result.stderr.splitlines()[-1]
+        == "trainers.run: Late.on_epoch_end: KeyError: 'nothing' (mine.py, line 8)"
+    )
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
         assert [json.loads(line)['one'] for line in file] == [1.0]
     told = command(toys.flags_of(settings) + ['--tf_logs', '--resume=never'], cwd=tmp_path)
-    assert told.returncode == 1 and 'Traceback' in told.stderr and "KeyError: 'nothing'" in told.stderr
+    assert (
+        told.returncode == 1 and 'Traceback' in told.stderr and "KeyError: 'nothing'" in told.stderr
+    )
 
 
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
     """The file of the documentation."""
-    with open(os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8') as file:
+    with open(
+        os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8'
+    ) as file:
         code = re.search(r'```python\n(.*?)```', file.read(), re.DOTALL).group(1)
     path = tmp_path_factory.mktemp('docs') / 'separation.py'
     path.write_text(code)
@@ -118,15 +167,26 @@ def example(tmp_path_factory):
 
 
 def test_the_example_of_the_documentation(example, tmp_path):
-    """Ten lines without blanks, docstring and import; the best is the largest so far, and comes back with a resume."""
-    lines = [line for line in example.read_text().splitlines() if line.strip() and '"""' not in line and 'import' not in line]
+    """Ten lines without blanks, docstring and import; the best is the largest so far, and comes
+    back with a resume.
+    """
+    lines = [
+        line
+        for line in example.read_text().splitlines()
+        if line.strip() and '"""' not in line and 'import' not in line
+    ]
     assert len(lines) <= 10
 
     def fit(steps):
         settings = toys.options(tmp_path, steps=steps)
         dataset = data.load('mnist', settings.data_folder)
-        mine = plugins.load('%s:Separation' % example, settings)
-        Trainer(settings, dataset, [CenterMeasurement(dataset.train)] + mine + [History(), Checkpoint()], devices.choose(settings)).fit()
+        mine = plugins.load(f'{example}:Separation', settings)
+        Trainer(
+            settings,
+            dataset,
+            [CenterMeasurement(dataset.train)] + mine + [History(), Checkpoint()],
+            devices.choose(settings),
+        ).fit()
         return mine[0].best
 
     assert fit(8) <= fit(12)
@@ -139,30 +199,55 @@ def test_the_example_of_the_documentation(example, tmp_path):
 
 @pytest.mark.parametrize('evaluate', [True, False])
 def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
-    with open(os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8') as file:
+    with open(
+        os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8'
+    ) as file:
         rows = re.findall(r'^\| \d \| (.*) \|$', file.read(), re.MULTILINE)
-    told = [name for row in rows if evaluate or '(not with `--noevaluate`)' not in row
-            for name in re.findall(r'`([A-Z]\w+|--callbacks)`', row)]
+    told = [
+        name
+        for row in rows
+        if evaluate or '(not with `--noevaluate`)' not in row
+        for name in re.findall(r'`([A-Z]\w+|--callbacks)`', row)
+    ]
     (tmp_path / 'mine.py').write_text(MINE)
     mine = '%s:Plain' % (tmp_path / 'mine.py')
-    settings = toys.options(tmp_path, callbacks=mine, early_stopping=1, monitor='train_loss', evaluate=evaluate)
-    callbacks = run.build_callbacks(settings, data.load('mnist', settings.data_folder), {'versions': {}, 'device': 'cpu'}, [])
-    assert [type(callback).__name__.replace('Plain', '--callbacks') for callback in callbacks] == told
+    settings = toys.options(
+        tmp_path, callbacks=mine, early_stopping=1, monitor='train_loss', evaluate=evaluate
+    )
+    callbacks = run.build_callbacks(
+        settings, data.load('mnist', settings.data_folder), {'versions': {}, 'device': 'cpu'}, []
+    )
+    assert [
+        type(callback).__name__.replace('Plain', '--callbacks') for callback in callbacks
+    ] == told
 
 
 def test_the_commands_of_the_documentation(example, tmp_path):
-    """As typed, from the folder of the file: the example, a list beside it, and early stopping on what a callback logs: a
-    score that is always 1 is not better at the second measurement."""
+    """As typed, from the folder of the file: the example, a list beside it, and early stopping on
+    what a callback logs: a score that is always 1 is not better at the second measurement."""
     (tmp_path / 'mine.py').write_text(MINE)
     (tmp_path / 'separation.py').write_text(example.read_text())
-    settings = toys.options(tmp_path, callbacks='separation:Separation,mine.py:listed', early_stopping=1, monitor='score')
+    settings = toys.options(
+        tmp_path,
+        callbacks='separation:Separation,mine.py:listed',
+        early_stopping=1,
+        monitor='score',
+    )
     result = command(toys.flags_of(settings), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
         rows = [json.loads(line) for line in file]
-    assert rows[-1]['step'] == 8 and 'stopping after step 8: keras.EarlyStopping, best score 1\n' in result.stderr
+    assert (
+        rows[-1]['step'] == 8
+        and 'stopping after step 8: keras.EarlyStopping, best score 1\n' in result.stderr
+    )
     assert rows[-1]['inter_margin_best'] >= rows[-1]['inter_margin']
     assert len((tmp_path / 'log.csv').read_text().splitlines()) == 3
-    refused = command(toys.flags_of(toys.options(tmp_path, callbacks='mine.py:nothing')), cwd=tmp_path)
-    assert (refused.returncode, refused.stderr) == (2, 'trainers.run: --callbacks: expected a function or class of the module. Received: '
-                                                       'mine.py:nothing, which has none called nothing\n')
+    refused = command(
+        toys.flags_of(toys.options(tmp_path, callbacks='mine.py:nothing')), cwd=tmp_path
+    )
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        'trainers.run: --callbacks: expected a function or class of the module. Received: '
+        'mine.py:nothing, which has none called nothing\n',
+    )

@@ -1,4 +1,5 @@
 """A run that is broken off and continued, guarded, or started from another run's weights."""
+
 import json
 import os
 import subprocess
@@ -14,8 +15,10 @@ from callbacks.guards import LossGuard
 from callbacks.history import History
 from gitloss import data
 from gitloss.backend import tf
-from trainers import checkpoints, devices, rundir
-from trainers.trainer import Trainer, TrainingError
+from gitloss.errors import Interrupted, TrainingError
+from trainers import checkpoints, devices
+from trainers.checkpoints import rundir
+from trainers.engine.trainer import Trainer
 
 
 class StopAt(Callback):
@@ -30,8 +33,14 @@ class StopAt(Callback):
 
 
 def fit(settings, *extra):
-    callbacks = [LossGuard(settings.max_loss, settings.on_nan == 'rollback')] + list(extra) + [History(), Checkpoint()]
-    trainer = Trainer(settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings))
+    callbacks = (
+        [LossGuard(settings.max_loss, settings.on_nan == 'rollback')]
+        + list(extra)
+        + [History(), Checkpoint()]
+    )
+    trainer = Trainer(
+        settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)
+    )
     return trainer.fit()
 
 
@@ -43,7 +52,14 @@ def weights_of(settings, step):
 
 def history_of(settings):
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
-        return [{name: value for name, value in json.loads(line).items() if name not in ('seconds', 'images_per_sec')} for line in file]
+        return [
+            {
+                name: value
+                for name, value in json.loads(line).items()
+                if name not in ('seconds', 'images_per_sec')
+            }
+            for line in file
+        ]
 
 
 def assert_same_run(one, other, step):
@@ -55,9 +71,11 @@ def assert_same_run(one, other, step):
 
 
 @pytest.mark.parametrize('save_every, killed_at', [('', 6), ('', 11), ('3', 8), ('1', 5)])
-def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_bit(tmp_path, save_every, killed_at):
-    """Weights, Adam's slots, centers, counts and every measurement; measured every 4 of 12 steps, so that with --save_every=3
-    the checkpoint of step 6 carries the open sums of steps 5 and 6."""
+def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_bit(
+    tmp_path, save_every, killed_at
+):
+    """Weights, Adam's slots, centers, counts and every measurement; measured every 4 of 12 steps,
+    so that with --save_every=3 the checkpoint of step 6 carries the open sums of steps 5 and 6."""
     whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
     fit(whole)
     broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'), save_every=save_every)
@@ -69,7 +87,10 @@ def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_b
 
 
 def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
-    """The third sweep batch of the measurement at step 8 sees the signal: the checkpoint is of step 8 before the measurement."""
+    """The third sweep batch of the measurement at step 8 sees the signal: the checkpoint is of step
+    8 before the measurement.
+    """
+
     class SignalInSweep(Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 2:
@@ -77,7 +98,6 @@ def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
                     if number == 2:
                         os.kill(os.getpid(), 15)
 
-    from trainers.trainer import Interrupted
     whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
     fit(whole)
     broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'))
@@ -108,11 +128,17 @@ def test_continuing_a_finished_run_trains_nothing_and_changes_nothing(tmp_path):
     assert fit(settings) == first and history_of(settings) == before
 
 
-@pytest.mark.parametrize('change, said', [
-    (dict(learning_rate=0.01, seed=2), r'Received: --learning_rate \(was 0.001, is 0.01\), --seed \(was 1, is 2\)'),
-    (dict(batch_size=8), r'--batch_size \(was 16, is 8\)'),
-    (dict(steps=4), '--steps: expected at least 12, the steps already done. Received: 4'),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (
+            {'learning_rate': 0.01, 'seed': 2},
+            r'Received: --learning_rate \(was 0.001, is 0.01\), --seed \(was 1, is 2\)',
+        ),
+        ({'batch_size': 8}, r'--batch_size \(was 16, is 8\)'),
+        ({'steps': 4}, '--steps: expected at least 12, the steps already done. Received: 4'),
+    ],
+)
 def test_other_flags_stop_and_are_named(tmp_path, change, said):
     fit(toys.options(tmp_path))
     with pytest.raises(ValueError, match=said):
@@ -137,11 +163,16 @@ def test_never_moves_the_old_run_aside(tmp_path):
     for _ in range(3):
         fit(settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'run', 'run.1', 'run.2']
-    assert len(history_of(settings)) == 3 and (tmp_path / 'run.1' / 'ckpt' / 'step-00000012').is_dir()
+    assert (
+        len(history_of(settings)) == 3 and (tmp_path / 'run.1' / 'ckpt' / 'step-00000012').is_dir()
+    )
 
 
 def test_required_wants_a_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match='--resume: expected a checkpoint in .* to continue. Received: none that is whole'):
+    with pytest.raises(
+        ValueError,
+        match='--resume: expected a checkpoint in .* to continue. Received: none that is whole',
+    ):
         fit(toys.options(tmp_path, resume='required'))
 
 
@@ -150,7 +181,9 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
     fit(whole)
     settings = toys.options(tmp_path)
     fit(settings)
-    with open(os.path.join(settings.run_dir, 'ckpt', 'step-00000012', 'model.data-00000-of-00001'), 'r+b') as file:
+    with open(
+        os.path.join(settings.run_dir, 'ckpt', 'step-00000012', 'model.data-00000-of-00001'), 'r+b'
+    ) as file:
         file.truncate(100)
     with caplog.at_level('WARNING', logger='gitloss'):
         fit(settings)
@@ -159,14 +192,25 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
 
 
 def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
-    """A process that sleeps with the lock holds us off by its number; killed, it leaves the file behind, which stops nobody."""
-    code = ('import sys, time; from trainers.rundir import RunDir; held = RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
-            'time.sleep(60)')
-    holder = subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'run')], stdout=subprocess.PIPE,
-                              env=dict(os.environ, PYTHONPATH=toys.options_module.ROOT))
+    """A process that sleeps with the lock holds us off by its number; killed, it leaves the file
+    behind, which stops nobody.
+    """
+    code = (
+        'import sys, time; from trainers.checkpoints.rundir import RunDir; held = RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
+        'time.sleep(60)'
+    )
+    holder = subprocess.Popen(
+        [sys.executable, '-c', code, str(tmp_path / 'run')],
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=toys.options_module.ROOT),
+    )
     try:
         assert holder.stdout.readline() == b'held\n'
-        with pytest.raises(ValueError, match='a folder that no running training uses. Received: .*in use by process %d' % holder.pid):
+        with pytest.raises(
+            ValueError,
+            match='a folder that no running training uses. Received: .*in use by process %d'
+            % holder.pid,
+        ):
             rundir.RunDir(str(tmp_path / 'run')).claim()
     finally:
         holder.kill()
@@ -193,20 +237,31 @@ class Poison(Callback):
 
 
 def fit_poisoned(settings, poison):
-    callbacks = [poison, LossGuard(settings.max_loss, settings.on_nan == 'rollback'), History(), Checkpoint()]
-    return Trainer(settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)).fit()
+    callbacks = [
+        poison,
+        LossGuard(settings.max_loss, settings.on_nan == 'rollback'),
+        History(),
+        Checkpoint(),
+    ]
+    return Trainer(
+        settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)
+    ).fit()
 
 
 def test_nan_stops_and_leaves_the_last_checkpoint(tmp_path):
     settings = toys.options(tmp_path)
-    with pytest.raises(TrainingError, match='step 6: expected a finite loss. Received: loss nan, softmax_loss '):
+    with pytest.raises(
+        TrainingError, match='step 6: expected a finite loss. Received: loss nan, softmax_loss '
+    ):
         fit_poisoned(settings, Poison(6))
     store = checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt'))
     assert store.newest().step == 4
 
 
 def test_rollback_goes_back_with_half_the_rate(tmp_path):
-    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate ends at 0.001 * 0.25."""
+    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate
+    ends at 0.001 * 0.25.
+    """
     settings = toys.options(tmp_path, on_nan='rollback')
     poison = Poison(6, times=2)
     fit_poisoned(settings, poison)
@@ -226,15 +281,22 @@ def test_rollback_without_a_checkpoint_stops(tmp_path):
 
 
 def test_a_loss_beyond_the_bound_counts_as_gone_wrong(tmp_path):
-    with pytest.raises(TrainingError, match='step 1: expected a loss of at most 0.5. Received: loss '):
+    with pytest.raises(
+        TrainingError, match='step 1: expected a loss of at most 0.5. Received: loss '
+    ):
         fit(toys.options(tmp_path, max_loss=0.5))
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    """The loss of step 4 is still finite: its update is what breaks the weights, right before the measurement saves them."""
+    """The loss of step 4 is still finite: its update is what breaks the weights, right before the
+    measurement saves them.
+    """
+
     class Break(Callback):
         def build(self):
-            self.op = tf.assign(self.handle._net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan')))
+            self.op = tf.assign(
+                self.handle._net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan'))
+            )
 
         def on_train_batch_end(self, batch, logs=None):
             if batch == 4:
@@ -247,28 +309,50 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_fine_tuning_with_other_classes(tmp_path, caplog):
-    """Convolutions come from the checkpoint and conv1 stays frozen; the classifier and the centers have another shape and start afresh."""
+    """Convolutions come from the checkpoint and conv1 stays frozen; the classifier and the centers
+    have another shape and start afresh.
+    """
     first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
     fit(first)
     toys.write_mnist(tmp_path / 'three', classes=3)
-    second = toys.options(tmp_path, data_path=str(tmp_path / 'three'), init_checkpoint=first.run_dir, freeze='conv1,conv2_1/bias', steps=4)
+    second = toys.options(
+        tmp_path,
+        data_path=str(tmp_path / 'three'),
+        init_checkpoint=first.run_dir,
+        freeze='conv1,conv2_1/bias',
+        steps=4,
+    )
     with caplog.at_level('INFO', logger='gitloss'):
         fit(second)
-    assert 'fresh: logits/kernel, logits/bias, center_loss/centers, center_loss/updates' in caplog.text
+    assert (
+        'fresh: logits/kernel, logits/bias, center_loss/centers, center_loss/updates' in caplog.text
+    )
     before, after = weights_of(first, 12), weights_of(second, 4)
     for name in ('conv1_1/kernel', 'conv1_2/bias', 'conv2_1/bias', 'preprocess/mean_image'):
         np.testing.assert_array_equal(before[name], after[name])
     moved = np.abs(before['conv2_1/kernel'] - after['conv2_1/kernel']).max()
-    assert 0 < moved < 0.01  # four steps of Adam at 0.001 move a weight by 0.004 at most, a fresh start would be off by 0.1
+    assert (
+        0 < moved < 0.01
+        # four steps of Adam at 0.001 move a weight by 0.004 at most, a fresh start would be off by 0.1
+    )
     assert after['logits/kernel'].shape == (2, 3)
     assert 'conv1_1/kernel/Adam' not in after
 
 
-@pytest.mark.parametrize('change, said', [
-    (dict(freeze='conv9'), "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which matches none"),
-    (dict(freeze='*'), '--freeze: expected to leave a variable to train'),
-    (dict(init_checkpoint='/no/such/run'), "--init_checkpoint: expected a checkpoint, .* Received: '/no/such/run'"),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (
+            {'freeze': 'conv9'},
+            "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which matches none",
+        ),
+        ({'freeze': '*'}, '--freeze: expected to leave a variable to train'),
+        (
+            {'init_checkpoint': '/no/such/run'},
+            "--init_checkpoint: expected a checkpoint, .* Received: '/no/such/run'",
+        ),
+    ],
+)
 def test_fine_tuning_mistakes_are_named(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
         fit(toys.options(tmp_path, **change))
@@ -278,5 +362,7 @@ def test_fine_tuning_mistakes_are_named(tmp_path, change, said):
 def test_weights_of_another_network_are_refused(tmp_path):
     first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
     fit(first)
-    with pytest.raises(ValueError, match=r'--init_checkpoint: expected conv1_1/kernel of shape \[5, 5, 1, 32\]'):
+    with pytest.raises(
+        ValueError, match=r'--init_checkpoint: expected conv1_1/kernel of shape \[5, 5, 1, 32\]'
+    ):
         fit(toys.options(tmp_path, model='lenet_pp', init_checkpoint=first.run_dir))

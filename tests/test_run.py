@@ -1,4 +1,5 @@
 """The commands as a user types them, on a tiny data set."""
+
 import glob
 import json
 import os
@@ -12,14 +13,21 @@ from gitloss.backend import tf
 from trainers import options as options_module
 from trainers import run
 
-# Another interpreter with the other TensorFlow, for the checkpoints that must cross over. `make test` sets it on the 3.7 leg.
+# Another interpreter with the other TensorFlow, for the checkpoints that must cross over. `make
+# test` sets it on the 3.7 leg.
 PEER = os.environ.get('GITLOSS_PEER_PYTHON')
 
 
 def command(arguments, module='trainers.run', python=sys.executable, cwd=options_module.ROOT):
     environment = dict(os.environ, PYTHONPATH=options_module.ROOT)
-    return subprocess.run([python, '-m', module] + arguments, cwd=str(cwd), env=environment, capture_output=True,
-                          text=True, timeout=240)
+    return subprocess.run(
+        [python, '-m', module] + arguments,
+        cwd=str(cwd),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -33,16 +41,43 @@ def finished(tmp_path_factory):
 
 def test_the_output_tree(finished):
     settings, _ = finished
-    found = {os.path.relpath(os.path.join(folder, name), settings.run_dir)
-             for folder, _, names in os.walk(settings.run_dir) for name in names}
+    found = {
+        os.path.relpath(os.path.join(folder, name), settings.run_dir)
+        for folder, _, names in os.walk(settings.run_dir)
+        for name in names
+    }
     events = {name for name in found if name.startswith('events.out.tfevents.')}
-    checkpoints = {os.path.join('ckpt', 'step-%08d' % step, name) for step in (4, 8, 12)
-                   for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')}
-    assert len(events) == 3 and sum(name.endswith('.end') for name in events) == sum(name.endswith('.hparams') for name in events) == 1
-    pictures = {os.path.join('plots', name % step) for step in (4, 8, 12)
-                for name in ('scatter-%06d.png', os.path.join('frames', 'frame-%08d.npz'))} | {
-        os.path.join('plots', name) for name in ('scatter.gif', 'losses.png', 'distances.png', 'pairs.png', 'confusion.png')}
-    expected = checkpoints | pictures | {'history.jsonl', 'results.json', 'report.html', 'options.json', 'train_0.log', 'run.lock'}
+    checkpoints = {
+        os.path.join('ckpt', 'step-%08d' % step, name)
+        for step in (4, 8, 12)
+        for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')
+    }
+    assert (
+        len(events) == 3
+        and sum(name.endswith('.end') for name in events)
+        == sum(name.endswith('.hparams') for name in events)
+        == 1
+    )
+    pictures = {
+        os.path.join('plots', name % step)
+        for step in (4, 8, 12)
+        for name in ('scatter-%06d.png', os.path.join('frames', 'frame-%08d.npz'))
+    } | {
+        os.path.join('plots', name)
+        for name in ('scatter.gif', 'losses.png', 'distances.png', 'pairs.png', 'confusion.png')
+    }
+    expected = (
+        checkpoints
+        | pictures
+        | {
+            'history.jsonl',
+            'results.json',
+            'report.html',
+            'options.json',
+            'train_0.log',
+            'run.lock',
+        }
+    )
     assert expected <= found - events
 
 
@@ -51,8 +86,17 @@ def test_history_has_the_promised_columns(finished):
         rows = [json.loads(line) for line in file]
     assert [row['step'] for row in rows] == [4, 8, 12]
     for row in rows:
-        assert list(row)[:9] == ['step', 'train_loss', 'train_acc', 'valid_loss', 'valid_acc', 'inter_cls_dist', 'intra_cls_dist',
-                                 'images_per_sec', 'seconds']
+        assert list(row)[:9] == [
+            'step',
+            'train_loss',
+            'train_acc',
+            'valid_loss',
+            'valid_acc',
+            'inter_cls_dist',
+            'intra_cls_dist',
+            'images_per_sec',
+            'seconds',
+        ]
         assert row['inter_over_intra'] == row['inter_cls_dist'] / row['intra_cls_dist']
         assert row['seconds'] * row['images_per_sec'] == pytest.approx(4 * 16)
 
@@ -64,7 +108,9 @@ def test_results_say_all(finished):
     assert results['options'] == settings.as_dict()
     assert results['versions']['tensorflow'] == tf.__version__
     assert results['final']['step'] == 12 and results['final']['test_images'] == 40
-    assert results['best']['valid_acc'] == max(results['best']['valid_acc'], results['final']['valid_acc'])
+    assert results['best']['valid_acc'] == max(
+        results['best']['valid_acc'], results['final']['valid_acc']
+    )
     speed = results['throughput']
     assert speed['images_per_sec'] * speed['sec_per_step'] == pytest.approx(16)
     assert results['seconds']['total'] > 11 * speed['sec_per_step']
@@ -73,12 +119,18 @@ def test_results_say_all(finished):
 def test_event_file_holds_the_scalars_of_history(finished):
     settings, _ = finished
     found = {}
-    for event in tf.train.summary_iterator(sorted(glob.glob(os.path.join(settings.run_dir, 'events.*')))[0]):
+    for event in tf.train.summary_iterator(
+        sorted(glob.glob(os.path.join(settings.run_dir, 'events.*')))[0]
+    ):
         for value in event.summary.value:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
         rows = [json.loads(line) for line in file]
-    for column, tag in (('train_loss', 'train/loss'), ('valid_acc', 'valid/acc'), ('intra_cls_dist', 'distance/intra_cls_dist')):
+    for column, tag in (
+        ('train_loss', 'train/loss'),
+        ('valid_acc', 'valid/acc'),
+        ('intra_cls_dist', 'distance/intra_cls_dist'),
+    ):
         assert found[tag] == {row['step']: pytest.approx(row[column], rel=1e-6) for row in rows}
 
 
@@ -88,7 +140,7 @@ def test_console_and_log_say_the_same(finished):
         logged = [line[20:] for line in file.read().splitlines()]
     assert logged == result.stderr.splitlines() and result.stdout == ''
     assert logged[0].startswith('Git loss ') and 'device cpu' in logged[0]
-    assert logged[-1] == 'the run is in %s' % settings.run_dir
+    assert logged[-1] == f'the run is in {settings.run_dir}'
 
 
 def test_nothing_of_tensorflow_is_printed(finished):
@@ -99,27 +151,45 @@ def test_nothing_of_tensorflow_is_printed(finished):
 
 def test_evaluate_gives_the_accuracy_the_run_wrote_down(finished):
     settings, _ = finished
-    result = command(['--ckpt_path=' + os.path.join(settings.run_dir, 'ckpt', 'step-00000012'), '--data_path=' + settings.data_path,
-                      '--batch_size=16'], 'trainers.evaluate')
+    result = command(
+        [
+            '--ckpt_path=' + os.path.join(settings.run_dir, 'ckpt', 'step-00000012'),
+            '--data_path=' + settings.data_path,
+            '--batch_size=16',
+        ],
+        'trainers.evaluate',
+    )
     with open(os.path.join(settings.run_dir, 'results.json')) as file:
         final = json.load(file)['final']
     measured = json.loads(result.stdout)
     assert measured['step'] == 12
-    assert (measured['valid']['acc'], measured['test']['acc']) == (final['valid_acc'], final['test_acc'])
+    assert (measured['valid']['acc'], measured['test']['acc']) == (
+        final['valid_acc'],
+        final['test_acc'],
+    )
     assert measured['valid']['loss'] == pytest.approx(final['valid_loss'], rel=1e-6)
 
 
 @pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON names no second interpreter')
-@pytest.mark.parametrize('writer, reader', [(sys.executable, PEER), (PEER, sys.executable)], ids=['to peer', 'from peer'])
+@pytest.mark.parametrize(
+    'writer, reader', [(sys.executable, PEER), (PEER, sys.executable)], ids=['to peer', 'from peer']
+)
 def test_a_checkpoint_crosses_between_the_tensorflows(tmp_path, writer, reader):
-    """Written by one, evaluated by the other: the same validation accuracy, the losses equal within float32 rounding."""
-    settings = toys.options(tmp_path, steps=60, update_centers=60, embedding_dim=8, learning_rate=0.003)
+    """Written by one, evaluated by the other: the same validation accuracy, the losses equal within
+    float32 rounding.
+    """
+    settings = toys.options(
+        tmp_path, steps=60, update_centers=60, embedding_dim=8, learning_rate=0.003
+    )
     trained = command(toys.flags_of(settings), python=writer)
     assert trained.returncode == 0, trained.stderr
     with open(os.path.join(settings.run_dir, 'results.json')) as file:
         results = json.load(file)
-    result = command(['--ckpt_path=' + settings.run_dir, '--data_path=' + settings.data_path, '--batch_size=16'], 'trainers.evaluate',
-                     reader)
+    result = command(
+        ['--ckpt_path=' + settings.run_dir, '--data_path=' + settings.data_path, '--batch_size=16'],
+        'trainers.evaluate',
+        reader,
+    )
     measured = json.loads(result.stdout)
     assert measured['valid']['acc'] == results['final']['valid_acc']
     assert measured['valid']['loss'] == pytest.approx(results['final']['valid_loss'], rel=1e-4)
@@ -130,7 +200,9 @@ def test_performance_run_writes_no_pictures_and_measures_nothing(tmp_path, capsy
     assert run.main(toys.flags_of(settings)) == 0
     assert not os.path.exists(os.path.join(settings.run_dir, 'plots'))
     with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
-        assert not any('valid' in name or 'dist' in name for line in file for name in json.loads(line))
+        assert not any(
+            'valid' in name or 'dist' in name for line in file for name in json.loads(line)
+        )
 
 
 def test_a_second_run_loses_nothing_of_the_first(tmp_path, capsys):
@@ -155,6 +227,7 @@ def _corrupt(folder):
 def _other_counts(folder):
     images, _ = toys.patterns(20)
     import gzip
+
     with gzip.open(os.path.join(folder, 'train-images-idx3-ubyte.gz'), 'wb') as file:
         file.write(toys.idx_bytes(images))
 
@@ -164,12 +237,15 @@ def _remove(folder):
         os.remove(os.path.join(folder, name))
 
 
-@pytest.mark.parametrize('damage, said', [
-    (_truncate, 'train-images-idx3-ubyte.gz: expected a complete gzip file'),
-    (_corrupt, 'train-labels-idx1-ubyte.gz: expected a complete gzip file'),
-    (_other_counts, 'expected as many labels as images. Received: 20 images, 120 labels'),
-    (_remove, 'data_path: expected one of train-images-idx3-ubyte'),
-])
+@pytest.mark.parametrize(
+    'damage, said',
+    [
+        (_truncate, 'train-images-idx3-ubyte.gz: expected a complete gzip file'),
+        (_corrupt, 'train-labels-idx1-ubyte.gz: expected a complete gzip file'),
+        (_other_counts, 'expected as many labels as images. Received: 20 images, 120 labels'),
+        (_remove, 'data_path: expected one of train-images-idx3-ubyte'),
+    ],
+)
 def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
     settings = toys.options(tmp_path)
     damage(settings.data_path)
@@ -179,12 +255,21 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
     assert not os.path.exists(settings.run_dir)
 
 
-@pytest.mark.parametrize('change, said', [
-    (dict(model='vgg'), "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
-    (dict(dataset='cifar'), "dataset: expected one of mnist. Received: 'cifar'"),
-    (dict(exp_save_dir='/dev/null/run'), '--exp_save_dir: expected a folder that can be written. Received: '),
-    (dict(data_path='/no/such/folder'), "data_path: expected a folder of IDX files or an npz file. Received: '/no/such/folder'"),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        ({'model': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        ({'dataset': 'cifar'}, "dataset: expected one of mnist. Received: 'cifar'"),
+        (
+            {'exp_save_dir': '/dev/null/run'},
+            '--exp_save_dir: expected a folder that can be written. Received: ',
+        ),
+        (
+            {'data_path': '/no/such/folder'},
+            "data_path: expected a folder of IDX files or an npz file. Received: '/no/such/folder'",
+        ),
+    ],
+)
 def test_bad_options_are_one_line_and_leave_no_run(tmp_path, capsys, change, said):
     base = toys.options(tmp_path).as_dict()
     settings = options_module.Options(**dict(base, **change))
@@ -197,7 +282,10 @@ def test_bad_options_are_one_line_and_leave_no_run(tmp_path, capsys, change, sai
 def test_a_mistake_ends_with_status_2_and_no_traceback():
     result = command(['--stepz=3'])
     assert (result.returncode, result.stdout) == (2, '')
-    assert result.stderr == 'trainers.run: --stepz: expected a known flag, --steps perhaps. Received: an unknown one; --help lists all\n'
+    assert (
+        result.stderr
+        == 'trainers.run: --stepz: expected a known flag, --steps perhaps. Received: an unknown one; --help lists all\n'
+    )
 
 
 def test_help_reads_without_tensorflow():
@@ -206,7 +294,8 @@ def test_help_reads_without_tensorflow():
 
 
 def test_evaluate_names_what_is_missing(tmp_path):
-    result = command(['--ckpt_path=%s' % tmp_path], 'trainers.evaluate')
+    result = command([f'--ckpt_path={tmp_path}'], 'trainers.evaluate')
     assert result.returncode == 2
-    assert result.stderr == ("trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '%s'\n"
-                             % tmp_path)
+    assert result.stderr == (
+        f"trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '{tmp_path}'\n"
+    )

@@ -1,4 +1,7 @@
-"""Learning rate, schedules, optimizers and early stopping: the numbers, and that the flags reach the training."""
+"""Learning rate, schedules, optimizers and early stopping: the numbers, and that the flags reach
+the training.
+"""
+
 import json
 import os
 
@@ -14,8 +17,10 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import graph_session
 from test_resume import StopAt, assert_same_run, fit, history_of, weights_of
-from trainers import devices, run, rundir, schedules
-from trainers.trainer import Trainer
+from trainers import devices, run
+from trainers.checkpoints import rundir
+from trainers.engine import schedules
+from trainers.engine.trainer import Trainer
 
 
 class Rates(Callback):
@@ -33,7 +38,10 @@ def factors(count, *args, **settings):
     with graph_session() as session:
         done = tf.placeholder(tf.int64, [])
         value = schedules.factor(done, *args, **settings)
-        return [value if isinstance(value, float) else session.run(value, {done: n}) for n in range(count)]
+        return [
+            value if isinstance(value, float) else session.run(value, {done: n})
+            for n in range(count)
+        ]
 
 
 def expected(n, schedule, steps, warmup_steps=0, decay_steps=0, decay_rate=0.1):
@@ -46,37 +54,67 @@ def expected(n, schedule, steps, warmup_steps=0, decay_steps=0, decay_rate=0.1):
     return value * min((n + 1) / warmup_steps, 1) if warmup_steps else value
 
 
-@pytest.mark.parametrize('settings', [
-    dict(schedule='constant'), dict(schedule='constant', warmup_steps=5), dict(schedule='step', decay_steps=7, decay_rate=0.5),
-    dict(schedule='step', decay_steps=3, warmup_steps=5), dict(schedule='cosine'), dict(schedule='cosine', warmup_steps=5),
-], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'schedule': 'constant'},
+        {'schedule': 'constant', 'warmup_steps': 5},
+        {'schedule': 'step', 'decay_steps': 7, 'decay_rate': 0.5},
+        {'schedule': 'step', 'decay_steps': 3, 'warmup_steps': 5},
+        {'schedule': 'cosine'},
+        {'schedule': 'cosine', 'warmup_steps': 5},
+    ],
+    ids=str,
+)
 def test_the_factor_against_numpy(settings):
     found = factors(20, steps=20, **settings)
-    np.testing.assert_allclose(found, [expected(n, steps=20, **settings) for n in range(20)], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        found, [expected(n, steps=20, **settings) for n in range(20)], rtol=1e-6, atol=1e-7
+    )
 
 
 def test_landmarks():
-    """Warm-up of 4: quarters, the 4th step has all. cosine over 8 steps: 1 at first, 1/2 half-way (n = 4), 0 after the last.
-    step every 3 by 0.1: 1 1 1 0.1 0.1 0.1 0.01. Far out, 10^9 steps, nothing overflows."""
+    """Warm-up of 4: quarters, the 4th step has all. cosine over 8 steps: 1 at first, 1/2 half-way
+    (n = 4), 0 after the last. step every 3 by 0.1: 1 1 1 0.1 0.1 0.1 0.01. Far out, 10^9 steps,
+    nothing overflows."""
     assert factors(5, 'constant', 8, warmup_steps=4) == [0.25, 0.5, 0.75, 1.0, 1.0]
     cosine = factors(9, 'cosine', 8)
-    assert (cosine[0], cosine[4], cosine[8]) == (1.0, pytest.approx(0.5), pytest.approx(0.0, abs=1e-7))
-    np.testing.assert_allclose(factors(7, 'step', 8, decay_steps=3), [1, 1, 1, .1, .1, .1, .01], rtol=1e-6)
+    assert (cosine[0], cosine[4], cosine[8]) == (
+        1.0,
+        pytest.approx(0.5),
+        pytest.approx(0.0, abs=1e-7),
+    )
+    np.testing.assert_allclose(
+        factors(7, 'step', 8, decay_steps=3), [1, 1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-6
+    )
     with graph_session() as session:
         far = schedules.factor(tf.constant(10**9, tf.int64), 'step', 10**10, decay_steps=10**9)
         assert session.run(far) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="schedule: expected one of constant, step, cosine. Received: 'exp'"):
+    with pytest.raises(
+        ValueError, match="schedule: expected one of constant, step, cosine. Received: 'exp'"
+    ):
         factors(1, 'exp', 8)
 
 
 def test_the_rate_is_logged_by_step_and_is_the_one_that_is_applied(tmp_path):
-    """0.002, step every 4 by 0 after a warm-up of 2: steps 1 to 12 have 0.001, 0.002, 0.002, 0.002, then 0: no weight moves any more.
-    A measurement has the rate of its last step, no mean."""
-    settings = toys.options(tmp_path, learning_rate=0.002, schedule='step', decay_steps=4, decay_rate=0.0, warmup_steps=2)
+    """0.002, step every 4 by 0 after a warm-up of 2: steps 1 to 12 have 0.001, 0.002, 0.002, 0.002,
+    then 0: no weight moves any more. A measurement has the rate of its last step, no mean."""
+    settings = toys.options(
+        tmp_path,
+        learning_rate=0.002,
+        schedule='step',
+        decay_steps=4,
+        decay_rate=0.0,
+        warmup_steps=2,
+    )
     rates = Rates()
     fit(settings, rates)
     assert rates.steps == [pytest.approx(rate) for rate in [0.001, 0.002, 0.002, 0.002] + [0.0] * 8]
-    assert rates.measured == [rates.steps[3], 0.0, 0.0] == [row['learning_rate'] for row in history_of(settings)]
+    assert (
+        rates.measured
+        == [rates.steps[3], 0.0, 0.0]
+        == [row['learning_rate'] for row in history_of(settings)]
+    )
     before, after = weights_of(settings, 4), weights_of(settings, 12)
     assert before['learning_rate'] == after['learning_rate'] == np.float32(0.002)
     for name in ('conv1_1/kernel', 'embeddings/kernel', 'logits/bias'):
@@ -85,41 +123,78 @@ def test_the_rate_is_logged_by_step_and_is_the_one_that_is_applied(tmp_path):
 
 
 def test_a_continued_run_finds_its_place_in_the_schedule(tmp_path):
-    """Broken off in step 7, in the middle of a cosine with warm-up; --save_every=3: from the checkpoint of step 6 on, whose open
-    stretch is measured at step 8."""
-    settings = dict(schedule='cosine', warmup_steps=3, optimizer='momentum', learning_rate=0.01)
-    whole, broken = (toys.options(tmp_path, exp_save_dir=str(tmp_path / name), save_every=every, **settings)
-                     for name, every in (('whole', ''), ('broken', '3')))
+    """Broken off in step 7, in the middle of a cosine with warm-up; --save_every=3: from the
+    checkpoint of step 6 on, whose open stretch is measured at step 8."""
+    settings = {
+        'schedule': 'cosine',
+        'warmup_steps': 3,
+        'optimizer': 'momentum',
+        'learning_rate': 0.01,
+    }
+    whole, broken = (
+        toys.options(tmp_path, exp_save_dir=str(tmp_path / name), save_every=every, **settings)
+        for name, every in (('whole', ''), ('broken', '3'))
+    )
     fit(whole)
     with pytest.raises(KeyboardInterrupt):
         fit(broken, StopAt(7))
     fit(broken)
     assert_same_run(whole, broken, 12)
     assert [row['learning_rate'] for row in history_of(whole)] == [
-        pytest.approx(0.01 * expected(n, 'cosine', 12, 3), rel=1e-5) for n in (3, 7, 11)]
+        pytest.approx(0.01 * expected(n, 'cosine', 12, 3), rel=1e-5) for n in (3, 7, 11)
+    ]
 
 
-@pytest.mark.parametrize('before, after, named', [
-    (dict(schedule='cosine'), dict(schedule='cosine', steps=20), ['--steps (was 12, is 20)']),
-    (dict(), dict(schedule='cosine', steps=20), ['--steps (was 12, is 20)', '--schedule (was constant, is cosine)']),
-    (dict(schedule='cosine'), dict(schedule='cosine', early_stopping=3), []),
-    (dict(), dict(steps=20), []),
-    (dict(), dict(optimizer='sgd'), ['--optimizer (was adam, is sgd)']),
-])
+@pytest.mark.parametrize(
+    'before, after, named',
+    [
+        ({'schedule': 'cosine'}, {'schedule': 'cosine', 'steps': 20}, ['--steps (was 12, is 20)']),
+        (
+            {},
+            {'schedule': 'cosine', 'steps': 20},
+            ['--steps (was 12, is 20)', '--schedule (was constant, is cosine)'],
+        ),
+        ({'schedule': 'cosine'}, {'schedule': 'cosine', 'early_stopping': 3}, []),
+        ({}, {'steps': 20}, []),
+        ({}, {'optimizer': 'sgd'}, ['--optimizer (was adam, is sgd)']),
+    ],
+)
 def test_the_length_of_a_cosine_matters_for_a_resume(tmp_path, before, after, named):
     saved = toys.options(tmp_path, **before).as_dict()
     assert rundir.differing_flags(saved, toys.options(tmp_path, **after).as_dict()) == named
 
 
-@pytest.mark.parametrize('optimizer, rate, slots', [
-    ('adam', 0.003, {'Adam', 'Adam_1'}), ('sgd', 0.05, set()), ('momentum', 0.02, {'Momentum'}), ('adagrad', 0.05, {'Adagrad'})])
+@pytest.mark.parametrize(
+    'optimizer, rate, slots',
+    [
+        ('adam', 0.003, {'Adam', 'Adam_1'}),
+        ('sgd', 0.05, set()),
+        ('momentum', 0.02, {'Momentum'}),
+        ('adagrad', 0.05, {'Adagrad'}),
+    ],
+)
 def test_each_optimizer_learns(tmp_path, optimizer, rate, slots):
-    """Four bright blocks in noise; chance is 0.25. Its slots, and only its, are in the checkpoint."""
-    settings = toys.options(tmp_path, steps=100, update_centers=100, embedding_dim=8, optimizer=optimizer, learning_rate=rate)
+    """Four bright blocks in noise; chance is 0.25. Its slots, and only its, are in the
+    checkpoint.
+    """
+    settings = toys.options(
+        tmp_path,
+        steps=100,
+        update_centers=100,
+        embedding_dim=8,
+        optimizer=optimizer,
+        learning_rate=rate,
+    )
     dataset = data.load('mnist', settings.data_folder)
-    logs = Trainer(settings, dataset, [Evaluation(dataset.valid), Checkpoint()], devices.choose(settings)).fit()
+    logs = Trainer(
+        settings, dataset, [Evaluation(dataset.valid), Checkpoint()], devices.choose(settings)
+    ).fit()
     assert logs['valid_acc'] == 1.0
-    assert {name[len('conv1_1/kernel/'):] for name in weights_of(settings, 100) if name.startswith('conv1_1/kernel/')} == slots
+    assert {
+        name[len('conv1_1/kernel/') :]
+        for name in weights_of(settings, 100)
+        if name.startswith('conv1_1/kernel/')
+    } == slots
 
 
 class Scripted(Callback):
@@ -133,15 +208,22 @@ class Scripted(Callback):
 
 
 def stopped_at(settings, values):
-    callbacks = [Scripted(settings.monitor, values)] + run._early_stopping(settings) + [History(), Checkpoint()]
-    return Trainer(settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)).fit()['step']
+    callbacks = (
+        [Scripted(settings.monitor, values)]
+        + run._early_stopping(settings)
+        + [History(), Checkpoint()]
+    )
+    return Trainer(
+        settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)
+    ).fit()['step']
 
 
 def test_early_stopping_by_a_flag(tmp_path, caplog):
-    """A loss of 3 2 4 2 1 with a patience of 2, measured every 2 steps: 2 is the best at step 4, 4 and the equal 2 are no better, so
-    the run ends at step 8. The same command again does nothing; with more patience the run goes on, finds 1 and ends with its steps."""
+    """A loss of 3 2 4 2 1 with a patience of 2, measured every 2 steps: 2 is the best at step 4, 4
+    and the equal 2 are no better, so the run ends at step 8. The same command again does nothing;
+    with more patience the run goes on, finds 1 and ends with its steps."""
     script = [3.0, 2.0, 4.0, 2.0, 1.0, 5.0]
-    settings = dict(steps=12, update_centers=2, early_stopping=2)
+    settings = {'steps': 12, 'update_centers': 2, 'early_stopping': 2}
     with caplog.at_level('INFO', logger='gitloss'):
         assert stopped_at(toys.options(tmp_path, **settings), script) == 8
         assert 'stopping after step 8: keras.EarlyStopping, best valid_loss 2' in caplog.text
@@ -153,4 +235,10 @@ def test_early_stopping_by_a_flag(tmp_path, caplog):
 
 def test_early_stopping_of_an_accuracy_wants_it_larger(tmp_path):
     """0.5 0.6 0.6: not better at the third measurement, step 6."""
-    assert stopped_at(toys.options(tmp_path, update_centers=2, early_stopping=1, monitor='my_acc'), [0.5, 0.6, 0.6, 0.7, 0.8, 0.9]) == 6
+    assert (
+        stopped_at(
+            toys.options(tmp_path, update_centers=2, early_stopping=1, monitor='my_acc'),
+            [0.5, 0.6, 0.6, 0.7, 0.8, 0.9],
+        )
+        == 6
+    )

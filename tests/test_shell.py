@@ -1,4 +1,7 @@
-"""The shell layer: which Python is picked, how environments are made, what the scripts write. No training, no network."""
+"""The shell layer: which Python is picked, how environments are made, what the scripts write. No
+training, no network.
+"""
+
 from __future__ import annotations
 
 import json
@@ -20,9 +23,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASH = shutil.which('bash')
 EVERYTHING = 'tensorflow tf_keras numpy absl tensorboard matplotlib tqdm PIL venv ensurepip pytest hypothesis ruff'
 
-# An interpreter as far as test/common.sh can tell. The modules that it has stand in <itself>.has; what it is asked to do is
-# logged in $LOG. An environment that it makes has no modules until pip has installed them, which fails while $FAIL exists.
-FAKE = r'''#!/bin/sh
+# An interpreter as far as test/common.sh can tell. The modules that it has stand in <itself>.has;
+# what it is asked to do is
+# logged in $LOG. An environment that it makes has no modules until pip has installed them, which
+# fails while $FAIL exists.
+FAKE = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo VERSION ;;
   *find_spec*)
@@ -36,11 +41,13 @@ case "$*" in
     echo "EVERYTHING" >"$0.has" ;;
   *) echo "VERSION $*${GITLOSS_PEER_PYTHON:+ with peer $GITLOSS_PEER_PYTHON}" >>"$LOG" ;;
 esac
-'''
+"""
 
 
 class Machine:
-    """A folder with the project's shell files, a PATH with nothing but a few tools, and no Python unless a test puts one there."""
+    """A folder with the project's shell files, a PATH with nothing but a few tools, and no Python
+    unless a test puts one there.
+    """
 
     def __init__(self, folder):
         self.root, self.bin, self.home = folder / 'project', folder / 'bin', folder / 'home'
@@ -48,8 +55,17 @@ class Machine:
         for path in (self.root, self.bin, self.home):
             path.mkdir()
         for name in ('test', 'flags', 'trainers'):
-            shutil.copytree(os.path.join(ROOT, name), str(self.root / name), ignore=shutil.ignore_patterns('__pycache__'))
-        for name in ('requirements.txt', 'requirements-dev.txt', 'requirements-py37.lock', 'requirements-py311.lock'):
+            shutil.copytree(
+                os.path.join(ROOT, name),
+                str(self.root / name),
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
+        for name in (
+            'requirements.txt',
+            'requirements-dev.txt',
+            'requirements-py37.lock',
+            'requirements-py311.lock',
+        ):
             shutil.copy(os.path.join(ROOT, name), str(self.root))
         for tool in 'basename cat cksum cp dirname flock ls mkdir rm sleep uname'.split():
             if shutil.which(tool):
@@ -68,14 +84,28 @@ class Machine:
 
     def bash(self, *command, cwd=None, **variables):
         """Runs bash; returns (status, stdout without its last newline, stderr)."""
-        environment = {'PATH': str(self.bin), 'HOME': str(self.home), 'LOG': str(self.log), 'FAIL': str(self.fail)}
+        environment = {
+            'PATH': str(self.bin),
+            'HOME': str(self.home),
+            'LOG': str(self.log),
+            'FAIL': str(self.fail),
+        }
         environment.update(variables)
-        done = subprocess.run((BASH,) + command, cwd=str(cwd or self.root), env=environment, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            (BASH,) + command,
+            cwd=str(cwd or self.root),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         return done.returncode, done.stdout.rstrip('\n'), done.stderr
 
     def call(self, function, **variables):
-        return self.bash('-c', 'set -euo pipefail; source "%s/test/common.sh"; %s' % (self.root, function), **variables)
+        return self.bash(
+            '-c', f'set -euo pipefail; source "{self.root}/test/common.sh"; {function}', **variables
+        )
 
     def logged(self):
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -86,49 +116,78 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize('script', ['test/common.sh', 'test/train_full_1p.sh', 'test/train_performance_1p.sh', 'test/train_full_8p.sh',
-                                    'test/train_performance_8p.sh', '.ci/run'])
+@pytest.mark.parametrize(
+    'script',
+    [
+        'test/common.sh',
+        'test/train_full_1p.sh',
+        'test/train_performance_1p.sh',
+        'test/train_full_8p.sh',
+        'test/train_performance_8p.sh',
+        '.ci/run',
+    ],
+)
 def test_scripts_are_valid_bash(script):
     subprocess.run([BASH, '-n', os.path.join(ROOT, script)], check=True)
 
 
-# --- which Python -----------------------------------------------------------------------------------------------------------
+# --- which Python
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_lacks_names_missing_modules_without_importing():
-    """Asked of the real interpreter: json is there, no_such_module is not, and `this`, which would print, is not imported."""
+    """Asked of the real interpreter: json is there, no_such_module is not, and `this`, which would
+    print, is not imported.
+    """
     command = 'source test/common.sh; lacks "$0" json no_such_module this'
-    done = subprocess.run([BASH, '-c', command, sys.executable], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [BASH, '-c', command, sys.executable], cwd=ROOT, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, 'no_such_module', '')
 
 
 def test_pick_python_order(machine):
-    """All three are there; the first one is taken away each time: $PYTHON, then the active environment's, then .venv."""
+    """All three are there; the first one is taken away each time: $PYTHON, then the active
+    environment's, then .venv.
+    """
     given = machine.python(machine.home / 'given')
     active = machine.python(machine.bin / 'python')
     own = machine.python(machine.root / '.venv' / 'bin' / 'python')
     assert machine.call('pick_python', PYTHON=given)[:2] == (0, given)
     assert machine.call('pick_python')[:2] == (0, active)
-    machine.python(machine.bin / 'python', modules='venv ensurepip')  # active, but without tensorflow
+    machine.python(
+        machine.bin / 'python', modules='venv ensurepip'
+    )  # active, but without tensorflow
     assert machine.call('pick_python')[:2] == (0, own)
     assert machine.logged() == []  # nothing was made or installed
 
 
-@pytest.mark.parametrize('modules, words', [('numpy venv', 'without tensorflow'), ('tensorflow tf_keras numpy absl', 'without ')])
+@pytest.mark.parametrize(
+    'modules, words',
+    [('numpy venv', 'without tensorflow'), ('tensorflow tf_keras numpy absl', 'without ')],
+)
 def test_python_variable_must_have_what_is_needed(machine, modules, words):
     machine.python(machine.root / '.venv' / 'bin' / 'python')  # not fallen back to
-    status, out, err = machine.call('pick_python', PYTHON=machine.python(machine.home / 'given', modules=modules))
+    status, out, err = machine.call(
+        'pick_python', PYTHON=machine.python(machine.home / 'given', modules=modules)
+    )
     assert (status, out, err.count('\n')) == (2, '', 1)
     assert err.startswith('PYTHON: expected a Python 3 that has tensorflow') and words in err
 
 
 def test_python_variable_that_does_not_run(machine):
     status, out, err = machine.call('pick_python', PYTHON='/nowhere/python')
-    assert (status, out) == (2, '') and err.count('\n') == 1 and '/nowhere/python, which does not run' in err
+    assert (
+        (status, out) == (2, '')
+        and err.count('\n') == 1
+        and '/nowhere/python, which does not run' in err
+    )
 
 
 def test_active_environment_with_tensorflow_but_incomplete_is_an_error(machine):
-    """Somebody's tensorflow, with their device's adapter, is not silently replaced by another one."""
+    """Somebody's tensorflow, with their device's adapter, is not silently replaced by another
+    one.
+    """
     machine.python(machine.bin / 'python', modules='tensorflow tf_keras numpy absl tensorboard PIL')
     status, out, err = machine.call('pick_python')
     assert (status, out, err.count('\n')) == (2, '', 1) and 'but not matplotlib tqdm' in err
@@ -146,7 +205,9 @@ def test_environment_is_made_on_first_use_and_again_when_the_lock_changes(machin
     assert machine.logged() == ['venv 3.11', 'pip requirements-py311.lock'] * 2
 
 
-@pytest.mark.parametrize('version, file', [('3.7', 'requirements-py37.lock'), ('3.12', 'requirements-dev.txt')])
+@pytest.mark.parametrize(
+    'version, file', [('3.7', 'requirements-py37.lock'), ('3.12', 'requirements-dev.txt')]
+)
 def test_installed_is_what_fits_the_version(machine, version, file):
     machine.python(machine.bin / ('python' + version), version=version)
     assert machine.call('pick_python')[0] == 0
@@ -154,7 +215,9 @@ def test_installed_is_what_fits_the_version(machine, version, file):
 
 
 def test_interrupted_installation_is_seen_and_made_anew(machine):
-    """Killed between unpacking and the stamp, an environment may hold half a package, although all modules can be found."""
+    """Killed between unpacking and the stamp, an environment may hold half a package, although all
+    modules can be found.
+    """
     machine.python(machine.bin / 'python3.11')
     machine.fail.write_text('')
     assert machine.call('pick_python')[0] == 2
@@ -190,11 +253,18 @@ def test_find_python37_passes_over_a_shim_that_refuses(machine):
     machine.python(versions / '3.8.18' / 'bin' / 'python', version='3.8')
     works = machine.python(versions / '3.7.16' / 'bin' / 'python', version='3.7')
     assert machine.call('find_python37') == (0, works, '')
-    elsewhere = machine.python(machine.home / 'other' / 'versions' / '3.7.9' / 'bin' / 'python', version='3.7')
-    assert machine.call('find_python37', PYENV_ROOT=str(machine.home / 'other')) == (0, elsewhere, '')
+    elsewhere = machine.python(
+        machine.home / 'other' / 'versions' / '3.7.9' / 'bin' / 'python', version='3.7'
+    )
+    assert machine.call('find_python37', PYENV_ROOT=str(machine.home / 'other')) == (
+        0,
+        elsewhere,
+        '',
+    )
 
 
-# --- make test --------------------------------------------------------------------------------------------------------------
+# --- make test
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_tests_run_on_both_interpreters(machine):
@@ -202,8 +272,16 @@ def test_tests_run_on_both_interpreters(machine):
     machine.python(machine.bin / 'python3.7', version='3.7')
     assert machine.call('run_tests -x', REQUIRE_PY37='1')[0] == 0
     logged = machine.logged()
-    assert logged[:4] == ['venv 3.11', 'pip requirements-py311.lock', 'venv 3.7', 'pip requirements-py37.lock']
-    assert sorted(logged[4:]) == ['3.11 -m pytest -x', '3.7 -m pytest -x with peer %s/.venv/bin/python' % machine.root]
+    assert logged[:4] == [
+        'venv 3.11',
+        'pip requirements-py311.lock',
+        'venv 3.7',
+        'pip requirements-py37.lock',
+    ]
+    assert sorted(logged[4:]) == [
+        '3.11 -m pytest -x',
+        f'3.7 -m pytest -x with peer {machine.root}/.venv/bin/python',
+    ]
     assert (machine.root / '.venv37').is_dir()
 
 
@@ -217,32 +295,42 @@ def test_left_out_leg_is_said_loudly(machine, required, expected):
     assert 'THE TESTS DID NOT RUN ON PYTHON 3.7 WITH TENSORFLOW 1.15.' in err
 
 
-# --- the model zoo's scripts ------------------------------------------------------------------------------------------------
+# --- the model zoo's scripts
+# ------------------------------------------------------------------------------------------------
 
-RESULTS = {'options': {'batch_size': 128},
-           'final': {'step': 2000, 'train_loss': 0.123456789, 'train_acc': 0.98766, 'valid_acc': 0.989, 'test_acc': 0.98912},
-           'throughput': {'images_per_sec': 1113.0434, 'sec_per_step': 0.115}, 'seconds': {'total': 941.6}}
+RESULTS = {
+    'options': {'batch_size': 128},
+    'final': {
+        'step': 2000,
+        'train_loss': 0.123456789,
+        'train_acc': 0.98766,
+        'valid_acc': 0.989,
+        'test_acc': 0.98912,
+    },
+    'throughput': {'images_per_sec': 1113.0434, 'sec_per_step': 0.115},
+    'seconds': {'total': 941.6},
+}
 HISTORY = [{'step': 1000, 'train_loss': 0.5}, {'step': 2000, 'train_loss': 0.123456789}]
-BLOCK = '''------------------ Final result ------------------
+BLOCK = """------------------ Final result ------------------
 Final Performance images/sec : 1113.04
 Final Performance sec/step : 0.1150
 E2E Training Duration sec : 942
 Final Train Accuracy : 0.9877
 Final Valid Accuracy : 0.9890
-Final Test Accuracy : 0.9891'''
-CASE_LOG = '''Network = Gitloss_ID1277_for_TensorFlow
+Final Test Accuracy : 0.9891"""
+CASE_LOG = f"""Network = Gitloss_ID1277_for_TensorFlow
 RankSize = 1
 BatchSize = 128
-DeviceType = %s
+DeviceType = {platform.machine()}
 CaseName = Gitloss_ID1277_for_TensorFlow_bs128_1p_acc
 ActualFPS = 1113.04
 TrainingTime = 115.00
 TrainAccuracy = 0.9877
 ActualLoss = 0.123457
 E2ETrainingTime = 942
-''' % platform.machine()
+"""
 
-TRAINER = r'''#!/bin/sh
+TRAINER = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo 3.11 ;;
   *find_spec*) ;;
@@ -255,7 +343,7 @@ case "$*" in
     cp "$HOME/results.json" "$HOME/history.jsonl" "$RUN" ;;
   *) exec "REAL" "$@" ;;
 esac
-'''
+"""
 
 
 @pytest.fixture
@@ -263,42 +351,68 @@ def zoo(machine):
     """A machine whose $PYTHON only pretends to train: it leaves RESULTS and HISTORY in $RUN."""
     (machine.home / 'results.json').write_text(json.dumps(RESULTS))
     (machine.home / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in HISTORY))
-    machine.variables = {'PYTHON': machine.script(machine.home / 'trainer', TRAINER.replace('REAL', sys.executable))}
+    machine.variables = {
+        'PYTHON': machine.script(machine.home / 'trainer', TRAINER.replace('REAL', sys.executable))
+    }
     return machine
 
 
 def test_full_script_from_within_test(zoo):
-    """BLOCK and CASE_LOG by hand from RESULTS: 0.98766 -> 0.9877, 0.989 -> 0.9890, 0.98912 -> 0.9891,
-    0.115 s -> 115.00 ms, 941.6 s -> 942, 0.123456789 -> 0.123457. The losses are those of the two measurements."""
+    """BLOCK and CASE_LOG by hand from RESULTS: 0.98766 -> 0.9877, 0.989 -> 0.9890, 0.98912 ->
+    0.9891, 0.115 s -> 115.00 ms, 941.6 s -> 942, 0.123456789 -> 0.123457. The losses are those of
+    the two measurements."""
     run = zoo.root / 'output' / '0'
     here = zoo.root / 'test'
-    status, out, _ = zoo.bash('train_full_1p.sh', '--steps=20', '--data_path=', cwd=here, RUN=str(run), **zoo.variables)
+    status, out, _ = zoo.bash(
+        'train_full_1p.sh', '--steps=20', '--data_path=', cwd=here, RUN=str(run), **zoo.variables
+    )
     assert (status, out) == (0, BLOCK)
-    command = '-m trainers.run --flagfile=%s/flags/full.cfg --resume=never --steps=20 --data_path=' % zoo.root
+    command = f'-m trainers.run --flagfile={zoo.root}/flags/full.cfg --resume=never --steps=20 --data_path='
     assert zoo.logged() == [str(here), command, '0 1 0 10087']
     name = 'Gitloss_ID1277_for_TensorFlow_bs128_1p_acc'
     assert (run / (name + '.log')).read_text() == CASE_LOG
-    assert (run / ('train_%s_loss.txt' % name)).read_text() == '0.500000\n0.123457\n'
+    assert (run / (f'train_{name}_loss.txt')).read_text() == '0.500000\n0.123457\n'
 
 
 def test_performance_script_of_another_device_without_accuracies(zoo):
-    """Without evaluation there is no valid_acc and test_acc: two lines less. A speed that was not measured is nan, not an error."""
-    results = dict(RESULTS, final={'step': 1, 'train_loss': 2.0, 'train_acc': 0.5},
-                   throughput={'images_per_sec': None, 'sec_per_step': None})
+    """Without evaluation there is no valid_acc and test_acc: two lines less. A speed that was not
+    measured is nan, not an error.
+    """
+    results = dict(
+        RESULTS,
+        final={'step': 1, 'train_loss': 2.0, 'train_acc': 0.5},
+        throughput={'images_per_sec': None, 'sec_per_step': None},
+    )
     (zoo.home / 'results.json').write_text(json.dumps(results))
     run = zoo.root / 'output' / '3'
-    status, out, _ = zoo.bash('test/train_performance_1p.sh', RUN=str(run), ASCEND_DEVICE_ID='3', **zoo.variables)
-    assert status == 0 and zoo.logged()[-1] == '3 1 0 10087' and 'flags/performance.cfg' in zoo.logged()[1]
-    assert out.splitlines()[1:] == ['Final Performance images/sec : nan', 'Final Performance sec/step : nan',
-                                    'E2E Training Duration sec : 942', 'Final Train Accuracy : 0.5000']
+    status, out, _ = zoo.bash(
+        'test/train_performance_1p.sh', RUN=str(run), ASCEND_DEVICE_ID='3', **zoo.variables
+    )
+    assert (
+        status == 0
+        and zoo.logged()[-1] == '3 1 0 10087'
+        and 'flags/performance.cfg' in zoo.logged()[1]
+    )
+    assert out.splitlines()[1:] == [
+        'Final Performance images/sec : nan',
+        'Final Performance sec/step : nan',
+        'E2E Training Duration sec : 942',
+        'Final Train Accuracy : 0.5000',
+    ]
     lines = (run / 'Gitloss_ID1277_for_TensorFlow_bs128_1p_perf.log').read_text().splitlines()
-    assert lines[4:7] == ['CaseName = Gitloss_ID1277_for_TensorFlow_bs128_1p_perf', 'ActualFPS = nan', 'TrainingTime = nan']
+    assert lines[4:7] == [
+        'CaseName = Gitloss_ID1277_for_TensorFlow_bs128_1p_perf',
+        'ActualFPS = nan',
+        'TrainingTime = nan',
+    ]
 
 
 def test_results_are_read_where_exp_save_dir_says(zoo):
     """A relative folder means what it means where the user stands, here the home folder."""
     script = str(zoo.root / 'test' / 'train_full_1p.sh')
-    status, out, _ = zoo.bash(script, '--exp_save_dir=mine', cwd=zoo.home, RUN='mine', **zoo.variables)
+    status, out, _ = zoo.bash(
+        script, '--exp_save_dir=mine', cwd=zoo.home, RUN='mine', **zoo.variables
+    )
     assert (status, out) == (0, BLOCK)
     assert len(list((zoo.home / 'mine').glob('*_acc*'))) == 2
 
@@ -312,49 +426,108 @@ def test_failed_training_gives_its_status_and_no_final_result(zoo):
 @pytest.mark.parametrize('flag', ['-h', '--help'])
 def test_help_needs_no_python(machine, flag):
     status, out, _ = machine.bash('test/train_full_1p.sh', flag)
-    assert status == 0 and out.startswith('usage: bash test/train_full_1p.sh') and '--data_path=' in out
+    assert (
+        status == 0
+        and out.startswith('usage: bash test/train_full_1p.sh')
+        and '--data_path=' in out
+    )
 
 
-@pytest.mark.parametrize('arguments, expected', [
-    (['--over_dump=True'], 'enable_dump_debug=true,dump_debug_mode=all,dump_path={out}/overflow_dump/3'),
-    (['--data_dump_flag=true'], 'enable_dump=true,dump_mode=all,dump_step=10,dump_path={out}/data_dump/3'),
-    (['--data_dump_flag=1', '--data_dump_step=0|5'], 'enable_dump=true,dump_mode=all,dump_step=0|5,dump_path={out}/data_dump/3'),
-    (['--autotune=True', '--npu_option=deterministic=1'], 'aoe_mode=2,work_path={out}/autotune/3,deterministic=1'),
-    (['--profiling=True'], 'profiling_mode=true,profiling_options={{"output":"{out}/profiling/3","training_trace":"on","task_trace":"on",'
-                           '"aicpu":"on","fp_point":"","bp_point":""}}'),
-    (['--over_dump=False', '--data_dump_flag=False', '--profiling=False', '--autotune=False', '--data_dump_step=10'], None)])
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (
+            ['--over_dump=True'],
+            'enable_dump_debug=true,dump_debug_mode=all,dump_path={out}/overflow_dump/3',
+        ),
+        (
+            ['--data_dump_flag=true'],
+            'enable_dump=true,dump_mode=all,dump_step=10,dump_path={out}/data_dump/3',
+        ),
+        (
+            ['--data_dump_flag=1', '--data_dump_step=0|5'],
+            'enable_dump=true,dump_mode=all,dump_step=0|5,dump_path={out}/data_dump/3',
+        ),
+        (
+            ['--autotune=True', '--npu_option=deterministic=1'],
+            'aoe_mode=2,work_path={out}/autotune/3,deterministic=1',
+        ),
+        (
+            ['--profiling=True'],
+            'profiling_mode=true,profiling_options={{"output":"{out}/profiling/3","training_trace":"on","task_trace":"on",'
+            '"aicpu":"on","fp_point":"","bp_point":""}}',
+        ),
+        (
+            [
+                '--over_dump=False',
+                '--data_dump_flag=False',
+                '--profiling=False',
+                '--autotune=False',
+                '--data_dump_step=10',
+            ],
+            None,
+        ),
+    ],
+)
 def test_the_zoos_arguments_become_settings_of_the_session(zoo, arguments, expected):
-    """One --npu_option with all of them, which the trainer's own parser takes apart again; the folders are made."""
-    from trainers import npu_options
+    """One --npu_option with all of them, which the trainer's own parser takes apart again; the
+    folders are made.
+    """
+    from trainers.devices import npu_options
+
     run = zoo.root / 'output' / '3'
-    status, _, err = zoo.bash('test/train_full_1p.sh', '--steps=20', *arguments, RUN=str(run), ASCEND_DEVICE_ID='3', **zoo.variables)
+    status, _, err = zoo.bash(
+        'test/train_full_1p.sh',
+        '--steps=20',
+        *arguments,
+        RUN=str(run),
+        ASCEND_DEVICE_ID='3',
+        **zoo.variables,
+    )
     assert status == 0, err
     given = zoo.logged()[1].split(' --steps=20')[1].strip()
     assert given == ('--npu_option=' + expected.format(out=zoo.root / 'output') if expected else '')
-    values = npu_options.parse(given[len('--npu_option='):])
-    assert set(values) == {part.split('=')[0] for part in (expected or '').split(',') if '=' in part}
+    values = npu_options.parse(given[len('--npu_option=') :])
+    assert set(values) == {
+        part.split('=')[0] for part in (expected or '').split(',') if '=' in part
+    }
 
 
 def test_the_zoos_ckpt_path_is_what_the_training_starts_from(zoo):
     """The trainer's own --ckpt_path is read by the commands that evaluate and export alone."""
-    status, _, err = zoo.bash('test/train_full_1p.sh', '--ckpt_path=/a/run', '--steps=20', RUN=str(zoo.root / 'output' / '0'),
-                              **zoo.variables)
+    status, _, err = zoo.bash(
+        'test/train_full_1p.sh',
+        '--ckpt_path=/a/run',
+        '--steps=20',
+        RUN=str(zoo.root / 'output' / '0'),
+        **zoo.variables,
+    )
     assert status == 0, err
     assert zoo.logged()[1].endswith(' --resume=never --init_checkpoint=/a/run --steps=20')
     assert '--ckpt_path=' in zoo.bash('test/train_full_1p.sh', '--help')[1]
 
 
-@pytest.mark.parametrize('arguments, said', [
-    (['--over_dump=True', '--data_dump_flag=True'], '--over_dump: expected without --data_dump_flag, of which the NPU can do one'),
-    (['--profiling=yes'], '--profiling: expected True or False. Received: yes')])
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (
+            ['--over_dump=True', '--data_dump_flag=True'],
+            '--over_dump: expected without --data_dump_flag, of which the NPU can do one',
+        ),
+        (['--profiling=yes'], '--profiling: expected True or False. Received: yes'),
+    ],
+)
 def test_arguments_of_the_zoo_that_cannot_be_are_one_line(zoo, arguments, said):
     status, out, err = zoo.bash('test/train_full_1p.sh', *arguments, **zoo.variables)
-    assert (status, out, err.count('\n')) == (2, '', 1) and err.startswith(said) and zoo.logged() == []
+    assert (
+        (status, out, err.count('\n')) == (2, '', 1) and err.startswith(said) and zoo.logged() == []
+    )
 
 
-# --- several cards ----------------------------------------------------------------------------------------------------------
+# --- several cards
+# ----------------------------------------------------------------------------------------------------------
 
-RANK = r'''#!/bin/sh
+RANK = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo 3.11 ;;
   *find_spec*) ;;
@@ -368,41 +541,70 @@ case "$*" in
     [ -z "$BAD" ] || exec sleep 300 ;;
   *) exec "REAL" "$@" ;;
 esac
-'''
+"""
 
 
 @pytest.fixture
 def ranks(zoo):
-    """`zoo` with ranks that pretend: $BAD, if set, names one that fails while the others hang, as they do on the cards."""
-    zoo.variables = {'PYTHON': zoo.script(zoo.home / 'rank', RANK.replace('REAL', sys.executable)), 'RUN': str(zoo.root / 'output' / '0')}
+    """`zoo` with ranks that pretend: $BAD, if set, names one that fails while the others hang, as
+    they do on the cards.
+    """
+    zoo.variables = {
+        'PYTHON': zoo.script(zoo.home / 'rank', RANK.replace('REAL', sys.executable)),
+        'RUN': str(zoo.root / 'output' / '0'),
+    }
     (zoo.home / 'table.json').write_text('{}')
     return zoo
 
 
 def test_eight_ranks_each_with_its_card_and_its_log(ranks):
-    status, out, err = ranks.bash('test/train_full_8p.sh', '--steps=20', RANK_TABLE_FILE=str(ranks.home / 'table.json'), **ranks.variables)
+    status, out, err = ranks.bash(
+        'test/train_full_8p.sh',
+        '--steps=20',
+        RANK_TABLE_FILE=str(ranks.home / 'table.json'),
+        **ranks.variables,
+    )
     assert status == 0, err
     assert out.splitlines()[0] == BLOCK.splitlines()[0]
     for rank in range(8):
-        assert (ranks.home / ('rank_%d' % rank)).read_text() == '%d of 8 on %d, job 10087\n' % (rank, rank)
-        # Found instead of said, the device might be another one, on which each rank would train by itself.
-        assert '-m trainers.run --device=npu --flagfile=%s/flags/full.cfg --resume=never --steps=20' % ranks.root in (
-            ranks.root / 'output' / ('train_rank_%d.log' % rank)).read_text()
-    log = (ranks.root / 'output' / '0' / 'Gitloss_ID1277_for_TensorFlow_bs128_8p_acc.log').read_text()
+        assert (ranks.home / ('rank_%d' % rank)).read_text() == '%d of 8 on %d, job 10087\n' % (
+            rank,
+            rank,
+        )
+        # Found instead of said, the device might be another one, on which each rank would train by
+        # itself.
+        assert (
+            f'-m trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg --resume=never --steps=20'
+            in (ranks.root / 'output' / ('train_rank_%d.log' % rank)).read_text()
+        )
+    log = (
+        ranks.root / 'output' / '0' / 'Gitloss_ID1277_for_TensorFlow_bs128_8p_acc.log'
+    ).read_text()
     assert 'RankSize = 8' in log
 
 
 def test_a_rank_that_fails_ends_the_others_and_the_script(ranks):
     """Rank 5 exits with 5 at once, the seven others would sleep for 300 s."""
-    status, out, err = ranks.bash('test/train_performance_8p.sh', RANK_TABLE_FILE=str(ranks.home / 'table.json'), BAD='5', RANK_GRACE='2',
-                                  **ranks.variables)
+    status, out, err = ranks.bash(
+        'test/train_performance_8p.sh',
+        RANK_TABLE_FILE=str(ranks.home / 'table.json'),
+        BAD='5',
+        RANK_GRACE='2',
+        **ranks.variables,
+    )
     assert (status, out) == (5, '')
-    assert err == 'rank 5 ended with status 5, and the other ranks with it; see %s/output/train_rank_5.log\n' % ranks.root
+    assert (
+        err
+        == f'rank 5 ended with status 5, and the other ranks with it; see {ranks.root}/output/train_rank_5.log\n'
+    )
 
 
 def test_several_cards_need_a_rank_table(ranks):
     status, out, err = ranks.bash('test/train_full_8p.sh', **ranks.variables)
-    assert (status, out) == (2, '') and err == 'RANK_TABLE_FILE: expected the rank table of the 8 cards. Received: none\n'
+    assert (status, out) == (
+        2,
+        '',
+    ) and err == 'RANK_TABLE_FILE: expected the rank table of the 8 cards. Received: none\n'
 
 
 def test_the_level_file_is_in_the_zoos_form():
@@ -412,7 +614,8 @@ def test_the_level_file_is_in_the_zoos_form():
     assert {level for _, level in lines} <= {'OK', 'NOK', 'POK', 'PERFECT'}
 
 
-# --- requirements -----------------------------------------------------------------------------------------------------------
+# --- requirements
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _lines(name):
@@ -428,7 +631,9 @@ def test_package_dependencies_are_lines_of_the_requirements():
         assert set(extra) <= set(_lines('requirements-dev.txt'))
 
 
-@pytest.mark.parametrize('lock, version', [('requirements-py37.lock', '3.7'), ('requirements-py311.lock', '3.11')])
+@pytest.mark.parametrize(
+    'lock, version', [('requirements-py37.lock', '3.7'), ('requirements-py311.lock', '3.11')]
+)
 def test_locks_pin_all_that_is_required(lock, version):
     pins = dict(line.lower().replace('-', '_').split('==') for line in _lines(lock))
     for line in _lines('requirements.txt') + _lines('requirements-dev.txt'):

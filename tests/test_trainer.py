@@ -1,4 +1,5 @@
 """The trainer on a tiny data set, against NumPy where a number is claimed."""
+
 import json
 import os
 
@@ -9,14 +10,20 @@ import toys
 from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
+from gitloss.errors import TrainingError
 from trainers import checkpoints, devices
-from trainers.trainer import Trainer, TrainingError
+from trainers.engine.trainer import Trainer
 
 ADAM_SLOTS = ['beta1_power', 'beta2_power']
 
 
 def trainer_of(settings, callbacks=()):
-    return Trainer(settings, data.load('mnist', settings.data_folder), list(callbacks), devices.choose(settings))
+    return Trainer(
+        settings,
+        data.load('mnist', settings.data_folder),
+        list(callbacks),
+        devices.choose(settings),
+    )
 
 
 class Watch(Callback):
@@ -37,12 +44,15 @@ def test_total_is_the_weighted_sum_of_the_parts(tmp_path):
     trainer_of(toys.options(tmp_path, lambda_c=0.5, lambda_g=3.0), [watch]).fit()
     assert len(watch.logs) == 12
     for logs in watch.logs:
-        assert logs['loss'] == pytest.approx(logs['softmax_loss'] + 0.5 * logs['center_loss'] + 3.0 * logs['git_loss'], rel=1e-6)
+        assert logs['loss'] == pytest.approx(
+            logs['softmax_loss'] + 0.5 * logs['center_loss'] + 3.0 * logs['git_loss'], rel=1e-6
+        )
 
 
 def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_it(tmp_path):
-    """Every step's embeddings are fetched; NumPy moves its own centers by Wen et al., eq. 4, and computes each step's center loss
-    from the centers *before* the move: mean((x - c)^2). Four steps, so three of them start from centers that have moved."""
+    """Every step's embeddings are fetched; NumPy moves its own centers by Wen et al., eq. 4, and
+    computes each step's center loss from the centers *before* the move: mean((x - c)^2). Four
+    steps, so three of them start from centers that have moved."""
     settings = toys.options(tmp_path, steps=4)
     dataset = data.load('mnist', settings.data_folder)
     stream = data.BatchStream(dataset.train, 16, settings.seed)
@@ -66,30 +76,47 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
     np.testing.assert_allclose(watch.final, centers, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize('loss, parts', [('git', ('softmax_loss', 'center_loss', 'git_loss')), ('center', ('softmax_loss', 'center_loss')),
-                                         ('softmax', ('softmax_loss',)), ('arcface', ('softmax_loss',)), ('cosface', ('softmax_loss',))])
+@pytest.mark.parametrize(
+    'loss, parts',
+    [
+        ('git', ('softmax_loss', 'center_loss', 'git_loss')),
+        ('center', ('softmax_loss', 'center_loss')),
+        ('softmax', ('softmax_loss',)),
+        ('arcface', ('softmax_loss',)),
+        ('cosface', ('softmax_loss',)),
+    ],
+)
 def test_one_flag_chooses_the_loss(tmp_path, loss, parts):
-    """The total is the sum of the parts that count (weights 1), the others are logged all the same; every loss falls."""
+    """The total is the sum of the parts that count (weights 1), the others are logged all the same;
+    every loss falls.
+    """
     watch = Watch()
-    trainer_of(toys.options(tmp_path, loss=loss, steps=30, embedding_dim=8, learning_rate=0.003), [watch]).fit()
+    trainer_of(
+        toys.options(tmp_path, loss=loss, steps=30, embedding_dim=8, learning_rate=0.003), [watch]
+    ).fit()
     for logs in watch.logs:
         assert logs['loss'] == pytest.approx(sum(logs[part] for part in parts), rel=1e-5)
         assert np.isfinite(logs['git_loss']) and logs['center_loss'] >= 0
-    assert np.mean([logs['loss'] for logs in watch.logs[-5:]]) < 0.8 * np.mean([logs['loss'] for logs in watch.logs[:5]])
+    assert np.mean([logs['loss'] for logs in watch.logs[-5:]]) < 0.8 * np.mean(
+        [logs['loss'] for logs in watch.logs[:5]]
+    )
 
 
 @pytest.mark.parametrize('name', ['loss', 'learning_rate', 'accuracy', 'images_per_sec'])
 def test_a_callback_may_not_fetch_under_a_name_of_the_trainer(tmp_path, name):
     watch = Watch(lambda handle: {name: handle._net.embeddings})
-    with pytest.raises(ValueError, match='fetches: expected names that no other callback and no log of a step uses. Received: %s from Watch'
-                       % name):
+    with pytest.raises(
+        ValueError,
+        match=f'fetches: expected names that no other callback and no log of a step uses. Received: {name} from Watch',
+    ):
         trainer_of(toys.options(tmp_path), [watch]).fit()
     assert watch.logs == []
 
 
 def test_diagnostics_of_a_step(tmp_path):
-    """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise); the drift of the first step, from centers at
-    zero, is the mean over the classes present of |alpha sum_i x_i / (1 + n_k)|, alpha = 0.5; 16 samples were counted."""
+    """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise); the drift
+    of the first step, from centers at zero, is the mean over the classes present of |alpha sum_i
+    x_i / (1 + n_k)|, alpha = 0.5; 16 samples were counted."""
     settings = toys.options(tmp_path, steps=1)
     dataset = data.load('mnist', settings.data_folder)
 
@@ -101,8 +128,11 @@ def test_diagnostics_of_a_step(tmp_path):
     Trainer(settings, dataset, [watch], devices.choose(settings)).fit()
     labels, logs = data.BatchStream(dataset.train, 16, 1).batch(0)[1], watch.logs[0]
     sizes = np.bincount(labels, minlength=4)
-    moves = [np.linalg.norm(0.5 * logs['embeddings'][labels == k].sum(axis=0) / (1 + sizes[k])) for k in np.unique(labels)]
-    assert logs['git_floor'] == pytest.approx((sizes ** 2).sum() / 16.0 ** 2)
+    moves = [
+        np.linalg.norm(0.5 * logs['embeddings'][labels == k].sum(axis=0) / (1 + sizes[k]))
+        for k in np.unique(labels)
+    ]
+    assert logs['git_floor'] == pytest.approx((sizes**2).sum() / 16.0**2)
     assert logs['center_drift'] == pytest.approx(np.mean(moves), rel=1e-5)
     assert watch.counts.tolist() == sizes.tolist()
 
@@ -111,19 +141,27 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(tmp_path
     """Adam with a rate of 1e30 throws the weights out of range at its first steps."""
     from callbacks.checkpoint import Checkpoint
     from callbacks.guards import LossGuard
-    with pytest.raises(TrainingError, match=r'step \d+: expected a finite loss. Received: loss (nan|inf)'):
+
+    with pytest.raises(
+        TrainingError, match=r'step \d+: expected a finite loss. Received: loss (nan|inf)'
+    ):
         trainer_of(toys.options(tmp_path, learning_rate=1e30), [LossGuard(), Checkpoint()]).fit()
 
 
 def test_labels_beyond_the_classes_are_refused_before_the_training(tmp_path):
     settings = toys.options(tmp_path)
     dataset = data.load('mnist', settings.data_folder)
-    with pytest.raises(ValueError, match=r'^labels of the training set: expected 0 to 2 for 3 classes\. Received: 0 to 3$'):
+    with pytest.raises(
+        ValueError,
+        match=r'^labels of the training set: expected 0 to 2 for 3 classes\. Received: 0 to 3$',
+    ):
         Trainer(settings, dataset._replace(num_classes=3), [], devices.choose(settings))
 
 
 def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_checkpoint(tmp_path):
-    """On a CPU the gather of the center finds it: at step 6 of batches of 16, the 5 * 16th sample of the stream is the first bad one."""
+    """On a CPU the gather of the center finds it: at step 6 of batches of 16, the 5 * 16th sample
+    of the stream is the first bad one.
+    """
     settings = toys.options(tmp_path, save_every='4')
     dataset = data.load('mnist', settings.data_folder)
     first = data.BatchStream(dataset.train, 16, settings.seed)
@@ -135,7 +173,12 @@ def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_che
         def on_train_begin(self, logs=None):
             labels[bad] = 99
 
-    trainer = Trainer(settings, dataset._replace(train=data.Split(dataset.train.images, labels)), [Spoil()], devices.choose(settings))
+    trainer = Trainer(
+        settings,
+        dataset._replace(train=data.Split(dataset.train.images, labels)),
+        [Spoil()],
+        devices.choose(settings),
+    )
     with pytest.raises(TrainingError, match=r'^step 6: .*99'):
         trainer.fit()
     assert checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest().step == 4
@@ -151,7 +194,10 @@ def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):
 
 
 def test_measurements_come_every_n_steps_and_at_the_end(tmp_path):
-    """10 steps, every 4: after steps 4, 8 and 10; train_loss is the mean over the steps since the measurement before."""
+    """10 steps, every 4: after steps 4, 8 and 10; train_loss is the mean over the steps since the
+    measurement before.
+    """
+
     class Epochs(Watch):
         seen = ()
 
@@ -161,7 +207,9 @@ def test_measurements_come_every_n_steps_and_at_the_end(tmp_path):
     watch = Epochs()
     trainer_of(toys.options(tmp_path, steps=10), [watch]).fit()
     assert [entry[:2] for entry in watch.seen] == [(1, 4), (2, 8), (3, 10)]
-    for (_, _, loss, accuracy), part in zip(watch.seen, (watch.logs[:4], watch.logs[4:8], watch.logs[8:])):
+    for (_, _, loss, accuracy), part in zip(
+        watch.seen, (watch.logs[:4], watch.logs[4:8], watch.logs[8:])
+    ):
         assert loss == pytest.approx(np.mean([logs['loss'] for logs in part]))
         assert accuracy == pytest.approx(np.mean([logs['accuracy'] for logs in part]))
 
@@ -169,9 +217,17 @@ def test_measurements_come_every_n_steps_and_at_the_end(tmp_path):
 def test_it_learns(tmp_path):
     """Four bright blocks in noise; chance is 0.25."""
     from callbacks.evaluation import Evaluation
-    settings = toys.options(tmp_path, steps=120, update_centers=120, embedding_dim=8, learning_rate=0.003)
+
+    settings = toys.options(
+        tmp_path, steps=120, update_centers=120, embedding_dim=8, learning_rate=0.003
+    )
     dataset = data.load('mnist', settings.data_folder)
-    logs = Trainer(settings, dataset, [Evaluation(dataset.valid, final_split=dataset.test)], devices.choose(settings)).fit()
+    logs = Trainer(
+        settings,
+        dataset,
+        [Evaluation(dataset.valid, final_split=dataset.test)],
+        devices.choose(settings),
+    ).fit()
     assert logs['valid_acc'] == 1.0 and logs['test_acc'] > 0.95
 
 
@@ -209,13 +265,20 @@ def test_a_failing_callback_still_closes_the_others(tmp_path):
 
 
 def test_the_training_graph_has_static_shapes(tmp_path):
-    """An NPU rule: whatever the train op needs has shapes known before the run (behind the iterator, which is host work)."""
+    """An NPU rule: whatever the train op needs has shapes known before the run (behind the
+    iterator, which is host work).
+    """
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()
     seen, waiting, open_shapes = set(), [trainer._net.train_op], []
     while waiting:
         op = waiting.pop()
-        if op in seen or op.type in ('IteratorGetNext', 'IteratorV2', 'OptimizeDataset', 'PrefetchDataset'):
+        if op in seen or op.type in (
+            'IteratorGetNext',
+            'IteratorV2',
+            'OptimizeDataset',
+            'PrefetchDataset',
+        ):
             continue
         seen.add(op)
         waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
@@ -227,12 +290,23 @@ def test_the_training_graph_has_static_shapes(tmp_path):
 def test_names_in_checkpoints_are_stable(tmp_path):
     from callbacks.checkpoint import Checkpoint
     from test_model import MNIST_CNN_WEIGHTS
+
     trainer_of(toys.options(tmp_path), [Checkpoint()]).fit()
     path = os.path.join(str(tmp_path), 'run', 'ckpt', 'step-00000012', 'model')
     names = {name for name, _ in tf.train.list_variables(path)}
     weights = [name for name, _ in MNIST_CNN_WEIGHTS]
-    slots = [name + slot for name in weights if not name.startswith('preprocess') for slot in ('/Adam', '/Adam_1')]
-    assert names == set(weights + slots + ADAM_SLOTS + ['center_loss/centers', 'center_loss/updates', 'global_step', 'learning_rate'])
+    slots = [
+        name + slot
+        for name in weights
+        if not name.startswith('preprocess')
+        for slot in ('/Adam', '/Adam_1')
+    ]
+    assert names == set(
+        weights
+        + slots
+        + ADAM_SLOTS
+        + ['center_loss/centers', 'center_loss/updates', 'global_step', 'learning_rate']
+    )
 
 
 def test_options_are_written_beside_the_run(tmp_path):

@@ -1,12 +1,13 @@
 """What the scatters of a run share."""
+
 import json
 import math
 
 import numpy as np
 import pytest
 
-from gitloss import plots
-from gitloss.view import View
+from gitloss.figures import plots
+from gitloss.figures.view import View
 
 
 def correlation(one, other):
@@ -15,8 +16,9 @@ def correlation(one, other):
 
 
 def test_later_pictures_are_turned_to_the_first():
-    """Points in a plane of five dimensions, first wider along one axis, then along the other, then round: the principal axes swap and
-    turn, and the pictures on them alone are other ones. In a View left stays left and up stays up, also across a resume."""
+    """Points in a plane of five dimensions, first wider along one axis, then along the other, then
+    round: the principal axes swap and turn, and the pictures on them alone are other ones. In a
+    View left stays left and up stays up, also across a resume."""
     random = np.random.RandomState(0)
     flat, basis = random.randn(300, 2), np.linalg.qr(random.randn(5, 5))[0][:, :2]
     view, resumed, pictures = View(), View(), []
@@ -26,7 +28,10 @@ def test_later_pictures_are_turned_to_the_first():
         points, means, _ = view.project(embeddings, embeddings[:3])
         np.testing.assert_array_equal(resumed.project(embeddings, embeddings[:3])[0], points)
         np.testing.assert_allclose(means, points[:3])
-        np.testing.assert_allclose(np.linalg.norm(points, axis=1), np.linalg.norm(embeddings - embeddings.mean(axis=0), axis=1))
+        np.testing.assert_allclose(
+            np.linalg.norm(points, axis=1),
+            np.linalg.norm(embeddings - embeddings.mean(axis=0), axis=1),
+        )
         pictures.append(points)
     assert all(min(correlation(pictures[0], later)) > 0.95 for later in pictures[1:])
     swapped = (flat * (1.0, 2.0)).dot(basis.T)
@@ -48,4 +53,8 @@ def test_the_half_width_grows_in_steps_and_never_shrinks():
     for size in np.concatenate([np.geomspace(1, 20, 50), np.geomspace(20, 1, 50)]):
         limits.append(view.project(np.array([[size, 0.0]]), np.array([[np.nan, np.nan]]))[2])
         assert limits[-1] >= 1.08 * size
-    assert limits == sorted(limits) and len(set(limits)) == math.ceil(math.log(20, 1.25)) and limits[-1] <= 1.25 * 1.08 * 20
+    assert (
+        limits == sorted(limits)
+        and len(set(limits)) == math.ceil(math.log(20, 1.25))
+        and limits[-1] <= 1.25 * 1.08 * 20
+    )

@@ -1,8 +1,10 @@
-"""Runs of two and three processes over loopback against the run of one: the same gradients, weights, centers and measurements.
+"""Runs of two and three processes over loopback against the run of one: the same gradients,
+weights, centers and measurements.
 
-The runs are shared by the tests: each costs two or three starts of TensorFlow. What asks for no process of its own has workers that are
-threads.
+The runs are shared by the tests: each costs two or three starts of TensorFlow. What asks for no
+process of its own has workers that are threads.
 """
+
 import concurrent.futures
 import json
 import os
@@ -20,8 +22,9 @@ import survival
 import toys
 from callbacks.base import Callback
 from helpers import relative_error
-from trainers import checkpoints, distribution, launch, options, run
-from trainers.workers import OneWorker
+from trainers import checkpoints, launch, options, run
+from trainers.workers import engines as distribution
+from trainers.workers.group import OneWorker
 
 STEPS, EVERY, BATCH = 16, 8, 12
 STOPPED = 10  # the run of three ends here by a signal
@@ -32,18 +35,34 @@ LONELY = 0.3  # --collective_timeout of the worker that waits for one that never
 
 
 def settings_of(folder, name, **changes):
-    """The momentum's slots after one step are the gradients themselves: 0.9 * 0 + g. 12 validation images are one batch, 108 training
+    """The momentum's slots after one step are the gradients themselves: 0.9 * 0 + g. 12 validation
+    images are one batch, 108 training
     images nine, 40 test images three and a third: the last one is padded."""
-    return toys.options(folder, exp_save_dir=os.path.join(str(folder), name), steps=STEPS, update_centers=EVERY, batch_size=BATCH,
-                        optimizer='momentum', learning_rate=0.01, save_every='1', keep_checkpoints=STEPS + 1, check_replicas=5, **changes)
+    return toys.options(
+        folder,
+        exp_save_dir=os.path.join(str(folder), name),
+        steps=STEPS,
+        update_centers=EVERY,
+        batch_size=BATCH,
+        optimizer='momentum',
+        learning_rate=0.01,
+        save_every='1',
+        keep_checkpoints=STEPS + 1,
+        check_replicas=5,
+        **changes,
+    )
 
 
 def checkpoint(settings, step):
-    return survival.tensors(checkpoints.read(os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step)))
+    return survival.tensors(
+        checkpoints.read(os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step))
+    )
 
 
 class Runs:
-    """One worker in this process; two; three, which are signalled; two that hang, die and start again; and one left alone."""
+    """One worker in this process; two; three, which are signalled; two that hang, die and start
+    again; and one left alone.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -53,11 +72,17 @@ class Runs:
         self.regrouped = {size: settings_of(folder, 'goes-on-with-%d' % size) for size in (1, 3)}
         self.statuses, self.ended, self.seconds = {}, {}, {}
         crew.trainer_of(self.one).fit()
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:  # half of the time one waits for a time-out
-            for part in [pool.submit(part) for part in (self.disturb, self.train, self.leave_alone)]:
+        with concurrent.futures.ThreadPoolExecutor(
+            3
+        ) as pool:  # half of the time one waits for a time-out
+            for part in [
+                pool.submit(part) for part in (self.disturb, self.train, self.leave_alone)
+            ]:
                 part.result()
         crew.trainer_of(self.regrouped[1]).fit()
-        self.regrouped_logs = crew.together(3, lambda group, _: crew.trainer_of(self.regrouped[3], group).fit())
+        self.regrouped_logs = crew.together(
+            3, lambda group, _: crew.trainer_of(self.regrouped[3], group).fit()
+        )
 
     def crew(self, settings, size=2, *flags):
         return crew.Crew(toys.flags_of(settings) + list(flags), size, settings.run_dir + '.logs')
@@ -77,10 +102,12 @@ class Runs:
         return lambda: os.path.isdir(path)
 
     def disturb(self):
-        """What FAILURES says; of what is then there one copy is to go on with one worker, another with three, the run itself with two."""
+        """What FAILURES says; of what is then there one copy is to go on with one worker, another
+        with three, the run itself with two.
+        """
         for failure in FAILURES:
             rank, signum, step = failure
-            flags = ['--collective_timeout=%g' % TIMEOUT] if signum == signal.SIGSTOP else []
+            flags = [f'--collective_timeout={TIMEOUT:g}'] if signum == signal.SIGSTOP else []
             with self.crew(self.disturbed, 2, *flags) as workers:
                 workers.until(self.reached(self.disturbed, step))
                 workers.processes[rank].send_signal(signum)
@@ -95,9 +122,17 @@ class Runs:
     def leave_alone(self):
         """The chief of two whose other worker is never started."""
         settings = settings_of(self.folder, 'alone', collective_timeout=LONELY)
-        config = {'cluster': {'worker': launch.free_addresses(2)}, 'task': {'type': 'worker', 'index': 0}}
-        self.alone = subprocess.run([sys.executable] + list(crew.PROGRAM) + toys.flags_of(settings), stderr=subprocess.PIPE,
-                                    stdin=subprocess.DEVNULL, env=dict(os.environ, TF_CONFIG=json.dumps(config)), timeout=crew.WAIT)
+        config = {
+            'cluster': {'worker': launch.free_addresses(2)},
+            'task': {'type': 'worker', 'index': 0},
+        }
+        self.alone = subprocess.run(
+            [sys.executable] + list(crew.PROGRAM) + toys.flags_of(settings),
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=dict(os.environ, TF_CONFIG=json.dumps(config)),
+            timeout=crew.WAIT,
+        )
 
 
 @pytest.fixture(scope='module')
@@ -107,8 +142,8 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize('size', [2, 3])
 def test_one_step_of_several_workers_is_the_step_of_one(runs, size):
-    """Gradients (the slots), weights, centers and the counts of samples, to 1e-6 of each tensor's largest value. The centers begin at zero
-    and have moved."""
+    """Gradients (the slots), weights, centers and the counts of samples, to 1e-6 of each tensor's
+    largest value. The centers begin at zero and have moved."""
     mine, its = checkpoint(runs.one, 1), checkpoint(runs.several[size], 1)
     assert set(mine) == set(its) and sum(name.endswith('/Momentum') for name in mine) >= 17
     for name, value in mine.items():
@@ -123,23 +158,31 @@ def test_replicas_are_equal_to_the_last_bit(runs, size):
     for rank in range(1, size):
         others, values = crew.witness(runs.several[size].run_dir, rank)
         assert others.tolist() == losses.tolist()
-        assert {name: value.tobytes() for name, value in values.items()} == {name: value.tobytes() for name, value in variables.items()}
+        assert {name: value.tobytes() for name, value in values.items()} == {
+            name: value.tobytes() for name, value in variables.items()
+        }
 
 
 @pytest.mark.parametrize('size', [2, 3])
 def test_losses_and_measurements_are_those_of_one_worker(runs, size):
-    """Sweeps over the training, validation and test images, the padded last batch of the test images included."""
+    """Sweeps over the training, validation and test images, the padded last batch of the test
+    images included.
+    """
     mine, its = survival.history(runs.one.run_dir), survival.history(runs.several[size].run_dir)
     assert [row['step'] for row in its] == ([8, 16] if size == 2 else [8])
     for row, other in zip(survival.timeless(mine), survival.timeless(its)):
         assert other == pytest.approx(row, rel=2e-4, abs=1e-6)
-    losses, all_losses = (crew.witness(settings.run_dir, 0)[0] for settings in (runs.several[size], runs.one))
-    np.testing.assert_allclose(losses, all_losses[:len(losses)], rtol=1e-3)
+    losses, all_losses = (
+        crew.witness(settings.run_dir, 0)[0] for settings in (runs.several[size], runs.one)
+    )
+    np.testing.assert_allclose(losses, all_losses[: len(losses)], rtol=1e-3)
 
 
 def test_the_chief_alone_writes(runs):
     """What two workers leave is what one leaves, and the witness of the other."""
-    assert survival._files(runs.several[2].run_dir) - survival._files(runs.one.run_dir) == {'witness-1.npz'}
+    assert survival._files(runs.several[2].run_dir) - survival._files(runs.one.run_dir) == {
+        'witness-1.npz'
+    }
 
 
 def test_a_signal_to_one_worker_ends_all_after_one_step_with_a_checkpoint(runs):
@@ -153,8 +196,9 @@ def test_a_signal_to_one_worker_ends_all_after_one_step_with_a_checkpoint(runs):
 
 @pytest.mark.parametrize('failure', FAILURES)
 def test_a_worker_that_dies_or_hangs_ends_the_other_in_time(runs, failure):
-    """Who hangs is given up after --collective_timeout; that one has died, the chief too, is seen in two seconds, whatever the time-out,
-    60 s here. Another 5 s for a machine that does other things."""
+    """Who hangs is given up after --collective_timeout; that one has died, the chief too, is seen
+    in two seconds, whatever the time-out, 60 s here. Another 5 s for a machine that does other
+    things."""
     rank, signum, _ = failure
     its = -signal.SIGKILL if signum == signal.SIGKILL else None
     assert runs.ended[failure] == ([1, its] if rank else [its, 1])
@@ -165,7 +209,9 @@ def test_a_worker_that_never_comes_is_waited_for_ten_times_as_long(runs):
     """The line is the last one, the status 1: 10 * 0.3 s, printed without decimals."""
     said = runs.alone.stderr.decode().splitlines()[-1]
     assert runs.alone.returncode == 1
-    assert said.startswith('start: expected an answer from all 2 workers. Received: nothing for 3 s; worker 1 at 127.0.0.1:'), said
+    assert said.startswith(
+        'start: expected an answer from all 2 workers. Received: nothing for 3 s; worker 1 at 127.0.0.1:'
+    ), said
 
 
 def test_the_run_started_again_equals_the_undisturbed_one_to_the_last_bit(runs):
@@ -174,15 +220,19 @@ def test_the_run_started_again_equals_the_undisturbed_one_to_the_last_bit(runs):
 
 @pytest.mark.parametrize('size', [1, 3])
 def test_a_run_of_two_workers_goes_on_with_fewer_or_more(runs, size):
-    """It begins where the killed one got to and sees the same global batches: the losses are those of one worker from the start, to
-    rounding."""
+    """It begins where the killed one got to and sees the same global batches: the losses are those
+    of one worker from the start, to rounding."""
     assert not [error for error in runs.regrouped_logs if isinstance(error, Exception)]
     losses, _ = crew.witness(runs.regrouped[size].run_dir, 0)
     assert 0 < len(losses) <= STEPS - FAILURES[-1][2]
-    np.testing.assert_allclose(losses, crew.witness(runs.one.run_dir, 0)[0][-len(losses):], rtol=1e-3)
+    np.testing.assert_allclose(
+        losses, crew.witness(runs.one.run_dir, 0)[0][-len(losses) :], rtol=1e-3
+    )
 
 
-# --- whole runs of threads ------------------------------------------------------------------------------------------------------
+# --- whole runs of threads
+# ------------------------------------------------------------------------------------------------------
+
 
 class Upset(Callback):
     """Adds `value` to one weight of one worker after one step, once."""
@@ -192,7 +242,10 @@ class Upset(Callback):
 
     def build(self):
         from gitloss.backend import tf
-        kernel = [variable for variable in tf.trainable_variables() if 'kernel' in variable.name][-1]  # what comes later takes NaN for 0
+
+        kernel = [variable for variable in tf.trainable_variables() if 'kernel' in variable.name][
+            -1
+        ]  # what comes later takes NaN for 0
         self._change = tf.assign_add(kernel, tf.fill(kernel.shape, self._value))
 
     def on_train_batch_end(self, batch, logs=None):
@@ -203,33 +256,56 @@ class Upset(Callback):
 
 def statuses_of(settings, upset):
     """The exit status of `trainers.run` on both workers; `upset`: arguments of Upset."""
+
     def work(group, _):
-        return run.main(toys.flags_of(settings), work=lambda its: crew.trainer_of(its, group, [Upset(*upset)]).fit() and 0)
+        return run.main(
+            toys.flags_of(settings),
+            work=lambda its: crew.trainer_of(its, group, [Upset(*upset)]).fit() and 0,
+        )
+
     return crew.together(2, work)
 
 
 def test_a_run_whose_replicas_come_apart_ends(tmp_path, capfd):
-    """A weight of worker 1 is changed after step 3; --check_replicas=5, and step 5 is the first to see it. Two lines, one of each."""
+    """A weight of worker 1 is changed after step 3; --check_replicas=5, and step 5 is the first to
+    see it. Two lines, one of each.
+    """
     settings = settings_of(tmp_path, 'apart', evaluate=False)
     assert statuses_of(settings, (1, 3, 1e-3)) == [1, 1]
     lines = [line for line in capfd.readouterr().err.splitlines() if 'the same variables' in line]
-    assert len(lines) == 2 and all(line.startswith('trainers.run: step 5: expected the same variables on all 2 workers. Received: another ')
-                                   and line.endswith(' on worker 1 than on worker 0') for line in lines), lines
+    assert len(lines) == 2 and all(
+        line.startswith(
+            'trainers.run: step 5: expected the same variables on all 2 workers. Received: another '
+        )
+        and line.endswith(' on worker 1 than on worker 0')
+        for line in lines
+    ), lines
 
 
 def test_a_rollback_takes_all_workers_back(tmp_path, capfd):
-    """The weights of worker 1 are NaN after step 7, and so is the loss of step 8, on both. Both go back to step 6, the last multiple of
-    --save_every=3, with half the rate, and end as equals. Noted are steps 1 to 7 and 7 to 16: 17 losses, the NaN is not among them."""
-    settings = options.Options.restored(settings_of(tmp_path, 'back', evaluate=False, on_nan='rollback').as_dict(), save_every='3')
+    """The weights of worker 1 are NaN after step 7, and so is the loss of step 8, on both. Both go
+    back to step 6, the last multiple of --save_every=3, with half the rate, and end as equals.
+    Noted are steps 1 to 7 and 7 to 16: 17 losses, the NaN is not among them."""
+    settings = options.Options.restored(
+        settings_of(tmp_path, 'back', evaluate=False, on_nan='rollback').as_dict(), save_every='3'
+    )
     assert statuses_of(settings, (1, 7, np.nan)) == [0, 0]
     assert capfd.readouterr().err.count('back to step 6, learning rate now 0.005') == 2
     (losses, mine), (others, its) = (crew.witness(settings.run_dir, rank) for rank in (0, 1))
-    assert len(losses) == STEPS + 1 and np.isfinite(losses).all() and others.tolist() == losses.tolist()
-    assert {name: value.tobytes() for name, value in mine.items()} == {name: value.tobytes() for name, value in its.items()}
+    assert (
+        len(losses) == STEPS + 1
+        and np.isfinite(losses).all()
+        and others.tolist() == losses.tolist()
+    )
+    assert {name: value.tobytes() for name, value in mine.items()} == {
+        name: value.tobytes() for name, value in its.items()
+    }
 
 
 def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
-    """The chief breaks off once it has told its flags: its next collective would wait for the worker that has ended."""
+    """The chief breaks off once it has told its flags: its next collective would wait for the
+    worker that has ended.
+    """
     settings = settings_of(tmp_path, 'flags', evaluate=False)
 
     def work(group, _):
@@ -239,22 +315,40 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
             if group.is_chief:
                 trainer._claim = lambda: claim() or {}['told']
             trainer.fit()
-        return run.main(toys.flags_of(settings) + ['--alpha=%g' % (0.5 - 0.1 * group.rank)], work=train)
+
+        return run.main(
+            toys.flags_of(settings) + ['--alpha=%g' % (0.5 - 0.1 * group.rank)], work=train
+        )
+
     chiefs, status = crew.together(2, work)
     assert isinstance(chiefs, KeyError) and status == 2
-    assert 'trainers.run: worker 1: expected the flags of worker 0. Received: --alpha (was 0.5, is 0.4)\n' in capfd.readouterr().err
+    assert (
+        'trainers.run: worker 1: expected the flags of worker 0. Received: --alpha (was 0.5, is 0.4)\n'
+        in capfd.readouterr().err
+    )
 
 
-@pytest.mark.parametrize('device, objective', [
-    ('cpu', dict(git_loss_form='pairwise', loss_scale='1024')),
-    ('cpu', dict(distance='cosine', center_init='means')),
-    ('cpu', dict(loss='arcface', scale=8.0, loss_scale='dynamic')),
-    ('gpu', dict(loss='softmax'))])  # in the order that NCCL needs
+@pytest.mark.parametrize(
+    'device, objective',
+    [
+        ('cpu', {'git_loss_form': 'pairwise', 'loss_scale': '1024'}),
+        ('cpu', {'distance': 'cosine', 'center_init': 'means'}),
+        ('cpu', {'loss': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
+        ('gpu', {'loss': 'softmax'}),
+    ],
+)  # in the order that NCCL needs
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):
-    """All variables after one step, the momentum's slots, which are the gradients, among them; several reductions."""
+    """All variables after one step, the momentum's slots, which are the gradients, among them;
+    several reductions.
+    """
     monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
-    one, two = (settings_of(tmp_path, name, embedding_dim=16, **objective) for name in ('one', 'two'))
-    one, two = (options.Options.restored(settings.as_dict(), steps=1, update_centers=1) for settings in (one, two))
+    one, two = (
+        settings_of(tmp_path, name, embedding_dim=16, **objective) for name in ('one', 'two')
+    )
+    one, two = (
+        options.Options.restored(settings.as_dict(), steps=1, update_centers=1)
+        for settings in (one, two)
+    )
     crew.trainer_of(one, OneWorker()).fit()
     ended = crew.together(2, lambda group, _: crew.trainer_of(two, group).fit(), device=device)
     assert not [error for error in ended if isinstance(error, Exception)]
@@ -265,17 +359,40 @@ def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch)
 
 
 def test_fifty_steps_on_mnist(tmp_path):
-    """The real images, by the launcher. float32 sums in another order, (a + b) + (c + d) for ((a + b) + c) + d, differ in the last bit, and
-    training carries every difference on: 1e-7 in the first loss may be 1e-4 after 50 steps here. How fast it grows is the recipe's matter,
-    not the workers': one worker whose initial weights are changed in the last bit drifts as far, under Adam to 1e-2, which divides by the
-    size of a gradient that is all rounding where it should be 0. Hence momentum."""
-    changes = dict(steps=50, batch_size=16, update_centers=50, embedding_dim=16, optimizer='momentum', learning_rate=0.008, evaluate=False,
-                   device='cpu')
-    one, two = (options.Options(exp_save_dir=str(tmp_path / name), **changes) for name in ('one', 'two'))
+    """The real images, by the launcher. float32 sums in another order, (a + b) + (c + d) for ((a +
+    b) + c) + d, differ in the last bit, and
+    training carries every difference on: 1e-7 in the first loss may be 1e-4 after 50 steps here.
+    How fast it grows is the recipe's matter, not the workers': one worker whose initial weights are
+    changed in the last bit drifts as far, under Adam to 1e-2, which divides by the size of a
+    gradient that is all rounding where it should be 0. Hence momentum."""
+    changes = {
+        'steps': 50,
+        'batch_size': 16,
+        'update_centers': 50,
+        'embedding_dim': 16,
+        'optimizer': 'momentum',
+        'learning_rate': 0.008,
+        'evaluate': False,
+        'device': 'cpu',
+    }
+    one, two = (
+        options.Options(exp_save_dir=str(tmp_path / name), **changes) for name in ('one', 'two')
+    )
     crew.trainer_of(one).fit()
-    command = ['--workers=2', '--log_dir=%s' % tmp_path, '--'] + toys.flags_of(two) + ['--callbacks=%s:Witness' % crew.PROGRAM]
-    assert subprocess.run([sys.executable, '-m', 'trainers.launch'] + command, cwd=launch.ROOT, stdin=subprocess.DEVNULL,
-                          timeout=crew.WAIT).returncode == 0
+    command = (
+        ['--workers=2', f'--log_dir={tmp_path}', '--']
+        + toys.flags_of(two)
+        + [f'--callbacks={crew.PROGRAM}:Witness']
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, '-m', 'trainers.launch'] + command,
+            cwd=launch.ROOT,
+            stdin=subprocess.DEVNULL,
+            timeout=crew.WAIT,
+        ).returncode
+        == 0
+    )
     losses, others = (crew.witness(settings.run_dir, 0)[0] for settings in (one, two))
     assert len(losses) == 50 and losses[-5:].mean() < losses[:5].mean() - 0.02
     np.testing.assert_allclose(others[0], losses[0], rtol=1e-6)

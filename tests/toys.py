@@ -1,4 +1,5 @@
 """A tiny data set in MNIST's format, and runs on it that take a second or two."""
+
 import gzip
 import os
 import struct
@@ -9,13 +10,15 @@ from trainers import options as options_module
 
 
 def patterns(count, classes=4, size=8, seed=0):
-    """Noisy images of one bright pixel block per class: a network learns them in a few steps. Labels go 0, 1, ... in turn."""
+    """Noisy images of one bright pixel block per class: a network learns them in a few steps.
+    Labels go 0, 1, ... in turn.
+    """
     random = np.random.RandomState(seed)
     labels = (np.arange(count) % classes).astype(np.uint8)
     images = random.randint(0, 60, (count, size, size)).astype(np.uint8)
     for image, label in zip(images, labels):
         row, column = divmod(int(label), 2)
-        image[row * 4:row * 4 + 4, column * 4:column * 4 + 4] += 150
+        image[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4] += 150
     return images, labels
 
 
@@ -29,15 +32,21 @@ def write_mnist(folder, train=120, test=40, classes=4):
     for part, count, seed in (('train', train, 1), ('t10k', test, 2)):
         images, labels = patterns(count, classes, seed=seed)
         for kind, array in (('images-idx3', images), ('labels-idx1', labels)):
-            with gzip.open(os.path.join(str(folder), '%s-%s-ubyte.gz' % (part, kind)), 'wb') as file:
+            with gzip.open(os.path.join(str(folder), f'{part}-{kind}-ubyte.gz'), 'wb') as file:
                 file.write(idx_bytes(array))
     return str(folder)
 
 
 def options(folder, **changes):
     """Options of a toy run below `folder`: 12 steps of 16 images, measured every 4."""
-    settings = dict(data_path=os.path.join(str(folder), 'data'), exp_save_dir=os.path.join(str(folder), 'run'), steps=12, batch_size=16,
-                    update_centers=4, device='cpu')
+    settings = {
+        'data_path': os.path.join(str(folder), 'data'),
+        'exp_save_dir': os.path.join(str(folder), 'run'),
+        'steps': 12,
+        'batch_size': 16,
+        'update_centers': 4,
+        'device': 'cpu',
+    }
     settings.update(changes)
     if not os.path.isdir(settings['data_path']):
         write_mnist(settings['data_path'])
@@ -46,4 +55,4 @@ def options(folder, **changes):
 
 def flags_of(settings):
     """The command line of Options."""
-    return ['--%s=%s' % (name, value) for name, value in settings.as_dict().items()]
+    return [f'--{name}={value}' for name, value in settings.as_dict().items()]

@@ -1,4 +1,7 @@
-"""python -m trainers.evaluate --ckpt_path=output/0: loss and accuracy of a checkpoint, whichever TensorFlow wrote it."""
+"""python -m trainers.evaluate --ckpt_path=output/0: loss and accuracy of a checkpoint, whichever
+TensorFlow wrote it.
+"""
+
 from __future__ import annotations
 
 import json
@@ -6,8 +9,10 @@ import sys
 
 from trainers import run
 
-_INTRO = ('Evaluates a checkpoint on the validation and test images: --ckpt_path is a run\'s folder (its best checkpoint is taken), its '
-          'ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device\'s flags are yours.')
+_INTRO = (
+    "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
+    "ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device's flags are yours."
+)
 
 
 def evaluate(options):
@@ -15,19 +20,31 @@ def evaluate(options):
     from callbacks.evaluation import evaluate as measure
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.evaluator import Evaluator
+    from trainers.engine.evaluator import Evaluator
     from trainers.options import Options, names_in
+
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = Options.restored(checkpoint.manifest['options'], **{name: getattr(options, name) for name in here})
+    settings = Options.restored(
+        checkpoint.manifest['options'], **{name: getattr(options, name) for name in here}
+    )
     dataset = data.load(settings.dataset, settings.data_folder)
-    found, wanted = ({name: facts[name] for name in ('num_classes', 'image_shape')}
-                     for facts in (dataset.facts, checkpoint.manifest['dataset']))
+    found, wanted = (
+        {name: facts[name] for name in ('num_classes', 'image_shape')}
+        for facts in (dataset.facts, checkpoint.manifest['dataset'])
+    )
     if found != wanted:
-        raise ValueError('--data_path: expected the kind of data the checkpoint was trained on, %s. Received: %s' % (wanted, found))
+        raise ValueError(
+            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. Received: {found}'
+        )
     evaluator = Evaluator(settings, dataset, devices.choose(settings))
-    results = evaluator.evaluate(checkpoint, lambda handle: {name: measure(handle, split)[0] for name, split in (
-        ('valid', dataset.valid), ('test', dataset.test))})
+    results = evaluator.evaluate(
+        checkpoint,
+        lambda handle: {
+            name: measure(handle, split)[0]
+            for name, split in (('valid', dataset.valid), ('test', dataset.test))
+        },
+    )
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0
 

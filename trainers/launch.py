@@ -1,9 +1,12 @@
-"""python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this machine, for a trial.
+"""python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this
+machine, for a trial.
 
-Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports, its share of the cores and, where there are enough, a GPU.
-Worker 0, the chief, prints here, the others into worker-<n>.log in --log_dir. When one fails the others are ended; the exit status is that
-of the first to fail. When the launcher or its terminal is gone, the workers end as at SIGTERM, with a checkpoint.
+Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports, its share of the cores
+and, where there are enough, a GPU. Worker 0, the chief, prints here, the others into worker-<n>.log
+in --log_dir. When one fails the others are ended; the exit status is that of the first to fail.
+When the launcher or its terminal is gone, the workers end as at SIGTERM, with a checkpoint.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,8 +24,12 @@ import time
 
 from trainers.options import ROOT
 
-_FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'  # set for a worker whose standard input is a pipe from the launcher
-_GRACE = 20  # seconds in which the others may end by themselves, the chief with a checkpoint perhaps
+_FOLLOWS = (
+    'GITLOSS_FOLLOWS_STDIN'  # set for a worker whose standard input is a pipe from the launcher
+)
+_GRACE = (
+    20  # seconds in which the others may end by themselves, the chief with a checkpoint perhaps
+)
 
 
 def free_addresses(count):
@@ -35,31 +42,46 @@ def free_addresses(count):
 
 
 def cards(count):
-    """A number or name of a GPU for each of `count` workers, for CUDA_VISIBLE_DEVICES; [] if there are not as many."""
+    """A number or name of a GPU for each of `count` workers, for CUDA_VISIBLE_DEVICES; [] if there
+    are not as many.
+    """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible is None:
         found = [str(number) for number in range(len(glob.glob('/dev/nvidia[0-9]*')))]
     else:
         names = [name.strip() for name in visible.split(',')]
-        found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))  # as CUDA reads it
+        found = list(
+            itertools.takewhile(lambda name: name not in ('', '-1'), names)
+        )  # as CUDA reads it
     return found[:count] if len(found) >= count else []
 
 
 def follow():
-    """In a worker: SIGTERM to itself when the launcher has ended, however that came: the system then closes its end of the pipe."""
+    """In a worker: SIGTERM to itself when the launcher has ended, however that came: the system
+    then closes its end of the pipe.
+    """
+
     def wait_for_the_end():
         while os.read(0, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+
     if os.environ.pop(_FOLLOWS, ''):
         threading.Thread(target=wait_for_the_end, name='follower', daemon=True).start()
 
 
-def start(started, arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')):
-    """Starts the workers and adds each to the list `started`, as (process, path of its log or None), in the order of rank."""
+def start(
+    started, arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')
+):
+    """Starts the workers and adds each to the list `started`, as (process, path of its log or
+    None), in the order of rank.
+    """
     addresses = free_addresses(workers)
     os.makedirs(log_dir, exist_ok=True)
-    cores, gpus = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [], cards(workers)
+    cores, gpus = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [],
+        cards(workers),
+    )
     for rank in range(workers):
         config = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': rank}}
         environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
@@ -67,24 +89,42 @@ def start(started, arguments, workers, log_dir, python=sys.executable, program=(
             environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
         path = os.path.join(log_dir, 'worker-%d.log' % rank) if rank else None
         with open(path or os.devnull, 'wb') as log:
-            # A session of its own: Ctrl-C reaches a worker once, from here, because a second signal would end it without a checkpoint.
-            process = subprocess.Popen([python] + list(program) + arguments, cwd=ROOT, env=environment, stdin=subprocess.PIPE,
-                                       stdout=log if rank else None, stderr=log if rank else None, start_new_session=True)
+            # A session of its own: Ctrl-C reaches a worker once, from here, because a second
+            # signal would end it without a checkpoint.
+            process = subprocess.Popen(
+                [python] + list(program) + arguments,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log if rank else None,
+                stderr=log if rank else None,
+                start_new_session=True,
+            )
         started.append((process, path))
         share = len(cores) // workers
-        if cores and process.poll() is None:  # all shares of one size; the worker counts its cores much later
-            os.sched_setaffinity(process.pid, cores[rank * share:(rank + 1) * share] or [cores[rank % len(cores)]])
+        if (
+            cores and process.poll() is None
+        ):  # all shares of one size; the worker counts its cores much later
+            os.sched_setaffinity(
+                process.pid, cores[rank * share : (rank + 1) * share] or [cores[rank % len(cores)]]
+            )
 
 
 def wait(started, grace=_GRACE):
-    """The exit status of the first that failed, 0 if none did. Once one has failed the others have `grace` seconds."""
+    """The exit status of the first that failed, 0 if none did. Once one has failed the others have
+    `grace` seconds.
+    """
     status, limit, running = 0, float('inf'), True
     while running:
         running = any(process.poll() is None for process, _ in started)
         for rank, (process, path) in enumerate(started):
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
-                said = 'trainers.launch: worker %d ended with status %d%s' % (rank, status, ', see ' + path if path else '')
+                said = 'trainers.launch: worker %d ended with status %d%s' % (
+                    rank,
+                    status,
+                    ', see ' + path if path else '',
+                )
                 with contextlib.suppress(OSError):  # the terminal is gone
                     sys.stderr.write(said + '\n')  # at once: worker 0 writes there too
         if time.monotonic() > limit:
@@ -102,10 +142,22 @@ def end(started):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser('python -m trainers.launch', usage='%(prog)s --workers=N [--log_dir=DIR] -- FLAGS OF trainers.run',
-                                     description=__doc__.split('\n\n')[1])
-    parser.add_argument('--workers', type=int, default=2, help='how many (default 2); --batch_size must be a multiple')
-    parser.add_argument('--log_dir', default=os.path.join(ROOT, 'output', 'workers'), help='where worker-1.log ... go')
+    parser = argparse.ArgumentParser(
+        'python -m trainers.launch',
+        usage='%(prog)s --workers=N [--log_dir=DIR] -- FLAGS OF trainers.run',
+        description=__doc__.split('\n\n')[1],
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=2,
+        help='how many (default 2); --batch_size must be a multiple',
+    )
+    parser.add_argument(
+        '--log_dir',
+        default=os.path.join(ROOT, 'output', 'workers'),
+        help='where worker-1.log ... go',
+    )
     parser.add_argument('flags', nargs='*', help='of trainers.run, after --')
     options, started = parser.parse_args(arguments), []
     if options.workers < 1:
@@ -115,6 +167,7 @@ def main(arguments=None):
         for process, _ in started:
             if process.poll() is None:
                 process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
+
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
             signal.signal(signum, hand_on)
@@ -122,7 +175,7 @@ def main(arguments=None):
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)
     except OSError as error:
-        print('trainers.launch: %s' % error, file=sys.stderr)
+        print(f'trainers.launch: {error}', file=sys.stderr)
         return 2
     finally:
         end(started)

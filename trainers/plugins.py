@@ -1,4 +1,5 @@
 """--callbacks=module:factory: a user's own callbacks."""
+
 from __future__ import annotations
 
 import importlib
@@ -7,11 +8,12 @@ import inspect
 import os
 import sys
 
-from callbacks.base import as_callback, told
+from callbacks.base import as_callback
+from gitloss.errors import describe
 
 
 def _expected(what, entry, received):
-    return ValueError('--callbacks: expected %s. Received: %s, %s' % (what, entry, received))
+    return ValueError(f'--callbacks: expected {what}. Received: {entry}, {received}')
 
 
 def _module(name):
@@ -19,27 +21,40 @@ def _module(name):
         if os.getcwd() not in sys.path and '' not in sys.path:
             sys.path.append(os.getcwd())
         return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location('callbacks_of_' + os.path.basename(name)[:-len('.py')], name)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look there
+    spec = importlib.util.spec_from_file_location(
+        'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
+    )
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
 
 def _made(factory, options):
-    """factory(options) if it has a parameter without a default, or one called options; else factory()."""
+    """factory(options) if it has a parameter without a default, or one called options; else
+    factory().
+    """
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # written in C
         parameters = ()
-    wants = any(one.name == 'options' or (one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
-                for one in parameters)
+    wants = any(
+        one.name == 'options'
+        or (
+            one.default is one.empty
+            and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        )
+        for one in parameters
+    )
     return factory(options) if wants else factory()
 
 
 def load(entries, options):
     """The callbacks of `module:factory` or `file.py:factory`, comma-separated, in their order.
 
-    A factory returns one callback or a list of them, ours or of tf.keras.callbacks; a class is a factory too.
+    A factory returns one callback or a list of them, ours or of tf.keras.callbacks; a class is a
+    factory too.
 
     Raises:
       ValueError: an entry cannot be imported, called, or returns something else.
@@ -48,20 +63,28 @@ def load(entries, options):
     for entry in (part.strip() for part in entries.split(',') if part.strip()):
         name, colon, attribute = entry.rpartition(':')
         if not colon or not name or not attribute.isidentifier():
-            raise ValueError('--callbacks: expected module:factory or file.py:factory. Received: %s' % entry)
+            raise ValueError(
+                f'--callbacks: expected module:factory or file.py:factory. Received: {entry}'
+            )
         try:
             module = _module(name)
         except Exception as error:  # noqa: BLE001 - whatever a user's module raises is told in a line
-            raise _expected('a module that can be imported', entry, 'which gives ' + told(error))
+            raise _expected(
+                'a module that can be imported', entry, 'which gives ' + describe(error)
+            )
         factory = getattr(module, attribute, None)
         if not callable(factory):
-            raise _expected('a function or class of the module', entry, 'which has none called %s' % attribute)
+            raise _expected(
+                'a function or class of the module', entry, f'which has none called {attribute}'
+            )
         try:
             made = _made(factory, options)
         except Exception as error:  # noqa: BLE001
-            raise _expected('a factory that can be called', entry, 'which gives ' + told(error))
+            raise _expected('a factory that can be called', entry, 'which gives ' + describe(error))
         try:
-            found += [as_callback(one) for one in (made if isinstance(made, (list, tuple)) else [made])]
+            found += [
+                as_callback(one) for one in (made if isinstance(made, (list, tuple)) else [made])
+            ]
         except ValueError as error:
-            raise _expected('a factory of callbacks', entry, 'which gives one refused: %s' % error)
+            raise _expected('a factory of callbacks', entry, f'which gives one refused: {error}')
     return found

@@ -8,7 +8,9 @@ DATASETS = {'mnist': load_mnist}
 
 
 def load(name, path):
-    """Loads a data set by name. Raises ValueError for an unknown name; the loader's errors for what lies at `path`."""
+    """Loads a data set by name. Raises ValueError for an unknown name; the loader's errors for what
+    lies at `path`.
+    """
     if name not in DATASETS:
         raise ValueError('dataset: expected one of %s. Received: %r' % (', '.join(sorted(DATASETS)), name))
     return DATASETS[name](path)

@@ -1,6 +1,7 @@
 """MNIST, or any data set in its format: a folder of IDX files, gzip or raw, or Keras's mnist.npz.
 
-IDX: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each dimension as a big-endian uint32, the values.
+IDX: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each dimension as a
+big-endian uint32, the values.
 """
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ Split.__doc__ = 'images: uint8 [n, height, width, channels]; labels: int32 [n].'
 
 
 class Dataset(collections.namedtuple('Dataset', 'name train valid test num_classes mean_image fingerprint')):
-    """Three Splits, the number of classes, the mean of the training images, float32 [height, width, channels], in units of pixels / 255,
-    and a SHA-256 over the training images and labels."""
+    """Three Splits, the number of classes, the mean of the training images, float32 [height, width,
+    channels], in units of pixels / 255, and a SHA-256 over the training images and labels."""
 
     __slots__ = ()
 
@@ -91,7 +92,9 @@ def _verify(folder):
             raise ValueError('%s: expected lines of a SHA-256 sum and a file name. Received: %r' % (sums, ' '.join(entry)[:100]))
         path = os.path.join(folder, entry[1])
         if not os.path.isfile(path):
-            continue  # the file may stand there unpacked; a missing one is reported by name when it is wanted
+            # the file may stand there unpacked; a missing one is reported by name when it is
+            # wanted
+            continue
         with open(path, 'rb') as file:
             found = hashlib.sha256(file.read()).hexdigest()
         if found != entry[0]:
@@ -117,7 +120,8 @@ def _read_folder(folder):
 def _read_npz(path):
     names, arrays = ('x_train', 'y_train', 'x_test', 'y_test'), {}
     try:
-        with zipfile.ZipFile(path) as archive:  # not np.load: it also takes other kinds of files, and members that are no arrays
+        # not np.load: it also takes other kinds of files, and members that are no arrays
+        with zipfile.ZipFile(path) as archive:
             missing = [name for name in names if name + '.npy' not in archive.namelist()]
             if missing:
                 raise ValueError('expected the arrays %s, %s missing' % (', '.join(names), ', '.join(missing)))
@@ -146,17 +150,21 @@ def _checked(path, part, images, labels):
 
 
 def mean_image(images):
-    """Mean of uint8 images over the first axis in units of pixels / 255, exact before its one rounding to float32."""
+    """Mean of uint8 images over the first axis in units of pixels / 255, exact before its one
+    rounding to float32.
+    """
     return (images.sum(axis=0, dtype=np.int64) / (255.0 * len(images))).astype(np.float32)
 
 
 def load_mnist(path, validation_size=VALIDATION_SIZE):
-    """Loads MNIST with upstream's split: the first 5,000 training images are the validation set, the other 55,000 train.
+    """Loads MNIST with upstream's split: the first 5,000 training images are the validation set,
+    the other 55,000 train.
 
     Args:
-      path: a folder with the four IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked against a SHA256SUMS file
-        if there is one) or with `mnist.npz`, or such an npz file itself.
-      validation_size: how many of the training images to hold out; a tenth at most when the set is small.
+      path: a folder with the four IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked
+        against a SHA256SUMS file if there is one) or with `mnist.npz`, or such an npz file itself.
+      validation_size: how many of the training images to hold out; a tenth at most when the set is
+        small.
 
     Returns:
       A Dataset.

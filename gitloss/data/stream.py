@@ -1,8 +1,9 @@
 """Training batches as a pure function of (seed, step).
 
-Sample number k of the endless stream is sample k mod n of the shuffle of epoch k // n, and batch t holds the samples
-t * batch_size ... (t + 1) * batch_size - 1: every sample comes once an epoch, batches run across epoch boundaries and none is short.
-A run is resumed by its step number alone, and the global batches do not depend on who reads them.
+Sample number k of the endless stream is sample k mod n of the shuffle of epoch k // n, and batch t
+holds the samples t * batch_size ... (t + 1) * batch_size - 1: every sample comes once an epoch,
+batches run across epoch boundaries and none is short. A run is resumed by its step number alone,
+and the global batches do not depend on who reads them.
 """
 from __future__ import annotations
 
@@ -19,14 +20,17 @@ class BatchStream:
     Args:
       split: images uint8 [n, height, width, channels] and labels int32 [n].
       batch_size: samples per batch; may exceed n.
-      seed: decides all shuffles. NumPy's legacy generator is used: its numbers are frozen across NumPy versions.
-      rank, size: worker `rank` of `size` reads the rank-th part of each batch and nothing else; `size` divides the batch.
+      seed: decides all shuffles. NumPy's legacy generator is used: its numbers are frozen across
+        NumPy versions.
+      rank, size: worker `rank` of `size` reads the rank-th part of each batch and nothing else;
+        `size` divides the batch.
     """
 
     def __init__(self, split, batch_size, seed, rank=0, size=1):
         self._split, self._batch_size, self._seed = split, batch_size, seed
         self._part = part_of(batch_size, rank, size)
-        self._shuffle = functools.lru_cache(maxsize=2)(self._shuffled)  # most batches need one epoch, the others also the one before
+        # most batches need one epoch, the others also the one before
+        self._shuffle = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch):
         return np.random.RandomState([self._seed, epoch]).permutation(len(self._split.labels))
@@ -38,12 +42,15 @@ class BatchStream:
         return np.concatenate([self._shuffle(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def batch(self, step):
-        """This worker's part of batch `step`: (images uint8 [batch_size / size, ...], labels int32 [batch_size / size])."""
+        """This worker's part of batch `step`: (images uint8 [batch_size / size, ...], labels int32
+        [batch_size / size]).
+        """
         chosen = self.indices(step)[self._part]
         return self._split.images[chosen], self._split.labels[chosen]
 
     def dataset(self, first_step):
-        """A tf.data.Dataset of the batches from `first_step` (int64 scalar tensor) on, with static shapes.
+        """A tf.data.Dataset of the batches from `first_step` (int64 scalar tensor) on, with static
+        shapes.
 
         Gathering is host work beside the step: the pipeline keeps two batches ahead.
         """
@@ -66,9 +73,10 @@ def padded_batches(split, batch_size, rank=0, size=1):
     """Walks a Split in order in batches of one size, as a graph of static shapes wants it.
 
     Yields:
-      (images float32 [batch_size / size, ...], labels int32 [batch_size], n): the first n samples are the split's next ones. The last
-      batch is filled up with samples from the beginning of the split, again and again if it is shorter than a batch. Labels are those
-      of the whole batch, images those of this worker's part.
+      (images float32 [batch_size / size, ...], labels int32 [batch_size], n): the first n samples
+      are the split's next ones. The last batch is filled up with samples from the beginning of the
+      split, again and again if it is shorter than a batch. Labels are those of the whole batch,
+      images those of this worker's part.
     """
     total, part = len(split.labels), part_of(batch_size, rank, size)
     for start in range(0, total, batch_size):

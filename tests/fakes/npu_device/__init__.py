@@ -1,1 +1,3 @@
-"""A stand-in for CANN's `npu_device`, the adapter of TensorFlow 2: of `npu_device.compat.v1` what tests/fakes/npu_bridge has."""
+"""A stand-in for CANN's `npu_device`, the adapter of TensorFlow 2: of `npu_device.compat.v1` what
+tests/fakes/npu_bridge has.
+"""

@@ -1,4 +1,7 @@
-"""npu_bridge.estimator.npu.npu_loss_scale_manager. Variables are named as by contrib.mixed_precision of TensorFlow 1.15, its base."""
+"""npu_bridge.estimator.npu.npu_loss_scale_manager. Variables are named as by
+contrib.mixed_precision of TensorFlow 1.15, its base.
+"""
+
 import tensorflow.compat.v1 as tf
 
 from ... import NpuRefuses
@@ -22,14 +25,30 @@ class FixedLossScaleManager:
 
 
 class ExponentialUpdateLossScaleManager:
-    def __init__(self, init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf=2, incr_ratio=2, decr_ratio=0.8):
+    def __init__(
+        self,
+        init_loss_scale,
+        incr_every_n_steps,
+        decr_every_n_nan_or_inf=2,
+        incr_ratio=2,
+        decr_ratio=0.8,
+    ):
         if tf.get_default_graph()._control_dependencies_for_inputs([]):
-            raise NpuRefuses('ExponentialUpdateLossScaleManager inside control_dependencies: it runs in another order than written')
+            raise NpuRefuses(
+                'ExponentialUpdateLossScaleManager inside control_dependencies: it runs in another order than written'
+            )
         self._up_after, self._down_after = incr_every_n_steps, decr_every_n_nan_or_inf
         self._up, self._down = incr_ratio, decr_ratio
-        self._loss_scale = tf.get_variable('loss_scale', [], initializer=tf.constant_initializer(float(init_loss_scale)), trainable=False)
-        self._good, self._bad = (tf.get_variable(name, [], tf.int32, tf.zeros_initializer(), trainable=False)
-                                 for name in ('good_steps', 'bad_steps'))
+        self._loss_scale = tf.get_variable(
+            'loss_scale',
+            [],
+            initializer=tf.constant_initializer(float(init_loss_scale)),
+            trainable=False,
+        )
+        self._good, self._bad = (
+            tf.get_variable(name, [], tf.int32, tf.zeros_initializer(), trainable=False)
+            for name in ('good_steps', 'bad_steps')
+        )
 
     def get_loss_scale(self):
         return self._loss_scale
@@ -38,8 +57,15 @@ class ExponentialUpdateLossScaleManager:
         good = tf.where(finite_grads, self._good + 1, 0)
         bad = tf.where(finite_grads, self._bad, self._bad + 1)
         up, down = good >= self._up_after, bad >= self._down_after
-        scale = tf.where(up, self._loss_scale * self._up, tf.where(down, tf.maximum(1.0, self._loss_scale * self._down), self._loss_scale))
+        scale = tf.where(
+            up,
+            self._loss_scale * self._up,
+            tf.where(down, tf.maximum(1.0, self._loss_scale * self._down), self._loss_scale),
+        )
         fresh = tf.logical_or(up, down)
         with tf.control_dependencies([scale, good, bad, fresh]):
-            return tf.group(tf.assign(self._loss_scale, scale), tf.assign(self._good, tf.where(fresh, 0, good)),
-                            tf.assign(self._bad, tf.where(fresh, 0, bad)))
+            return tf.group(
+                tf.assign(self._loss_scale, scale),
+                tf.assign(self._good, tf.where(fresh, 0, good)),
+                tf.assign(self._bad, tf.where(fresh, 0, bad)),
+            )

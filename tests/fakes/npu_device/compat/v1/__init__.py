@@ -1,4 +1,5 @@
 """The modules of the fake npu_bridge under the names that they have on TensorFlow 2."""
+
 import os
 
 import npu_bridge

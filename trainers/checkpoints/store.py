@@ -1,9 +1,11 @@
 """Checkpoints that are whole or not there.
 
-A checkpoint is a folder `step-00001000` with TensorFlow's own two files and `manifest.json`: step, metrics, the state of the callbacks,
-what is needed to build the model again, and the SHA-256 of every file. It is written under a temporary name, flushed to the
+A checkpoint is a folder `step-00001000` with TensorFlow's own two files and `manifest.json`: step,
+metrics, the state of the callbacks, what is needed to build the model again, and the SHA-256 of
+every file. It is written under a temporary name, flushed to the
 disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x read each other's.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -12,15 +14,18 @@ import os
 import re
 import shutil
 
-from callbacks.base import log
 from gitloss.backend import tf
-from trainers import manifest
-from trainers.manifest import TO_CONTINUE, Checkpoint, DamagedCheckpoint, read
-
-__all__ = ['TO_CONTINUE', 'Checkpoint', 'CheckpointStore', 'DamagedCheckpoint', 'Saver', 'find', 'read', 'reason', 'restore', 'variables']
+from gitloss.errors import DamagedCheckpoint, log, reason
+from trainers.checkpoints import manifest
+from trainers.checkpoints.manifest import read
 
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
-_LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}  # of the NPU's adapter and of TensorFlow
+_LOSS_SCALING = {
+    'loss_scale',
+    'current_loss_scale',
+    'good_steps',
+    'bad_steps',
+}  # of the NPU's adapter and of TensorFlow
 
 
 def _sync(path):
@@ -31,14 +36,9 @@ def _sync(path):
         os.close(descriptor)
 
 
-def reason(error):
-    """Why an operation of TensorFlow failed, in one line: 2.x tells the story of the node first."""
-    text = getattr(error, 'message', None) or str(error) or type(error).__name__
-    return re.sub(r'\A.*^Node: [^\n]*\n(?=.)', '', text, flags=re.DOTALL | re.MULTILINE).splitlines()[0]
-
-
 def find(path, flag):
-    """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of a run's folder or its ckpt folder.
+    """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of
+    a run's folder or its ckpt folder.
 
     Raises:
       ValueError: there is none, or it is damaged.
@@ -50,7 +50,9 @@ def find(path, flag):
         found = store.best() or (store.paths() or [None])[-1]
         if found:
             return read(found, ('options', 'dataset'))
-    raise ValueError('%s: expected a checkpoint, or a folder with checkpoints. Received: %r' % (flag, path))
+    raise ValueError(
+        f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
+    )
 
 
 def variables(checkpoint):
@@ -70,23 +72,30 @@ def _readable(checkpoint):
     try:
         yield
     except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
-        raise DamagedCheckpoint('%s: expected a checkpoint of this model. Received: %s' % (checkpoint.path, reason(error)))
+        raise DamagedCheckpoint(
+            f'{checkpoint.path}: expected a checkpoint of this model. Received: {reason(error)}'
+        )
 
 
 class Saver:
-    """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes from any device to any other.
+    """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes
+    from any device to any other.
 
-    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are saved under their plain names. What it
-    adds begins anew where a checkpoint has none.
+    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are
+    saved under their plain names. What it adds begins anew where a checkpoint has none.
     """
 
     def __init__(self, variables):
-        named = {_ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables}
+        named = {
+            _ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables
+        }
         self._scaling = _LOSS_SCALING & set(named)
         self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
         self.save = self._saver.save
         if self._scaling:
-            self._lasting = tf.train.Saver({name: variable for name, variable in named.items() if name not in self._scaling})
+            self._lasting = tf.train.Saver(
+                {name: variable for name, variable in named.items() if name not in self._scaling}
+            )
 
     def restore(self, session, path):
         anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}
@@ -108,7 +117,8 @@ class CheckpointStore:
         self.folder, self._keep, self._best = folder, keep, best
 
     def save(self, session, saver, step, contents):
-        """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the manifest.
+        """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the
+        manifest.
 
         Returns:
           Its path.
@@ -126,7 +136,8 @@ class CheckpointStore:
         return path
 
     def save_aside(self, path, session, saver, step, contents):
-        """The same into a folder of its own, which is no part of the series: never pruned, never continued from.
+        """The same into a folder of its own, which is no part of the series: never pruned, never
+        continued from.
 
         Raises:
           ValueError: there is something else than a checkpoint at `path`.
@@ -134,10 +145,13 @@ class CheckpointStore:
         """
         path = os.path.abspath(path)
         names = os.listdir(path) if os.path.isdir(path) else []
-        if os.path.lexists(path) and not (manifest.FILE in names and all(name.startswith((manifest.FILE, manifest.PREFIX + '.'))
-                                                                           for name in names)):
-            raise ValueError('%s: expected the name of a new folder, or of a checkpoint to replace. Received: something else is there'
-                             % path)
+        if os.path.lexists(path) and not (
+            manifest.FILE in names
+            and all(name.startswith((manifest.FILE, manifest.PREFIX + '.')) for name in names)
+        ):
+            raise ValueError(
+                f'{path}: expected the name of a new folder, or of a checkpoint to replace. Received: something else is there'
+            )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         mark = '.gitloss'  # a folder "best.old" is the user's
         shutil.rmtree(path + mark + '.tmp', ignore_errors=True)
@@ -148,20 +162,27 @@ class CheckpointStore:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
             self._write(temporary, session, saver, step, contents)
-            if os.path.exists(path):  # the same step again: the old one counts until the new one is in its place
+            if os.path.exists(
+                path
+            ):  # the same step again: the old one counts until the new one is in its place
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
             os.rename(temporary, path)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise OSError('%s: %s' % (path, reason(error)))
+            raise OSError(f'{path}: {reason(error)}')
         _sync(os.path.dirname(path))
         shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, temporary, session, saver, step, contents):
         os.mkdir(temporary)
         with session.graph.as_default():  # a saver refuses to work where TensorFlow 2 is eager
-            saver.save(session, os.path.join(temporary, manifest.PREFIX), write_meta_graph=False, write_state=False)
+            saver.save(
+                session,
+                os.path.join(temporary, manifest.PREFIX),
+                write_meta_graph=False,
+                write_state=False,
+            )
         manifest.write(temporary, step, contents)
         for name in os.listdir(temporary) + ['.']:
             _sync(os.path.join(temporary, name))
@@ -169,11 +190,17 @@ class CheckpointStore:
     def paths(self):
         """Folders of all checkpoints, oldest first, not verified."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
-        found = sorted((int(match.group(1)), not match.group(2), match.group(0)) for match in map(manifest.FOLDER.match, names) if match)
+        found = sorted(
+            (int(match.group(1)), not match.group(2), match.group(0))
+            for match in map(manifest.FOLDER.match, names)
+            if match
+        )
         return [os.path.join(self.folder, name) for _, _, name in found]
 
     def newest(self, needed=()):
-        """The newest whole checkpoint, or None; one that is damaged or lacks what is `needed` is passed over with a warning."""
+        """The newest whole checkpoint, or None; one that is damaged or lacks what is `needed` is
+        passed over with a warning.
+        """
         for path in reversed(self.paths()):
             try:
                 return read(path, needed)
@@ -195,10 +222,16 @@ class CheckpointStore:
         return top if top is not None and self._metric(top) > float('-inf') else None
 
     def _prune(self, step):
-        """Later ones than that of `step`, just written, are damaged ones that the run passed over: they do not count."""
+        """Later ones than that of `step`, just written, are damaged ones that the run passed over:
+        they do not count.
+        """
         paths = self.paths()
-        counting = [path for path in paths if int(manifest.FOLDER.match(os.path.basename(path)).group(1)) <= step]
-        keep = set(counting[-self._keep:] + [self.best()])
+        counting = [
+            path
+            for path in paths
+            if int(manifest.FOLDER.match(os.path.basename(path)).group(1)) <= step
+        ]
+        keep = set(counting[-self._keep :] + [self.best()])
         for path in counting:
             if path not in keep:
                 try:

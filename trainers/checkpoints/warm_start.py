@@ -1,12 +1,16 @@
 """--init_checkpoint: fine-tuning, a new run from the weights of another one."""
+
 from __future__ import annotations
 
-from callbacks.base import log
 from gitloss.backend import tf
+from gitloss.errors import log
 from trainers import checkpoints
-from trainers.graph import name_of
+from trainers.engine.graph import name_of
 
-_OF_THE_CLASSES = ('logits', 'center_loss')  # scopes of what starts afresh with another number of classes
+_OF_THE_CLASSES = (
+    'logits',
+    'center_loss',
+)  # scopes of what starts afresh with another number of classes
 
 
 class WarmStart:
@@ -31,10 +35,19 @@ class WarmStart:
             elif name.split('/')[0] in _OF_THE_CLASSES:
                 self._fresh.append(name)
             else:
-                raise ValueError('--init_checkpoint: expected %s of shape %s as in this model. Received: %s'
-                                 % (name, list(shape), list(there[name]) if name in there else 'a checkpoint without it'))
+                raise ValueError(
+                    '--init_checkpoint: expected {} of shape {} as in this model. Received: {}'.format(
+                        name,
+                        list(shape),
+                        list(there[name]) if name in there else 'a checkpoint without it',
+                    )
+                )
         self._saver = tf.train.Saver(taken)
 
     def restore(self, session):
         checkpoints.restore(session, self._saver, self._checkpoint)
-        log.info('weights from %s%s', self._checkpoint.path, '; fresh: ' + ', '.join(self._fresh) if self._fresh else '')
+        log.info(
+            'weights from %s%s',
+            self._checkpoint.path,
+            '; fresh: ' + ', '.join(self._fresh) if self._fresh else '',
+        )

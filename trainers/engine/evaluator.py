@@ -1,12 +1,15 @@
-"""A training graph in a session: what measuring a model needs. The trainer is one that also trains."""
+"""A training graph in a session: what measuring a model needs. The trainer is one that also
+trains.
+"""
+
 from __future__ import annotations
 
 from callbacks.base import Handle
 from gitloss import data
 from gitloss.backend import tf
 from trainers import checkpoints
-from trainers.graph import LOSSES, TrainingGraph
-from trainers.workers import OneWorker
+from trainers.engine.graph import LOSSES, TrainingGraph
+from trainers.workers.group import OneWorker
 
 
 class Evaluator(Handle):
@@ -16,18 +19,30 @@ class Evaluator(Handle):
       options: a trainers.options.Options.
       dataset: a gitloss.data.Dataset.
       device: a trainers.devices.Device.
-      group: the trainers.distribution group of workers that this process is one of; None: it works alone.
+      group: the trainers.workers.engines group of workers that this process is one of; None: it
+        works alone.
     """
 
     def __init__(self, options, dataset, device, group=None):
         self.options = options.as_dict()
         self.batch_size, self.num_classes = options.batch_size, dataset.num_classes
-        self._options, self._dataset, self._device, self._group = options, dataset, device, group or OneWorker()
-        self.rank, self.workers, self.is_chief = self._group.rank, self._group.size, self._group.is_chief
+        self._options, self._dataset, self._device, self._group = (
+            options,
+            dataset,
+            device,
+            group or OneWorker(),
+        )
+        self.rank, self.workers, self.is_chief = (
+            self._group.rank,
+            self._group.size,
+            self._group.is_chief,
+        )
         self._graph, self._net, self._session = tf.Graph(), None, None
 
     def evaluate(self, checkpoint, measure):
-        """Restores the weights of a checkpoint, whichever TensorFlow wrote it, and returns `measure(self)`."""
+        """Restores the weights of a checkpoint, whichever TensorFlow wrote it, and returns
+        `measure(self)`.
+        """
         with self._graph.as_default():
             self._net = TrainingGraph(self._options, self._dataset, self._device, training=False)
             saver = tf.train.Saver(self._net.model.weights + self._net.center_layer.weights)
@@ -42,10 +57,19 @@ class Evaluator(Handle):
     def sweep(self, split, with_losses=False):
         fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
         part = data.part_of(self.batch_size, self.rank, self.workers)
-        for images, labels, count in data.padded_batches(split, self.batch_size, self.rank, self.workers):
-            values = self._run(fetches, {self._net.eval_images: images, self._net.eval_labels: labels[part]})
+        for images, labels, count in data.padded_batches(
+            split, self.batch_size, self.rank, self.workers
+        ):
+            values = self._run(
+                fetches, {self._net.eval_images: images, self._net.eval_labels: labels[part]}
+            )
             batch_losses = {name: values[name].item() for name in LOSSES if name in values}
-            yield values['embeddings'][:count], values['predictions'][:count], labels[:count], batch_losses
+            yield (
+                values['embeddings'][:count],
+                values['predictions'][:count],
+                labels[:count],
+                batch_losses,
+            )
 
     def centers(self):
         return self._session.run(self._net.center_layer.centers)

@@ -1,20 +1,25 @@
 """Distances within and between classes, in NumPy, vectorised.
 
-Definitions as in the authors' program, so that numbers can be laid beside the published ones; class means are exact here (sums over
-counts) where theirs average the means of batches, which is NaN as soon as one batch misses a class.
+Definitions as in the authors' program, so that numbers can be laid beside the published ones; class
+means are exact here (sums over counts) where theirs average the means of batches, which is NaN as
+soon as one batch misses a class.
 """
+
 from __future__ import annotations
 
 import numpy as np
 
 
 def spread(count, most):
-    """Numbers of `most` of `count` things at most, evenly spaced: of a sorted set they show all the classes. int64, rising."""
+    """Numbers of `most` of `count` things at most, evenly spaced: of a sorted set they show all the
+    classes. int64, rising.
+    """
     return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 
 class ClassSums:
-    """Sums per class over a stream of batches, in O(classes x dim) memory however many samples come.
+    """Sums per class over a stream of batches, in O(classes x dim) memory however many samples
+    come.
 
     Args:
       num_classes: number of classes.
@@ -25,7 +30,9 @@ class ClassSums:
         self._sums = None
 
     def add(self, values, labels):
-        """Adds a batch: values float [n, dim], labels int [n] in [0, num_classes). Its cost does not depend on num_classes."""
+        """Adds a batch: values float [n, dim], labels int [n] in [0, num_classes). Its cost does
+        not depend on num_classes.
+        """
         if self._sums is None:
             self._sums = np.zeros((len(self.counts), values.shape[1]), np.float64)
         order = np.argsort(labels, kind='stable')
@@ -39,7 +46,8 @@ class ClassSums:
 
 
 def intra_class_distance(batches, means):
-    """Mean over the classes present of the mean Euclidean distance of their samples to the class mean.
+    """Mean over the classes present of the mean Euclidean distance of their samples to the class
+    mean.
 
     Args:
       batches: an iterable of (embeddings float [n, dim], labels int [n]).
@@ -52,15 +60,20 @@ def intra_class_distance(batches, means):
 
 
 def inter_class_distance(means, counts, most=2000):
-    """Mean Euclidean distance over all pairs of means of the classes that have samples; 0 for fewer than two of them.
+    """Mean Euclidean distance over all pairs of means of the classes that have samples; 0 for fewer
+    than two of them.
 
-    Of more than `most` such classes as many are taken, evenly spaced by number: all pairs of a million classes would take days.
+    Of more than `most` such classes as many are taken, evenly spaced by number: all pairs of a
+    million classes would take days.
     """
     present = np.flatnonzero(counts)
     present = means[present[spread(len(present), most)]]
     if len(present) < 2:
         return 0.0
-    total = sum(float(np.linalg.norm(present[i + 1:] - present[i], axis=1).sum()) for i in range(len(present) - 1))
+    total = sum(
+        float(np.linalg.norm(present[i + 1 :] - present[i], axis=1).sum())
+        for i in range(len(present) - 1)
+    )
     return total / (len(present) * (len(present) - 1) / 2)
 
 
@@ -78,7 +91,7 @@ def pair_distances(embeddings, labels, most=1000):
     rows = spread(len(labels), most)
     points, labels = np.asarray(embeddings, np.float64)[rows], np.asarray(labels)[rows]
     points = points - points.mean(axis=0)  # near the origin the expansion below cancels least
-    norms = np.sum(points ** 2, axis=1)
+    norms = np.sum(points**2, axis=1)
     squared = norms[:, None] + norms[None, :] - 2.0 * points.dot(points.T)
     first, second = np.triu_indices(len(points), 1)
     found = np.sqrt(np.maximum(squared[first, second], 0.0))

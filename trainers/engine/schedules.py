@@ -1,8 +1,9 @@
 """How the learning rate goes over a run.
 
-The factor is computed in the graph from the global step: a continued run needs nothing to find its place, and it stays exact where
-several steps are one call (iteration sinking on an NPU).
+The factor is computed in the graph from the global step: a continued run needs nothing to find its
+place, and it stays exact where several steps are one call (iteration sinking on an NPU).
 """
+
 from __future__ import annotations
 
 import math
@@ -13,9 +14,10 @@ from gitloss.backend import tf
 def factor(done, schedule, steps, warmup_steps=0, decay_steps=0, decay_rate=0.1):
     """What the learning rate is multiplied by in the step that follows `done` steps.
 
-    constant: 1. step: decay_rate ** (done // decay_steps). cosine: (1 + cos(pi (done - warmup) / (steps - warmup))) / 2, from 1 where
-    the warm-up ends to 0 after `steps` (Loshchilov and Hutter, ICLR 2017, eq. 5, without restarts). In the warm-up the n-th step,
-    n = done + 1, has n / warmup_steps of it (Goyal et al., 2017, section 2.2).
+    constant: 1. step: decay_rate ** (done // decay_steps). cosine: (1 + cos(pi (done - warmup) /
+    (steps - warmup))) / 2, from 1 where the warm-up ends to 0 after `steps` (Loshchilov and Hutter,
+    ICLR 2017, eq. 5, without restarts). In the warm-up the n-th step, n = done + 1, has n /
+    warmup_steps of it (Goyal et al., 2017, section 2.2).
 
     Args:
       done: the global step, int64 scalar.
@@ -30,7 +32,9 @@ def factor(done, schedule, steps, warmup_steps=0, decay_steps=0, decay_rate=0.1)
         way = tf.cast(tf.maximum(done - warmup_steps, 0), tf.float32) / float(steps - warmup_steps)
         value = 0.5 * (1.0 + tf.cos(math.pi * way))
     elif schedule != 'constant':
-        raise ValueError('schedule: expected one of constant, step, cosine. Received: %r' % (schedule,))
+        raise ValueError(
+            f'schedule: expected one of constant, step, cosine. Received: {schedule!r}'
+        )
     if warmup_steps:
         value *= tf.minimum(tf.cast(done + 1, tf.float32) / float(warmup_steps), 1.0)
     return value
