@@ -66,7 +66,7 @@ def train(flags, report):
         def build(self):
             self.parameters = sum(
                 int(np.prod(weight.shape.as_list()))
-                for weight in self.handle._net.model.trainable_weights
+                for weight in self.handle.net.model.trainable_weights
             )
 
         def on_train_batch_end(self, batch, logs=None):

@@ -10,7 +10,7 @@ from gitloss import metrics
 # Embeddings up to this many bytes are kept for the second pass, which needs the means of the
 # first; more are computed again, so that
 # memory stays O(classes x dim) for data sets of any size.
-_KEPT_BYTES = 256 << 20
+KEPT_BYTES = 256 << 20
 _SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gigabytes
 
 
@@ -74,7 +74,7 @@ class CenterMeasurement(Callback):
             self._set_centers(self._sweep()[1])
 
     def on_epoch_end(self, epoch, logs=None):
-        sums, for_centers, kept = self._sweep(_KEPT_BYTES)
+        sums, for_centers, kept = self._sweep(KEPT_BYTES)
         means = sums.means()
         shown = metrics.spread(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)

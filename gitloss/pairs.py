@@ -13,7 +13,7 @@ from gitloss.backend import tf
 
 # Floats in a block of differences, which is processed at once: what the caches hold. Measured
 # fastest of 2^14 to 2^24.
-_BLOCK_FLOATS = 1 << 20
+BLOCK_FLOATS = 1 << 20
 
 
 def _block_terms(embeddings, first_row, rows, form):
@@ -45,7 +45,7 @@ def direct_terms(embeddings, rows, form, unrolled=False):
     batch, dim = embeddings.shape.as_list()
     block = 1  # an unknown batch goes row by row
     if batch is not None:
-        limit = 16 * _BLOCK_FLOATS if unrolled else _BLOCK_FLOATS
+        limit = 16 * BLOCK_FLOATS if unrolled else BLOCK_FLOATS
         block = max(
             r
             for r in range(1, batch + 1)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from callbacks import centers
-from callbacks.base import Callback, CallbackList, Handle
+from callbacks.base import Callback, RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
+from callbacks.list import CallbackList
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.data import Split
@@ -44,7 +45,7 @@ class Recorder(Callback):
         self._note('close')
 
 
-class FakeHandle(Handle):
+class FakeHandle(RunHandle):
     """Embeddings are the pixels themselves; the prediction is the label, but for the numbers in
     `wrong`.
     """
@@ -267,7 +268,7 @@ def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
     )
     found = []
     for kept, sweeps in ((80, 1), (79, 2)):
-        monkeypatch.setattr(centers, '_KEPT_BYTES', kept)
+        monkeypatch.setattr(centers, 'KEPT_BYTES', kept)
         callback, logs, made = CenterMeasurement(split), {}, []
         callback.handle = FakeHandle()
         sweep = callback.handle.sweep

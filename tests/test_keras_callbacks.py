@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback, CallbackList
+from callbacks.base import Callback
 from callbacks.checkpoint import Checkpoint
 from callbacks.guards import LossGuard
 from callbacks.keras import KerasCallback
+from callbacks.list import CallbackList
 from gitloss import data
 from gitloss.backend import keras, tf
 from gitloss.errors import HookError
@@ -214,15 +215,13 @@ def test_model_checkpoint_saves_ours_under_its_name(run):
         'log.csv',
         'run',
     ]
-    names = {
-        name for name, _ in checkpoints.variables(checkpoints.find(str(run.folder / 'all.h5'), ''))
-    }
+    names = set(checkpoints.variables(checkpoints.find(str(run.folder / 'all.h5'), '')))
     assert names == set(weights_of(run.settings, 12))
 
 
 def test_nothing_of_it_stays_in_keras(run):
     """The session of the run was the default one only while a hook ran."""
-    assert tf.get_default_session() is None and run.trainer._graph.finalized
+    assert tf.get_default_session() is None and run.trainer.last.handle.session.graph.finalized
 
 
 def test_early_stopping(tmp_path):
@@ -352,7 +351,7 @@ def test_a_rollback_takes_them_along(tmp_path):
             stock.EarlyStopping(patience=3),
             stock.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: logs.update(
-                    base=keras.backend.get_value(trainer.rate_variable)
+                    base=keras.backend.get_value(trainer.handle.rate_variable)
                 )
             ),
             Checkpoint(),

@@ -17,7 +17,7 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import graph_session
 from test_resume import StopAt, assert_same_run, fit, history_of, weights_of
-from trainers import devices, run
+from trainers import callback_list, devices
 from trainers.checkpoints import rundir
 from trainers.engine import schedules
 from trainers.engine.trainer import Trainer
@@ -210,7 +210,7 @@ class Scripted(Callback):
 def stopped_at(settings, values):
     callbacks = (
         [Scripted(settings.monitor, values)]
-        + run._early_stopping(settings)
+        + callback_list.early_stopping(settings)
         + [History(), Checkpoint()]
     )
     return Trainer(

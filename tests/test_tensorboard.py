@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from callbacks import projector, summaries
-from callbacks.base import Handle
+from callbacks.base import RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.tensorboard import TensorBoard
@@ -43,7 +43,7 @@ UNLIMITED = dict.fromkeys(
 )
 
 
-class FakeHandle(Handle):
+class FakeHandle(RunHandle):
     num_classes, step, options = CLASSES, 0, OPTIONS
 
     def __init__(self, run_dir, step=0):
@@ -505,11 +505,17 @@ class FullDisk:
         self._file.close()
 
 
-def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, caplog):
+def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, caplog, monkeypatch):
+    disks = []
+
+    def opened(path, mode, buffering):
+        disks.append(FullDisk(path, 10**9))
+        return disks[-1]
+
+    monkeypatch.setattr(summaries, 'open', opened, raising=False)
     callback, _ = begun(tmp_path, pictures=False)
-    events = callback._events
-    events._file.close()
-    disk = events._file = FullDisk(events.path, 100)  # full in the middle of a record
+    disk = disks[0]
+    disk.room = 100  # full in the middle of a record
     train(callback, 1, 8)
     assert [record.getMessage() for record in caplog.records] == [
         'the event file could not be written: [Errno 28] No space left on device; the next event tries again'

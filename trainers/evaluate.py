@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Sequence
 
-from trainers import run
+from trainers import command
+from trainers.options import Options, names_in
 
 _INTRO = (
     "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
@@ -15,19 +17,16 @@ _INTRO = (
 )
 
 
-def evaluate(options):
+def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
     from callbacks.evaluation import evaluate as measure
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.engine.evaluator import Evaluator
-    from trainers.options import Options, names_in
+    from trainers.engine.handles import evaluation
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = Options.restored(
-        checkpoint.manifest['options'], **{name: getattr(options, name) for name in here}
-    )
+    settings = checkpoints.options_of(checkpoint, **{name: getattr(options, name) for name in here})
     dataset = data.load(settings.dataset, settings.data_folder)
     found, wanted = (
         {name: facts[name] for name in ('num_classes', 'image_shape')}
@@ -35,22 +34,18 @@ def evaluate(options):
     )
     if found != wanted:
         raise ValueError(
-            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. Received: {found}'
+            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. '
+            f'Received: {found}'
         )
-    evaluator = Evaluator(settings, dataset, devices.choose(settings))
-    results = evaluator.evaluate(
-        checkpoint,
-        lambda handle: {
-            name: measure(handle, split)[0]
-            for name, split in (('valid', dataset.valid), ('test', dataset.test))
-        },
-    )
+    splits = {'valid': dataset.valid, 'test': dataset.test}
+    with evaluation(checkpoint, settings, dataset, devices.choose(settings)) as handle:
+        results = {name: measure(handle, split)[0] for name, split in splits.items()}
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0
 
 
-def main(arguments=None):
-    return run.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
 
 
 if __name__ == '__main__':

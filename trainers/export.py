@@ -11,7 +11,7 @@ import shlex
 import sys
 
 from gitloss.files import write_atomically
-from trainers import run
+from trainers import command
 
 _INTRO = (
     'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
@@ -33,12 +33,11 @@ def frozen_graph(checkpoint, batch):
     from gitloss.backend import tf
     from trainers import checkpoints
     from trainers.engine.graph import head_of
-    from trainers.options import Options
 
-    saved = Options.restored(checkpoint.manifest['options'])
-    facts = checkpoint.manifest['dataset']
-    with tf.Graph().as_default() as graph:
-        net = model.build(
+    saved, facts = checkpoints.options_of(checkpoint), checkpoint.manifest['dataset']
+
+    def build():
+        return model.build(
             saved.model,
             facts['image_shape'],
             facts['num_classes'],
@@ -46,12 +45,12 @@ def frozen_graph(checkpoint, batch):
             batch,
             head=head_of(saved),
         )
-        saver = tf.train.Saver(net.weights)
-        with tf.Session(graph=graph, config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-            checkpoints.restore(session, saver, checkpoint)
-            frozen = tf.graph_util.convert_variables_to_constants(
-                session, graph.as_graph_def(), [tensor.op.name for tensor in net.outputs]
-            )
+
+    on_cpu = tf.ConfigProto(device_count={'GPU': 0})
+    with checkpoints.session_of(checkpoint, build, on_cpu) as (net, session):
+        frozen = tf.graph_util.convert_variables_to_constants(
+            session, session.graph.as_graph_def(), [tensor.op.name for tensor in net.outputs]
+        )
     # Into a graph of its own, where the names that others rely on are free: layers have scopes of
     # the same names.
     with tf.Graph().as_default() as graph:
@@ -118,7 +117,7 @@ def export(options):
             'metrics': checkpoint.manifest.get('metrics', {}),
         },
         'model': checkpoint.manifest['options'].get('model'),
-        'versions': run.versions(),
+        'versions': command.versions(),
         'atc': atc_command(os.path.basename(path), images, outputs),
     }
     write_atomically(os.path.join(folder, 'gitloss.json'), json.dumps(manifest, indent=1) + '\n')
@@ -128,7 +127,7 @@ def export(options):
 
 
 def main(arguments=None):
-    return run.main(arguments, 'trainers.export', _INTRO, export)
+    return command.main(arguments, 'trainers.export', _INTRO, export)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x re
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -34,47 +33,6 @@ def _sync(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def find(path, flag):
-    """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of
-    a run's folder or its ckpt folder.
-
-    Raises:
-      ValueError: there is none, or it is damaged.
-    """
-    if os.path.isfile(os.path.join(path, manifest.FILE)):
-        return read(path, ('options', 'dataset'))
-    for folder in (os.path.join(path, 'ckpt'), path):
-        store = CheckpointStore(folder)
-        found = store.best() or (store.paths() or [None])[-1]
-        if found:
-            return read(found, ('options', 'dataset'))
-    raise ValueError(
-        f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
-    )
-
-
-def variables(checkpoint):
-    """[(name, shape), ...] of what a checkpoint holds."""
-    with _readable(checkpoint):
-        return tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
-
-
-def restore(session, saver, checkpoint):
-    """Loads a verified checkpoint's values into the session."""
-    with session.graph.as_default(), _readable(checkpoint):
-        saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
-
-
-@contextlib.contextmanager
-def _readable(checkpoint):
-    try:
-        yield
-    except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
-        raise DamagedCheckpoint(
-            f'{checkpoint.path}: expected a checkpoint of this model. Received: {reason(error)}'
-        )
 
 
 class Saver:
@@ -132,7 +90,7 @@ class CheckpointStore:
             if name.endswith('.tmp'):  # left by a run that was killed while writing
                 shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
         self._replace(path, session, saver, step, contents)
-        self._prune(step)
+        self.prune(step)
         return path
 
     def save_aside(self, path, session, saver, step, contents):
@@ -221,7 +179,7 @@ class CheckpointStore:
         top = max(paths, key=self._metric) if paths else None
         return top if top is not None and self._metric(top) > float('-inf') else None
 
-    def _prune(self, step):
+    def prune(self, step):
         """Later ones than that of `step`, just written, are damaged ones that the run passed over:
         they do not count.
         """

@@ -109,6 +109,11 @@ class TrainingGraph:
             self._build_training(dataset)
         self._build_evaluation()
 
+    @property
+    def weights(self):
+        """What an evaluation needs of a checkpoint: the network and the centers."""
+        return self.model.weights + self.center_layer.weights
+
     def _objective(self, logits, labels, all_embeddings, all_labels):
         """The parts of the objective and their total by name; of the softmax term only what this
         worker adds to it.
