@@ -207,7 +207,7 @@ class Callback:
         """
 
     def close(self) -> None:
-        """Always the last call if `build` was called, after an error too: release files, threads."""
+        """The last call wherever `build` was called, after an error too: release files, threads."""
 
     def state(self) -> Any:
         """What a checkpoint must keep of this callback: plain JSON values, or None."""

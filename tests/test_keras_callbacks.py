@@ -72,7 +72,7 @@ def trained(settings, callbacks, guarded=False):
         devices.choose(settings),
     )
     trainer.last, trainer.result = last, trainer.fit()
-    assert trainer.failures == []
+    assert trainer.callbacks.failures == []
     return trainer
 
 

@@ -12,8 +12,9 @@ from trainers import command
 from trainers.options import Options, names_in
 
 _INTRO = (
-    "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
-    "ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device's flags are yours."
+    'Evaluates a checkpoint on the validation and test images: --ckpt_path is the folder of a run '
+    '(its best checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the '
+    'checkpoint; data_path, batch_size and the flags of the device are yours.'
 )
 
 

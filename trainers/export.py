@@ -9,20 +9,26 @@ import json
 import os
 import shlex
 import sys
+from typing import Any, Sequence
 
 from gitloss.files import write_atomically
 from trainers import command
+from trainers.options import Options
 
 _INTRO = (
-    'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
-    "makes an offline model of it. --ckpt_path is a run's folder (its best checkpoint is taken), its ckpt folder or one checkpoint."
+    'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes '
+    'it, and prints the atc command that makes an offline model of it. --ckpt_path is the folder '
+    'of a run (its best checkpoint is taken), its ckpt folder or one checkpoint.'
 )
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
 
-def frozen_graph(checkpoint, batch):
-    """The inference of a checkpoints.Checkpoint without variables, labels, centers and summaries;
-    `batch` images per call.
+def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The inference of a checkpoint, without variables, labels, centers and summaries.
+
+    Args:
+      checkpoint: a trainers.checkpoints.Checkpoint.
+      batch: images per call.
 
     Returns:
       (GraphDef, [input, outputs ...] as dictionaries): the placeholder `input_images`, float32
@@ -36,7 +42,7 @@ def frozen_graph(checkpoint, batch):
 
     saved, facts = checkpoints.options_of(checkpoint), checkpoint.manifest['dataset']
 
-    def build():
+    def build() -> Any:
         return model.build(
             saved.model,
             facts['image_shape'],
@@ -80,19 +86,18 @@ def frozen_graph(checkpoint, batch):
     ]
 
 
-def atc_command(path, images, outputs):
+def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> str:
     """The command that turns the frozen graph into an offline model beside it."""
-    places = [shlex.quote(place) for place in (path, os.path.splitext(path)[0])]
-    return 'atc --model={} --framework=3 --output={} --input_shape="{}:{}" --out_nodes="{}" --soc_version={}'.format(
-        *places,
-        images['name'],
-        ','.join(map(str, images['shape'])),
-        ';'.join(each['tensor'] for each in outputs),
-        _SOC,
+    source, target = (shlex.quote(place) for place in (path, os.path.splitext(path)[0]))
+    shape = ','.join(map(str, images['shape']))
+    nodes = ';'.join(each['tensor'] for each in outputs)
+    return (
+        f'atc --model={source} --framework=3 --output={target} '
+        f'--input_shape="{images["name"]}:{shape}" --out_nodes="{nodes}" --soc_version={_SOC}'
     )
 
 
-def export(options):
+def export(options: Options) -> int:
     """Writes the graph and its manifest, prints where and how to convert it. Returns the exit
     status.
     """
@@ -126,7 +131,7 @@ def export(options):
     return 0
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     return command.main(arguments, 'trainers.export', _INTRO, export)
 
 

@@ -65,7 +65,7 @@ def train(options: Options) -> int:
     callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
     trainer = Trainer(options, dataset, callbacks, device, made_by, group)
     trainer.fit()
-    return 1 if trainer.failures else 0
+    return 1 if trainer.callbacks.failures else 0
 
 
 def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] = train) -> int:

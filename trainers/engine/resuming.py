@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping
 
 from callbacks.list import CallbackList
 from gitloss.errors import DamagedCheckpoint, log
@@ -20,14 +19,10 @@ class Resuming:
 
     Args:
       runtime, saving, callbacks: of the run.
-      facts: `options` and `dataset`, which a run found in the folder must have too.
     """
 
-    def __init__(
-        self, runtime: Runtime, saving: Saving, callbacks: CallbackList, facts: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, runtime: Runtime, saving: Saving, callbacks: CallbackList) -> None:
         self._runtime, self._saving, self._callbacks = runtime, saving, callbacks
-        self._facts = [facts['options'], facts['dataset']]
         self._folder = rundir.RunDir(runtime.options.run_dir)
         self._warm_start: WarmStart | None = None
 
@@ -48,9 +43,14 @@ class Resuming:
         runtime.initialise()
         if checkpoint is not None:
             self.restore(checkpoint)
-            step, steps = runtime.step, runtime.options.steps
-            done = '; all steps are done, --resume=never starts a new run' if step >= steps else ''
-            log.info('continuing at step %d of %d from %s%s', step, steps, checkpoint.path, done)
+            left = runtime.options.steps - runtime.step
+            log.info(
+                'continuing at step %d of %d from %s%s',
+                runtime.step,
+                runtime.options.steps,
+                checkpoint.path,
+                '' if left > 0 else '; all steps are done, --resume=never starts a new run',
+            )
         else:
             if self._warm_start is not None:
                 self._warm_start.restore(runtime.session)
@@ -61,17 +61,14 @@ class Resuming:
         """The chief claims the folder and decides what to continue. The others compare flags and
         data with it, and take its checkpoint's manifest.
         """
-        runtime, store = self._runtime, self._saving.store
-        *chiefs, found = runtime.group.decide(
-            runtime.session,
-            lambda: [
-                *self._facts,
-                self._folder.begin(runtime.options.resume, store, *self._facts),
-            ],
+        group, resume, store = self._runtime.group, self._runtime.options.resume, self._saving.store
+        facts = [self._saving.facts[name] for name in ('options', 'dataset')]
+        *chiefs, found = group.decide(
+            self._runtime.session, lambda: [*facts, self._folder.begin(resume, store, *facts)]
         )
-        if not runtime.group.is_chief:
+        if not group.is_chief:
             os.makedirs(self._folder.path, exist_ok=True)
-            rundir.check_worker(runtime.group.rank, self._facts, chiefs)
+            rundir.check_worker(group.rank, facts, chiefs)
         return found and checkpoints.Checkpoint(*found)
 
     def newest(self) -> checkpoints.Checkpoint | None:

@@ -17,10 +17,11 @@ class Saving:
 
     Args:
       runtime: whose variables are saved.
-      facts: what each manifest says of the run: options, versions, data set.
+      facts: what each manifest says of the run: `options`, `versions`, `dataset`.
       state: () -> {name: JSON value}, what a continued run takes up beside the variables.
 
     Attributes:
+      facts, state: as given.
       store: the run's series of checkpoints.
       every_steps: of --save_every in steps, else 0.
       saved_step: the step of the last checkpoint; -1: none yet.
@@ -32,11 +33,11 @@ class Saving:
         facts: Mapping[str, Any],
         state: Callable[[], dict[str, Any]],
     ) -> None:
-        options = runtime.options
-        self._runtime, self._facts, self._state = runtime, facts, state
-        folder = os.path.join(options.run_dir, 'ckpt')
-        self.store = checkpoints.CheckpointStore(folder, options.keep_checkpoints)
-        self.every_steps, self._every_seconds = options.save_interval
+        self._runtime, self.facts, self.state = runtime, facts, state
+        self.store = checkpoints.CheckpointStore(
+            os.path.join(runtime.options.run_dir, 'ckpt'), runtime.options.keep_checkpoints
+        )
+        self.every_steps, self._every_seconds = runtime.options.save_interval
         self.saved_step, self._saved_at = -1, time.monotonic()
         self._tried_step = -1  # of the last checkpoint, written or refused by a full disk
 
@@ -45,8 +46,9 @@ class Saving:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether --save_every in seconds have passed, by the clock of this process."""
-        return self._every_seconds > 0 and time.monotonic() - self._saved_at >= self._every_seconds
+        """Whether --save_every in seconds have passed, by the clock of the chief."""
+        seconds = time.monotonic() - self._saved_at
+        return self._runtime.group.is_chief and 0 < self._every_seconds <= seconds
 
     @property
     def is_due(self) -> bool:
@@ -70,7 +72,7 @@ class Saving:
           OSError: the disk is full.
           Diverged: the weights are not finite.
         """
-        runtime, state, path = self._runtime, state or self._state(), ''
+        runtime, state, path = self._runtime, state or self.state(), ''
         self._tried_step = runtime.step
         contents = self._contents(metrics, state)
         if runtime.group.is_chief:
@@ -85,8 +87,8 @@ class Saving:
         except OSError as error:
             # --save_every in seconds tries again after as many, not after every step.
             self._saved_at = time.monotonic()
-            step = self._runtime.step
-            log.warning('no checkpoint at step %d: %s; the ones before stay', step, error)
+            text = 'no checkpoint at step %d: %s; the ones before stay'
+            log.warning(text, self._runtime.step, error)
 
     def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
         """Writes a checkpoint outside the run's series. Returns its path.
@@ -96,7 +98,7 @@ class Saving:
           ValueError: something else than a checkpoint is at `path`.
           Diverged: the weights are not finite.
         """
-        runtime, contents = self._runtime, self._contents(metrics, self._state())
+        runtime, contents = self._runtime, self._contents(metrics, self.state())
         if not runtime.group.is_chief:
             return path
         return self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
@@ -110,7 +112,7 @@ class Saving:
             raise Diverged(
                 f'step {runtime.step}: expected finite weights to save. Received: NaN or infinity'
             )
-        return {**self._facts, 'metrics': metrics or {}, **state}
+        return {**self.facts, 'metrics': metrics or {}, **state}
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Gives all workers the variables of a checkpoint that the chief reads."""

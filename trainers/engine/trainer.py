@@ -52,16 +52,22 @@ class Trainer:
                 f'labels of the training set: expected 0 to {dataset.num_classes - 1} '
                 f'for {dataset.num_classes} classes. Received: {low} to {high}'
             )
-        self.runtime = Runtime(options, dataset, device, group, self._requests)
-        facts = {
-            'options': options.as_dict(),
-            'versions': versions or {},
-            'dataset': dataset.facts,
-        }
         self.signals = Signals()
+        # What this worker asks of all: to stop by a signal, and, the chief, to save by the clock.
+        self.runtime = Runtime(
+            options,
+            dataset,
+            device,
+            group,
+            requests=lambda: (self.signals.received, self.saving.time_is_up),
+        )
         self.callbacks = CallbackList(callbacks, self.runtime.group.is_chief)
-        self.saving = Saving(self.runtime, facts, self._state)
-        self.resuming = Resuming(self.runtime, self.saving, self.callbacks, facts)
+        self.saving = Saving(
+            self.runtime,
+            {'options': options.as_dict(), 'versions': versions or {}, 'dataset': dataset.facts},
+            state=lambda: dict(self.meter.state(), callbacks=self.callbacks.state()),
+        )
+        self.resuming = Resuming(self.runtime, self.saving, self.callbacks)
 
     # --- the three phases
 
@@ -127,11 +133,6 @@ class Trainer:
             except Diverged as error:
                 self._roll_back(error)
 
-    @property
-    def failures(self) -> list[str]:
-        """Callbacks that failed while finishing, a line each."""
-        return self.callbacks.failures
-
     def _check_intervals(self) -> None:
         """A sunk loop gives control back every so many steps: all intervals must be multiples."""
         per_run = self.runtime.options.iterations_per_loop
@@ -194,7 +195,7 @@ class Trainer:
 
     def _measure(self) -> None:
         """Closes the stretch since the last measurement: its means, and what callbacks measure."""
-        before, runtime = self._state(), self.runtime
+        before, runtime = self.saving.state(), self.runtime
         # From the chief: speeds differ, and who watches one must decide alike everywhere.
         logs = runtime.group.decide(runtime.session, lambda: self.meter.means(runtime.step))
         self.meter.close_epoch(logs)
@@ -202,7 +203,7 @@ class Trainer:
             self.callbacks.run('on_test_begin', {})
             self.callbacks.run('on_epoch_end', self.meter.epoch, logs)
         except Interrupted:
-            # In a sweep: the checkpoint is of before the measurement, which the continued run makes.
+            # In a sweep: the checkpoint is of before it, and a continued run measures again.
             self.saving.save_or_warn(before)
             raise
 
@@ -226,13 +227,3 @@ class Trainer:
         self.handle.learning_rate = rate
         self.callbacks.run('on_rewind', self.runtime.step)
         log.warning('%s; back to step %d, learning rate now %g', error, self.runtime.step, rate)
-
-    # --- what the other objects ask of it
-
-    def _requests(self) -> list[int]:
-        """What this worker asks of all: to stop by a signal, and, the chief, to save by the clock."""
-        return [self.signals.received, self.runtime.group.is_chief and self.saving.time_is_up]
-
-    def _state(self) -> dict[str, Any]:
-        """What a continued run takes up beside the variables."""
-        return dict(self.meter.state(), callbacks=self.callbacks.state())
