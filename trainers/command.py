@@ -61,9 +61,10 @@ def main(
       The exit status: that of `work`; 2 for a mistake found before the training, 1 for one in it,
       128 + n for signal n.
     """
-    given = sys.argv[1:] if arguments is None else arguments
     try:
-        options = options_module.parse(given, command, intro)
+        options = options_module.parse(
+            sys.argv[1:] if arguments is None else arguments, command, intro
+        )
     except options_module.HelpRequested as text:
         print(text)
         return 0
@@ -86,8 +87,8 @@ def main(
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if options.tf_logs:
             raise
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.error('%s: %s', command, text)
+        first = str(error).splitlines()[:1] or [type(error).__name__]
+        log.error('%s: %s', command, first[0])
         return 2 if isinstance(error, (ValueError, OSError)) else 1
     except KeyboardInterrupt as error:  # Interrupted is one, and says which signal it was
         log.error('%s: %s', command, str(error) or 'stopped by SIGINT')

@@ -15,7 +15,7 @@ FOLDER = re.compile(r'step-(\d{8,})(\.old)?$')
 _FORMAT = 1
 _PLAIN = (int, float)
 # What a manifest holds, and what must be there to continue a run from it.
-KINDS = {
+KINDS: dict[str, Any] = {
     'step': int,
     'epoch': int,
     'files': dict,

@@ -34,7 +34,7 @@ def find(path: str, flag: str) -> Checkpoint:
         return manifest.read(path, needed)
     for folder in (os.path.join(path, 'ckpt'), path):
         store = CheckpointStore(folder)
-        found = store.best() or (store.paths() or [None])[-1]
+        found = store.best() or next(reversed(store.paths()), None)
         if found:
             return manifest.read(found, needed)
     raise ValueError(

@@ -188,9 +188,7 @@ class CheckpointStore:
         Later ones than that are damaged ones that the run passed over: they do not count.
         """
         counting = [
-            path
-            for path in self.paths()
-            if int(manifest.FOLDER.match(os.path.basename(path)).group(1)) <= step
+            path for path in self.paths() if int(re.sub(r'\D', '', os.path.basename(path))) <= step
         ]
         keep = set(counting[-self._keep :] + [self.best()])
         for path in counting:

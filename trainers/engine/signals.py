@@ -36,8 +36,8 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[signum] = signal.getsignal(signum)
-            for signum in self._handlers:
-                signal.signal(signum, self._note)
+            for number in self._handlers:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: Any) -> None:

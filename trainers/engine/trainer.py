@@ -218,10 +218,11 @@ class Trainer:
         """Back to the last checkpoint with a smaller learning rate, if the error allows it; else
         the training ends.
         """
-        checkpoint = self.resuming.newest() if error.rate_factor else None
+        if not error.rate_factor:
+            raise TrainingError(str(error))
+        checkpoint = self.resuming.newest()
         if checkpoint is None:
-            missing = '; there is no checkpoint to go back to' if error.rate_factor else ''
-            raise TrainingError(f'{error}{missing}')
+            raise TrainingError(f'{error}; there is no checkpoint to go back to')
         rate = self.handle.learning_rate * error.rate_factor
         self.resuming.restore(checkpoint)
         self.handle.learning_rate = rate
