@@ -11,7 +11,7 @@ import pytest
 from gitloss import data
 from gitloss.backend import tf
 from gitloss.data import mnist
-from helpers import graph_session
+from helpers import graph_session, pixels
 from toys import idx_bytes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -47,16 +47,16 @@ def _same(dataset, arrays):
     """`arrays` came through: the first tenth held out, nothing lost, nothing changed."""
     held = len(arrays['y_train']) // 10
     np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], arrays['x_train']
+        np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], arrays['x_train']
     )
     np.testing.assert_array_equal(
         np.concatenate([dataset.valid.labels, dataset.train.labels]), arrays['y_train']
     )
-    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays['x_test'])
+    np.testing.assert_array_equal(pixels(dataset.test)[..., 0], arrays['x_test'])
     np.testing.assert_array_equal(dataset.test.labels, arrays['y_test'])
     assert len(dataset.valid.labels) == held
     assert all(
-        split.images.dtype == np.uint8 and split.labels.dtype == np.int32 for split in dataset[1:4]
+        pixels(split).dtype == np.uint8 and split.labels.dtype == np.int32 for split in dataset[1:]
     )
 
 
@@ -69,7 +69,7 @@ def test_idx_round_trip(tmp_path, zipped, dotted):
     arrays = _arrays()
     dataset = data.load('mnist', _write(tmp_path, arrays, zipped, dotted))
     _same(dataset, arrays)
-    assert dataset.num_classes == 3
+    assert dataset.spec.num_classes == 3
 
 
 def test_raw_and_zipped_files_mix(tmp_path):
@@ -288,8 +288,9 @@ def test_mean_image_by_hand(tmp_path):
     dataset = mnist.load_mnist(
         _write(tmp_path, dict(_arrays(train=20, height=2, width=2), x_train=images))
     )
-    np.testing.assert_array_equal(dataset.mean_image[..., 0], np.float32([[0, 0], [1 / 18, 0]]))
-    assert dataset.mean_image.dtype == np.float32 and dataset.mean_image.shape == (2, 2, 1)
+    mean = dataset.spec.preprocessing.mean
+    np.testing.assert_array_equal(mean[..., 0], np.float32([[0, 0], [1 / 18, 0]]))
+    assert mean.dtype == np.float32 and mean.shape == (2, 2, 1)
 
 
 @pytest.fixture(scope='module')
@@ -301,15 +302,9 @@ def test_the_embedded_mnist(embedded):
     """55,000 / 5,000 / 10,000; the training set begins 5 0 4 1 9 2 1 3 1 4, the test set 7 2 1 0 4
     1 4 9 5 9.
     """
-    assert [len(split.labels) for split in (embedded.train, embedded.valid, embedded.test)] == [
-        55000,
-        5000,
-        10000,
-    ]
-    assert [
-        split.images.shape[1:] for split in (embedded.train, embedded.valid, embedded.test)
-    ] == [(28, 28, 1)] * 3
-    assert embedded.num_classes == 10 and embedded.name == 'mnist'
+    assert [len(split) for split in embedded[1:]] == [55000, 5000, 10000]
+    assert [split.image_shape for split in embedded[1:]] == [(28, 28, 1)] * 3
+    assert embedded.spec[:3] == ('mnist', (28, 28, 1), 10)
     assert embedded.valid.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert embedded.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     everything = np.concatenate([embedded.train.labels, embedded.valid.labels])
@@ -329,8 +324,8 @@ def test_the_embedded_mnist(embedded):
 
 def test_the_embedded_mean_image(embedded):
     """The float64 mean of the 55,000 training images, rounded once."""
-    exact = np.mean(embedded.train.images.astype(np.float64) / 255.0, axis=0)
-    np.testing.assert_allclose(embedded.mean_image, exact, rtol=1e-7, atol=0)
+    exact = np.mean(pixels(embedded.train).astype(np.float64) / 255.0, axis=0)
+    np.testing.assert_allclose(embedded.spec.preprocessing.mean, exact, rtol=1e-7, atol=0)
 
 
 def test_the_embedded_files_have_checksums():
@@ -346,20 +341,21 @@ def test_the_embedded_files_have_checksums():
 # --- the stream -----------------------------------------------------------------------------------
 
 
-def _split(count):
+def _numbered(count):
     """Sample number k has the label k and an image whose pixels are k."""
     labels = np.arange(count, dtype=np.int32)
-    return data.Split(np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1)), labels)
+    images = np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1))
+    return data.ArraySource(images, labels)
 
 
 def test_random_access_equals_reading_on():
     steps = list(range(40))
-    stream = data.BatchStream(_split(50), 8, seed=3)
+    stream = data.BatchStream(_numbered(50), 8, seed=3)
     sequence = [stream.indices(step) for step in steps]
     for step in np.random.RandomState(0).permutation(steps):
         np.testing.assert_array_equal(stream.indices(step), sequence[step])
         np.testing.assert_array_equal(
-            data.BatchStream(_split(50), 8, seed=3).indices(step), sequence[step]
+            data.BatchStream(_numbered(50), 8, seed=3).indices(step), sequence[step]
         )
 
 
@@ -370,7 +366,7 @@ def test_every_epoch_has_every_sample_once(count, batch):
     """Also where batches run across the border of two epochs, and where a batch is longer than the
     set.
     """
-    stream = data.BatchStream(_split(count), batch, seed=1)
+    stream = data.BatchStream(_numbered(count), batch, seed=1)
     epochs = 4
     steps = -(-epochs * count // batch)
     sequence = np.concatenate([stream.indices(step) for step in range(steps)])
@@ -382,14 +378,14 @@ def test_every_epoch_has_every_sample_once(count, batch):
 
 
 def test_epochs_and_seeds_differ():
-    first, second = (data.BatchStream(_split(100), 100, seed=seed) for seed in (1, 2))
+    first, second = (data.BatchStream(_numbered(100), 100, seed=seed) for seed in (1, 2))
     orders = [stream.indices(step).tolist() for stream in (first, second) for step in (0, 1)]
     assert all(one != two for one, two in itertools.combinations(orders, 2))
 
 
 def test_the_global_batch_does_not_depend_on_its_size():
     """The stream of samples is one and the same however it is cut."""
-    four, ten = (data.BatchStream(_split(30), batch, seed=9) for batch in (4, 10))
+    four, ten = (data.BatchStream(_numbered(30), batch, seed=9) for batch in (4, 10))
     np.testing.assert_array_equal(
         np.concatenate([four.indices(step) for step in range(15)]),
         np.concatenate([ten.indices(step) for step in range(6)]),
@@ -401,7 +397,9 @@ def test_frozen_numbers():
     epoch], Fisher-Yates.
     """
     stream = data.BatchStream(
-        data.Split(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)), 128, seed=1
+        data.ArraySource(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)),
+        128,
+        seed=1,
     )
     assert stream.indices(0)[:8].tolist() == [14395, 29364, 7278, 44308, 18582, 27110, 7539, 54572]
     # Batch 429 begins with the 55000 - 429 * 128 = 88 last samples of epoch 0, then come 40 of
@@ -416,7 +414,7 @@ def test_frozen_numbers():
         1004,
         8836,
     ]
-    assert data.BatchStream(_split(10), 10, seed=1).indices(0).tolist() == [
+    assert data.BatchStream(_numbered(10), 10, seed=1).indices(0).tolist() == [
         2,
         9,
         8,
@@ -431,7 +429,7 @@ def test_frozen_numbers():
 
 
 def test_batches_are_the_samples_of_their_indices():
-    stream = data.BatchStream(_split(20), 6, seed=4)
+    stream = data.BatchStream(_numbered(20), 6, seed=4)
     images, labels = stream.batch(7)
     np.testing.assert_array_equal(labels, stream.indices(7))
     np.testing.assert_array_equal(
@@ -442,7 +440,7 @@ def test_batches_are_the_samples_of_their_indices():
 
 @pytest.mark.parametrize('first_step', [0, 5])
 def test_tf_data_gives_the_same_batches(first_step):
-    stream = data.BatchStream(_split(20), 6, seed=4)
+    stream = data.BatchStream(_numbered(20), 6, seed=4)
     with graph_session() as session:
         first = tf.placeholder(tf.int64, [])
         iterator = tf.data.make_initializable_iterator(stream.dataset(first))
@@ -452,7 +450,8 @@ def test_tf_data_gives_the_same_batches(first_step):
         session.run(iterator.initializer, {first: first_step})
         for step in range(first_step, first_step + 9):
             for value, expected in zip(
-                session.run([images, labels]), data.BatchStream(_split(20), 6, seed=4).batch(step)
+                session.run([images, labels]),
+                data.BatchStream(_numbered(20), 6, seed=4).batch(step),
             ):
                 np.testing.assert_array_equal(value, expected)
 
@@ -468,10 +467,10 @@ def test_tf_data_gives_the_same_batches(first_step):
 )
 def test_padded_batches(count, batch, counts, last):
     """All of one size, the last filled up from the beginning; the counts say how many are real."""
-    batches = list(data.padded_batches(_split(count), batch))
+    batches = list(data.padded_batches(_numbered(count), batch))
     assert [real for _, _, real in batches] == counts
     assert all(
-        images.shape == (batch, 2, 3, 1) and images.dtype == np.float32 for images, _, _ in batches
+        images.shape == (batch, 2, 3, 1) and images.dtype == np.uint8 for images, _, _ in batches
     )
     assert batches[-1][1].tolist() == last
     np.testing.assert_array_equal(
