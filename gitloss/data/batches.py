@@ -67,6 +67,7 @@ class BatchStream:
         source, rows = self._source, self._part.stop - self._part.start
         stored = source.read(np.zeros(1, np.int64))  # its type, and the shape of what lies in it
 
+        @tf.autograph.experimental.do_not_convert  # an error in `decode` stays one line
         def at(step):
             raw, labels = tf.numpy_function(
                 self.batch, [step], [tf.as_dtype(stored.dtype), tf.int32]
