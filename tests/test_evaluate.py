@@ -85,7 +85,8 @@ def test_other_classes_have_distances_alone(trained, tmp_path, capsys):
     assert six.spec.num_classes == 6
     for name, source in (('valid', six.valid), ('test', six.test)):
         assert found[name] == pytest.approx(distances(settings, dataset, source), rel=1e-6)
-    assert 'no loss and no accuracy: the checkpoint has 4 classes, the data 6' in log
+    assert 'no loss and no accuracy, only distances of embeddings' in log
+    assert 'the checkpoint has 4 classes, the data 6' in log
 
 
 def test_images_of_another_shape_are_refused_in_one_line(trained, tmp_path, capsys):

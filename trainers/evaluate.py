@@ -11,8 +11,10 @@ from gitloss.errors import log
 from trainers import run
 
 _INTRO = (
-    "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
-    "ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device's flags are yours."
+    "Evaluates a checkpoint on validation and test images: --ckpt_path is a run's folder (its best "
+    'checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the checkpoint; '
+    "data_path, batch_size and the device's flags are yours. No training images are needed, and "
+    'images of other classes have distances alone.'
 )
 
 
@@ -40,8 +42,8 @@ def evaluate(options):
     classes = dataset.spec.num_classes
     if classes != spec.num_classes:
         log.info(
-            'no loss and no accuracy: the checkpoint has %d classes, the data %d; the distances are '
-            'of the embeddings alone',
+            'no loss and no accuracy, only distances of embeddings: the checkpoint has %d classes, '
+            'the data %d',
             spec.num_classes,
             classes,
         )

@@ -9,7 +9,7 @@ and the global batches do not depend on who reads them.
 from __future__ import annotations
 
 import functools
-from typing import Any, Iterator, Tuple
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class BatchStream:
             [self._shuffle(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         )
 
-    def batch(self, step: int) -> Tuple[np.ndarray, np.ndarray]:
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """This worker's part of batch `step`: what the source's `read` gives of the images, and
         their labels int32 [batch_size / size].
         """
@@ -91,7 +91,7 @@ def part_of(batch_size: int, rank: int, size: int) -> slice:
 
 def padded_batches(
     source: Source, batch_size: int, rank: int = 0, size: int = 1
-) -> Iterator[Tuple[np.ndarray, np.ndarray, int]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Walks a Source in order in batches of one size, as a graph of static shapes wants it.
 
     Yields:

@@ -12,7 +12,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import Dict, List, Optional, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -103,33 +103,41 @@ def _verify(folder: str) -> None:
             )
 
 
-def _find(folder: str, stem: str) -> Tuple[Optional[str], List[str]]:
-    """(the path of an IDX file or None, the names it may have)."""
+def _names(stem: str) -> list[str]:
     forms = (stem, stem.replace('-idx', '.idx'))
-    names = [form + ending for form in forms for ending in ('', '.gz')]
-    paths = [os.path.join(folder, name) for name in names]
-    return next(filter(os.path.isfile, paths), None), names
+    return [form + ending for form in forms for ending in ('', '.gz')]
 
 
-def _read_folder(folder: str) -> Dict[str, _Arrays]:
+def _find(folder: str, stem: str) -> str:
+    for name in _names(stem):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    raise ValueError(
+        f'data_path: expected one of {", ".join(_names(stem))} in {folder}. Received: none of them'
+    )
+
+
+def _read_folder(folder: str) -> dict[str, _Arrays]:
     """The parts that are there; one of which a file is missing is refused."""
     _verify(folder)
-    found = {part: [_find(folder, stem) for stem in stems] for part, stems in _STEMS.items()}
-    there = [part for part, files in found.items() if any(path for path, _ in files)]
+    present = set(os.listdir(folder))
+    there = [
+        part
+        for part, stems in _STEMS.items()
+        if any(present.intersection(_names(stem)) for stem in stems)
+    ]
     parts = {}
     for part in there or _STEMS:
-        for path, names in found[part]:
-            if path is None:
-                raise ValueError(
-                    f'data_path: expected one of {", ".join(names)} in {folder}. '
-                    'Received: none of them'
-                )
-        (images, _), (labels, _) = found[part]
-        parts[part] = read_idx(images, 3), read_idx(labels, 1)
+        images, labels = _STEMS[part]
+        parts[part] = (
+            read_idx(_find(folder, images), rank=3),
+            read_idx(_find(folder, labels), rank=1),
+        )
     return parts
 
 
-def _read_npz(path: str) -> Dict[str, _Arrays]:
+def _read_npz(path: str) -> dict[str, _Arrays]:
     """As _read_folder, from arrays x_train, y_train, x_test, y_test."""
     parts = {}
     try:
@@ -137,17 +145,18 @@ def _read_npz(path: str) -> Dict[str, _Arrays]:
         with zipfile.ZipFile(path) as archive:
             members = set(archive.namelist())
             names = {part: (f'x_{part}.npy', f'y_{part}.npy') for part in _STEMS}
-            there = [part for part in names if members & set(names[part])]
+            there = [part for part in names if members.intersection(names[part])]
             for part in there or names:
                 missing = [name[:-4] for name in names[part] if name not in members]
                 if missing:
                     raise ValueError(f'{", ".join(missing)} missing')
-                arrays = []
-                for name in names[part]:
-                    with archive.open(name) as member:
-                        arrays.append(np.lib.format.read_array(member, allow_pickle=False))
-                parts[part] = tuple(arrays)
-    except Exception as error:  # noqa: BLE001 - zipfile, its decompressors and NumPy raise some twenty kinds for bytes that are wrong
+                with archive.open(names[part][0]) as images, archive.open(names[part][1]) as labels:
+                    parts[part] = (
+                        np.lib.format.read_array(images, allow_pickle=False),
+                        np.lib.format.read_array(labels, allow_pickle=False),
+                    )
+    # zipfile, its decompressors and NumPy raise some twenty kinds for bytes that are wrong
+    except Exception as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f'{path}: expected an npz file of plain arrays as Keras ships it. Received: {reason}'
@@ -185,7 +194,7 @@ def _checked(where: str, images: np.ndarray, labels: np.ndarray) -> _Arrays:
 
 def _train_and_valid(
     path: str, wanted: int, images: np.ndarray, labels: np.ndarray
-) -> Dict[str, Source]:
+) -> dict[str, Source]:
     """Holds the first `wanted` training images out for validation, a tenth at most."""
     held_out = min(wanted, len(labels) // 10)
     if held_out < 1:

@@ -7,7 +7,7 @@ own, entered in `gitloss.data.DATASETS`.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
@@ -24,18 +24,18 @@ class Preprocessing(NamedTuple):
     """
 
     divisor: float = 255.0
-    mean: Optional[Union[np.ndarray, float]] = None
+    mean: np.ndarray | float | None = None
 
 
 class DataSpec(NamedTuple):
     """All that a graph needs to know of a data set. image_shape: (height, width, channels)."""
 
     name: str
-    image_shape: Tuple[int, ...]
+    image_shape: tuple[int, ...]
     num_classes: int
     preprocessing: Preprocessing = Preprocessing()
 
-    def facts(self) -> Dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Plain JSON values for a checkpoint's manifest, without the mean."""
         return {
             'name': self.name,
@@ -45,7 +45,7 @@ class DataSpec(NamedTuple):
         }
 
     @classmethod
-    def from_facts(cls, facts: Dict[str, Any]) -> DataSpec:
+    def from_facts(cls, facts: dict[str, Any]) -> DataSpec:
         """The DataSpec that `facts` describe; its mean is zero until the weights are restored.
 
         Raises:
@@ -80,8 +80,8 @@ class Source:
     """
 
     labels: np.ndarray
-    image_shape: Tuple[int, ...]
-    _fingerprint: Optional[str] = None
+    image_shape: tuple[int, ...]
+    _fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,9 +146,9 @@ class Dataset(NamedTuple):
     """A DataSpec and the splits that are there; None for one that is not."""
 
     spec: DataSpec
-    train: Optional[Source] = None
-    valid: Optional[Source] = None
-    test: Optional[Source] = None
+    train: Source | None = None
+    valid: Source | None = None
+    test: Source | None = None
 
     def require(self, *names: str) -> None:
         """Raises ValueError where one of the splits `names` is missing."""
@@ -159,7 +159,7 @@ class Dataset(NamedTuple):
                 f'Received: one with {", ".join(found) or "none"}'
             )
 
-    def facts(self) -> Dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data it was trained on: the spec's facts, and the
         fingerprints of the splits that decide its course.
         """
