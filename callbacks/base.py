@@ -8,9 +8,12 @@ come after.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Tuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gitloss.data import Source
 
 Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, Dict[str, float]]  # of a sweep
 Logs = Any  # {name: value}, shared by all callbacks of a list; None where a hook is called without
@@ -41,7 +44,7 @@ class Handle:
         """Training steps behind the weights as they are now."""
         raise NotImplementedError
 
-    def sweep(self, source: Any, with_losses: bool = False) -> Iterator[Batch]:
+    def sweep(self, source: Source, with_losses: bool = False) -> Iterator[Batch]:
         """A forward pass over a source in order, with the weights as they are now.
 
         Several workers share the work of each batch and all see all of it: every worker must make

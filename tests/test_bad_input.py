@@ -42,6 +42,7 @@ from callbacks.history import History
 from gitloss import data
 from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, log
+from helpers import pixels
 from test_checkpoints import Session
 from test_resume import StopAt
 from trainers import checkpoints, devices, options, run
@@ -217,7 +218,7 @@ def decoded(folder, name):
 def load_idx(folder):
     try:
         with confined(folder):
-            dataset = data.load_mnist(folder)
+            dataset = data.load('mnist', folder)
     except ValueError as error:
         return said(error, folder)
     images, labels = (
@@ -225,13 +226,13 @@ def load_idx(folder):
         decoded(folder, 'train-labels-idx1-ubyte'),
     )
     np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], images
+        np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], images
     )
     np.testing.assert_array_equal(
         np.concatenate([dataset.valid.labels, dataset.train.labels]), labels
     )
     np.testing.assert_array_equal(
-        dataset.test.images[..., 0], decoded(folder, 't10k-images-idx3-ubyte')
+        pixels(dataset.test)[..., 0], decoded(folder, 't10k-images-idx3-ubyte')
     )
     np.testing.assert_array_equal(dataset.test.labels, decoded(folder, 't10k-labels-idx1-ubyte'))
     return 'correct'
@@ -378,17 +379,17 @@ def load_npz(folder, content):
     write(folder, {'mnist.npz': content})
     try:
         with confined(folder):
-            dataset = data.load_mnist(path)
+            dataset = data.load('mnist', path)
     except ValueError as error:
         return said(error, path)
     expected = arrays()
     np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], expected['x_train']
+        np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], expected['x_train']
     )
     np.testing.assert_array_equal(
         np.concatenate([dataset.valid.labels, dataset.train.labels]), expected['y_train']
     )
-    np.testing.assert_array_equal(dataset.test.images[..., 0], expected['x_test'])
+    np.testing.assert_array_equal(pixels(dataset.test)[..., 0], expected['x_test'])
     np.testing.assert_array_equal(dataset.test.labels, expected['y_test'])
     return 'correct'
 
@@ -1020,7 +1021,7 @@ def resume_cases():
             with logging_to(io.StringIO()) as lines:
                 try:
                     found = rundir.checkpoint_to_continue(
-                        'auto', store, settings.as_dict(), trainer.runtime.spec.facts
+                        'auto', store, settings.as_dict(), trainer.saving.facts['dataset']
                     )
                     if found is None:
                         return 'none left'

@@ -16,6 +16,7 @@ import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
 from gitloss.backend import tf
+from helpers import pixels
 from trainers import checkpoints, devices, export
 from trainers.engine.handles import evaluation
 from trainers.engine.trainer import Trainer
@@ -83,7 +84,7 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
     settings, dataset = trained
     definition, _, _ = exported(settings, capsys, '--export_batch=8')
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
-    with evaluation(checkpoint, settings, dataset, devices.choose(settings)) as handle:
+    with evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         rows = list(handle.sweep(dataset.test))
     embeddings, predictions = (np.concatenate([row[place] for row in rows]) for place in (0, 1))
     with tf.Graph().as_default() as graph:
@@ -92,7 +93,7 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
             found = [
                 session.run(
                     ['embeddings:0', 'predictions:0', 'logits:0'],
-                    {'input_images:0': dataset.test.images[start : start + 8]},
+                    {'input_images:0': pixels(dataset.test)[start : start + 8]},
                 )
                 for start in range(0, 40, 8)
             ]
@@ -174,7 +175,7 @@ def test_the_atc_command_takes_any_path():
 def test_the_other_tensorflow_reads_it(trained, capsys):
     settings, dataset = trained
     definition, _, printed = exported(settings, capsys)
-    image = dataset.test.images[:1]
+    image = dataset.test.images(np.arange(1))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:

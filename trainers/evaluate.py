@@ -1,46 +1,60 @@
-"""python -m trainers.evaluate --ckpt_path=output/0: loss and accuracy of a checkpoint, whichever
-TensorFlow wrote it.
+"""python -m trainers.evaluate --ckpt_path=output/0: loss, accuracy and class distances of a
+checkpoint, whichever TensorFlow wrote it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Sequence
+from typing import Any, Sequence
 
+from gitloss.errors import log
 from trainers import command
 from trainers.options import Options, names_in
 
 _INTRO = (
-    'Evaluates a checkpoint on the validation and test images: --ckpt_path is the folder of a run '
-    '(its best checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the '
-    'checkpoint; data_path, batch_size and the flags of the device are yours.'
+    "Evaluates a checkpoint on validation and test images: --ckpt_path is a run's folder (its best "
+    'checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the checkpoint; '
+    "data_path, batch_size and the device's flags are yours. No training images are needed, and "
+    'images of other classes have distances alone.'
 )
 
 
 def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
-    from callbacks.evaluation import evaluate as measure
+    from callbacks import evaluation
+    from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.engine.handles import evaluation
+    from trainers.engine import handles
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
     settings = checkpoints.options_of(checkpoint, **{name: getattr(options, name) for name in here})
+    spec = checkpoints.spec_of(checkpoint)
     dataset = data.load(settings.dataset, settings.data_folder)
-    found, wanted = (
-        {name: facts[name] for name in ('num_classes', 'image_shape')}
-        for facts in (dataset.facts, checkpoint.manifest['dataset'])
-    )
-    if found != wanted:
+    if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
-            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. '
-            f'Received: {found}'
+            '--data_path: expected images of the shape the checkpoint was trained on, '
+            f'{spec.image_shape}. Received: {dataset.spec.image_shape}'
         )
-    splits = {'valid': dataset.valid, 'test': dataset.test}
-    with evaluation(checkpoint, settings, dataset, devices.choose(settings)) as handle:
-        results = {name: measure(handle, split)[0] for name, split in splits.items()}
+    classes = dataset.spec.num_classes
+    if classes != spec.num_classes:
+        log.info(
+            'no loss and no accuracy, only distances of embeddings: the checkpoint has %d classes, '
+            'the data %d',
+            spec.num_classes,
+            classes,
+        )
+
+    def measure(source: data.Source | None) -> dict[str, Any] | None:
+        if source is None:
+            return None
+        losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
+        return dict(losses, **class_distances(handle, source, classes)[0])
+
+    with handles.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+        results = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0
 

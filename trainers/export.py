@@ -40,13 +40,13 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     from trainers import checkpoints
     from trainers.engine.graph import head_of
 
-    saved, facts = checkpoints.options_of(checkpoint), checkpoint.manifest['dataset']
+    saved, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
 
     def build() -> Any:
         return model.build(
             saved.model,
-            facts['image_shape'],
-            facts['num_classes'],
+            spec.image_shape,
+            spec.num_classes,
             saved.embedding_dim,
             batch,
             head=head_of(saved),

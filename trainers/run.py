@@ -18,15 +18,14 @@ def _header(
     options: Options, dataset: Any, device: Any, group: Any, made_by: Mapping[str, Any]
 ) -> list[str]:
     """What the log of a run begins with."""
-    train, valid, test = (
-        len(split.labels) for split in (dataset.train, dataset.valid, dataset.test)
-    )
-    size = 'x'.join(str(length) for length in dataset.train.images.shape[1:])
+    spec, splits = dataset.spec, (dataset.train, dataset.valid, dataset.test)
+    train, valid, test = (0 if split is None else len(split) for split in splits)
+    size = 'x'.join(map(str, spec.image_shape))
     lines = [
         f'Git loss {made_by["gitloss"]}, Python {made_by["python"]}, '
         f'TensorFlow {made_by["tensorflow"]}, device {device.name} ({device.reason})',
-        f'{dataset.name}: {train} training, {valid} validation, {test} test images of {size}, '
-        f'{dataset.num_classes} classes; {options.model}, '
+        f'{spec.name}: {train} training, {valid} validation, {test} test images of {size}, '
+        f'{spec.num_classes} classes; {options.model}, '
         f'{options.embedding_dim}-dimensional embeddings',
     ]
     is_mixed_npu = device.name == 'npu' and device.mixed
@@ -52,6 +51,7 @@ def train(options: Options) -> int:
     from trainers.workers import engines
 
     dataset = data.load(options.dataset, options.data_folder)
+    dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)
     group = engines.choose(options, device)
     made_by = command.versions()

@@ -1,7 +1,14 @@
 """Checkpoints that are whole or not there, and the folder of a run they belong to."""
 
 from trainers.checkpoints.manifest import TO_CONTINUE, Checkpoint, read
-from trainers.checkpoints.restoring import find, options_of, restore, session_of, variables
+from trainers.checkpoints.restoring import (
+    find,
+    options_of,
+    restore,
+    session_of,
+    spec_of,
+    variables,
+)
 from trainers.checkpoints.store import CheckpointStore, Saver
 
 __all__ = [
@@ -14,5 +21,6 @@ __all__ = [
     'read',
     'restore',
     'session_of',
+    'spec_of',
     'variables',
 ]

@@ -11,6 +11,7 @@ import os
 from typing import Any, Callable, Iterator
 
 from gitloss.backend import tf
+from gitloss.data import DataSpec
 from gitloss.errors import DamagedCheckpoint, reason
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint
@@ -45,6 +46,14 @@ def find(path: str, flag: str) -> Checkpoint:
 def options_of(checkpoint: Checkpoint, **changes: Any) -> Options:
     """The options of the run that wrote it, but for `changes`: what this process decides."""
     return Options.restored(checkpoint.manifest['options'], **changes)
+
+
+def spec_of(checkpoint: Checkpoint) -> DataSpec:
+    """What the network knows of the data; the mean image is among the weights."""
+    try:
+        return DataSpec.from_facts(checkpoint.manifest['dataset'])
+    except ValueError as error:
+        raise DamagedCheckpoint(f'{checkpoint.path}: {error}')
 
 
 def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:

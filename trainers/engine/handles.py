@@ -11,7 +11,7 @@ import numpy as np
 from callbacks.base import Batch, Handle, RunHandle
 from gitloss import data
 from gitloss.errors import log
-from trainers.checkpoints import Checkpoint, restoring
+from trainers import checkpoints
 from trainers.devices import Device
 from trainers.engine.graph import LOSSES, TrainingGraph
 from trainers.engine.meter import Meter
@@ -34,7 +34,7 @@ class EvaluationHandle(Handle):
     def step(self) -> int:
         return self._runtime.step
 
-    def sweep(self, source: Any, with_losses: bool = False) -> Iterator[Batch]:
+    def sweep(self, source: data.Source, with_losses: bool = False) -> Iterator[Batch]:
         runtime, net = self._runtime, self._runtime.net
         fetches = dict(net.eval_fetches, **(net.eval_losses if with_losses else {}))
         place = self.batch_size, self.rank, self.workers
@@ -60,16 +60,15 @@ class EvaluationHandle(Handle):
 
 @contextlib.contextmanager
 def evaluation(
-    checkpoint: Checkpoint, options: Options, spec: Any, device: Device
+    checkpoint: checkpoints.Checkpoint, options: Options, device: Device
 ) -> Iterator[EvaluationHandle]:
     """`with evaluation(...) as handle:` the handle of a checkpoint's model, centers included.
 
     Args:
-      options: restoring.options_of(checkpoint), with the device and batch of here.
-      spec: restoring.spec_of(checkpoint).
+      options: checkpoints.options_of(checkpoint), with the device and the batch of here.
     """
-    runtime = Runtime(options, spec, device)
-    with restoring.session_of(checkpoint, runtime.build, device.config) as (
+    runtime = Runtime(options, checkpoints.spec_of(checkpoint), device)
+    with checkpoints.session_of(checkpoint, runtime.build, device.config) as (
         _,
         runtime.session,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Sequence
 
 from gitloss.backend import tf
+from gitloss.data import DataSpec, Source
 from gitloss.errors import Interrupted
 from trainers.devices import Device
 from trainers.engine.graph import TrainingGraph
@@ -34,7 +35,7 @@ class Runtime:
     def __init__(
         self,
         options: Options,
-        spec: Any,
+        spec: DataSpec,
         device: Device,
         group: OneWorker | None = None,
         requests: Callable[[], Sequence[int]] = lambda: (0, 0),
@@ -47,9 +48,9 @@ class Runtime:
         self._requests = requests
         self._agreed: Sequence[int] = (0, 0)
 
-    def build(self, training: bool = False) -> TrainingGraph:
-        """Builds the model into the current graph; without `training` its evaluation alone."""
-        self.net = TrainingGraph(self.options, self.spec, self.device, self.group, training)
+    def build(self, source: Source | None = None) -> TrainingGraph:
+        """Builds the model into the current graph; without training images its evaluation alone."""
+        self.net = TrainingGraph(self.options, self.spec, self.device, self.group, source)
         return self.net
 
     def finish_build(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from callbacks.list import CallbackList
 from gitloss.backend import tf
+from gitloss.data import Dataset
 from gitloss.errors import Diverged, Interrupted, TrainingError, log, reason
 from trainers.devices import Device
 from trainers.engine.handles import TrainingHandle
@@ -26,37 +27,39 @@ class Trainer:
 
     Args:
       options: the settings of the run.
-      dataset: a gitloss.data.Dataset.
+      dataset: with a training split.
       callbacks: in the order in which their hooks are called.
       device: where it trains.
       versions: facts for the checkpoints' manifests.
       group: the workers that this process is one of; None: it works alone.
 
     Raises:
-      ValueError: labels of the training set that are no classes.
+      ValueError: no training split, or labels that are no classes.
     """
 
     def __init__(
         self,
         options: Options,
-        dataset: Any,
+        dataset: Dataset,
         callbacks: Sequence[Any],
         device: Device,
         versions: Mapping[str, Any] | None = None,
         group: OneWorker | None = None,
     ) -> None:
-        low, high = dataset.train.labels.min(), dataset.train.labels.max()
+        dataset.require('train')
+        self._source, classes = dataset.train, dataset.spec.num_classes
+        low, high = self._source.labels.min(), self._source.labels.max()
         # A CPU would say so at the step; other devices read nothing or zeros.
-        if low < 0 or high >= dataset.num_classes:
+        if low < 0 or high >= classes:
             raise ValueError(
-                f'labels of the training set: expected 0 to {dataset.num_classes - 1} '
-                f'for {dataset.num_classes} classes. Received: {low} to {high}'
+                f'labels of the training set: expected 0 to {classes - 1} for {classes} classes. '
+                f'Received: {low} to {high}'
             )
         self.signals = Signals()
         # What this worker asks of all: to stop by a signal, and, the chief, to save by the clock.
         self.runtime = Runtime(
             options,
-            dataset,
+            dataset.spec,
             device,
             group,
             requests=lambda: (self.signals.received, self.saving.time_is_up),
@@ -64,7 +67,7 @@ class Trainer:
         self.callbacks = CallbackList(callbacks, self.runtime.group.is_chief)
         self.saving = Saving(
             self.runtime,
-            {'options': options.as_dict(), 'versions': versions or {}, 'dataset': dataset.facts},
+            {'options': options.as_dict(), 'versions': versions or {}, 'dataset': dataset.facts()},
             state=lambda: dict(self.meter.state(), callbacks=self.callbacks.state()),
         )
         self.resuming = Resuming(self.runtime, self.saving, self.callbacks)
@@ -103,7 +106,7 @@ class Trainer:
 
     def build(self) -> None:
         """Builds all that the session will run, into the current graph."""
-        net, options = self.runtime.build(training=True), self.runtime.options
+        net, options = self.runtime.build(self._source), self.runtime.options
         self.meter = Meter(list(net.step_fetches), options.batch_size, net.loss_scaled)
         self.handle = TrainingHandle(self.runtime, self.saving, self.meter)
         self.callbacks.build(self.handle)
