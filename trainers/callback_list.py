@@ -19,6 +19,7 @@ from callbacks.progress import Progress
 from callbacks.report import Report
 from callbacks.tensorboard import TensorBoard
 from gitloss.backend import keras
+from gitloss.data import Dataset
 from trainers import command, plugins
 from trainers.options import Options, device_id
 
@@ -32,9 +33,32 @@ def early_stopping(options: Options) -> list[Any]:
     return [keras.callbacks.EarlyStopping(options.monitor, patience=patience, mode=mode)]
 
 
+def _measurements(
+    options: Options, dataset: Dataset
+) -> tuple[CenterMeasurement | None, Evaluation | None]:
+    if not options.evaluate:
+        return None, None
+    how = options.center_init, options.reset_centers, options.distance
+    return CenterMeasurement(dataset.train, *how), Evaluation(dataset.valid, dataset.test)
+
+
+def _tensorboard(
+    options: Options, facts: Mapping[str, Any], centers: Any, evaluation: Any
+) -> TensorBoard:
+    per_call = options.iterations_per_loop
+    made_by = dict(facts['versions'], device=facts['device'])
+    return TensorBoard(
+        log_every=-(-20 // per_call) * per_call,
+        evaluation=evaluation,
+        centers=centers,
+        facts={'versions': made_by},
+        hparams=options.hyperparameters(),
+    )
+
+
 def build_callbacks(
     options: Options,
-    dataset: Any,
+    dataset: Dataset,
     facts: Mapping[str, Any],
     header: Sequence[str],
     rank: int = 0,
@@ -46,17 +70,9 @@ def build_callbacks(
       header: lines that the run's log begins with.
       rank: of this worker, whose log bears it in its name.
     """
-    worker = f'.worker{rank}' if rank else ''
-    per_call = options.iterations_per_loop
-    made_by = dict(facts['versions'], device=facts['device'])
+    log_file = f'train_{device_id()}{f".worker{rank}" if rank else ""}.log'
     history = History(facts, started=command.STARTED)
-    centers = evaluation = pictures = None
-    if options.evaluate:
-        centers = CenterMeasurement(
-            dataset.train, options.center_init, options.reset_centers, options.distance
-        )
-        evaluation = Evaluation(dataset.valid, final_split=dataset.test)
-        pictures = Pictures(evaluation, centers, history, options.projection)
+    centers, evaluation = _measurements(options, dataset)
     callbacks = [
         # First of all: nothing is made of a step that has gone wrong.
         LossGuard(options.max_loss, options.on_nan == 'rollback'),
@@ -67,16 +83,10 @@ def build_callbacks(
         *plugins.load(options.callbacks, options),
         *early_stopping(options),
         # They write the logs, which are complete by now.
-        Progress(options.log_every, f'train_{device_id()}{worker}.log', header),
+        Progress(options.log_every, log_file, header),
         history,
-        TensorBoard(
-            log_every=-(-20 // per_call) * per_call,
-            evaluation=evaluation,
-            centers=centers,
-            facts={'versions': made_by},
-            hparams=options.hyperparameters(),
-        ),
-        pictures,
+        _tensorboard(options, facts, centers, evaluation),
+        Pictures(evaluation, centers, history, options.projection) if options.evaluate else None,
         # Last of all that have a state: the checkpoint holds what they made of the measurement, and
         # a run that is killed before it makes all of the measurement again.
         Checkpoint(),

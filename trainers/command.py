@@ -79,6 +79,12 @@ def main(
     logging.raiseExceptions = False
     log.setLevel(logging.INFO)
     log.propagate = False
+    return _status(options, command, work)
+
+
+def _status(
+    options: options_module.Options, command: str, work: Callable[[options_module.Options], int]
+) -> int:
     try:
         from callbacks.progress import ConsoleHandler
 

@@ -23,18 +23,8 @@ _INTRO = (
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
 
-def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]]:
-    """The inference of a checkpoint, without variables, labels, centers and summaries.
-
-    Args:
-      checkpoint: a trainers.checkpoints.Checkpoint.
-      batch: images per call.
-
-    Returns:
-      (GraphDef, [input, outputs ...] as dictionaries): the placeholder `input_images`, float32
-      [batch, height, width, channels], pixels 0 to 255, and the nodes `embeddings` float32 [batch,
-      dim], `logits` float32 [batch, classes] and `predictions` int32 [batch].
-    """
+def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
+    """(the model, its GraphDef in which the weights are constants)."""
     from gitloss import model
     from gitloss.backend import tf
     from trainers import checkpoints
@@ -54,9 +44,26 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
 
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
     with checkpoints.session_of(checkpoint, build, on_cpu) as (net, session):
-        frozen = tf.graph_util.convert_variables_to_constants(
+        return net, tf.graph_util.convert_variables_to_constants(
             session, session.graph.as_graph_def(), [tensor.op.name for tensor in net.outputs]
         )
+
+
+def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The inference of a checkpoint, without variables, labels, centers and summaries.
+
+    Args:
+      checkpoint: a trainers.checkpoints.Checkpoint.
+      batch: images per call.
+
+    Returns:
+      (GraphDef, [input, outputs ...] as dictionaries): the placeholder `input_images`, float32
+      [batch, height, width, channels], pixels 0 to 255, and the nodes `embeddings` float32 [batch,
+      dim], `logits` float32 [batch, classes] and `predictions` int32 [batch].
+    """
+    from gitloss.backend import tf
+
+    net, frozen = _frozen(checkpoint, batch)
     # Into a graph of its own, where the names that others rely on are free: layers have scopes of
     # the same names.
     with tf.Graph().as_default() as graph:

@@ -44,8 +44,8 @@ class EvaluationHandle(Handle):
             values = runtime.run(fetches, feeds)
             runtime.raise_if_interrupted()
             losses = {name: values[name].item() for name in LOSSES if name in values}
-            rows = values['embeddings'], values['predictions'], labels
-            yield (*(row[:count] for row in rows), losses)
+            embeddings, predictions = values['embeddings'], values['predictions']
+            yield embeddings[:count], predictions[:count], labels[:count], losses
 
     def centers(self) -> np.ndarray:
         return self._runtime.session.run(self._runtime.net.center_layer.centers)

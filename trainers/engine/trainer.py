@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, cast
 
 import numpy as np
 
 from callbacks.list import CallbackList
 from gitloss.backend import tf
-from gitloss.data import Dataset
+from gitloss.data import Dataset, Source
 from gitloss.errors import Diverged, Interrupted, TrainingError, log, reason
 from trainers.devices import Device
 from trainers.engine.handles import TrainingHandle
@@ -47,8 +47,9 @@ class Trainer:
         group: OneWorker | None = None,
     ) -> None:
         dataset.require('train')
-        self._source, classes = dataset.train, dataset.spec.num_classes
+        self._source = cast(Source, dataset.train)
         low, high = self._source.labels.min(), self._source.labels.max()
+        classes = dataset.spec.num_classes
         # A CPU would say so at the step; other devices read nothing or zeros.
         if low < 0 or high >= classes:
             raise ValueError(
