@@ -86,37 +86,12 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
             ['--schedule=cosine', '--warmup_steps=9', '--steps=9'],
             '--warmup_steps: expected less than --steps, 9, with --schedule=cosine. Received: 9',
         ),
-        *(
-            (
-                ['--early_stopping=2', '--noevaluate', '--monitor=' + name],
-                '--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: '
-                + name,
-            )
-            for name in (
-                'valid_loss',
-                'val_acc',
-                'intra_cls_dist',
-                'inter_cls_dist',
-                'inter_cls_dist_running',
-                'inter_over_intra',
-                'centers_moved',
-            )
-        ),
-        (
-            ['--noevaluate', '--early_stopping=3', '--monitor=inter_over_intra'],
-            '--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: inter_over_intra',
-        ),
     ],
 )
 def test_flags_that_do_not_go_together(arguments, said):
     with pytest.raises(OptionError) as caught:
         parse(arguments)
     assert str(caught.value) == said
-
-
-@pytest.mark.parametrize('name', ['train_loss', 'center_drift', 'inter_mine'])
-def test_what_a_training_alone_logs_may_be_watched(name):
-    assert parse(['--early_stopping=2', '--noevaluate', '--monitor=' + name]).monitor == name
 
 
 def test_hyperparameters_are_what_decides_what_is_learnt():

@@ -10,6 +10,7 @@ import numpy as np
 from callbacks.base import CallbackList
 from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, Diverged, Interrupted, TrainingError, log, reason
+from gitloss.metrics import declaration
 from trainers import checkpoints
 from trainers.checkpoints import rundir
 from trainers.checkpoints.warm_start import WarmStart
@@ -99,7 +100,9 @@ class Trainer(Evaluator):
     def _build(self):
         self._net = TrainingGraph(self._options, self._dataset, self._device, self._group)
         self._meter = Meter(list(self._net.step_fetches), self.batch_size, self._net.loss_scaled)
+        self.metrics = declaration.by_name(self._meter.metrics)
         self._callbacks.build(self)
+        self._best = self._metric_of_best()
         self._check_intervals()
         self._saver = checkpoints.Saver(tf.global_variables())
         self._initial = tf.global_variables_initializer()
@@ -111,6 +114,14 @@ class Trainer(Evaluator):
             )
         self._group.build(tf.global_variables())
         self._graph.finalize()
+
+    def _metric_of_best(self):
+        """The entry `best` of a manifest: --best, or {} where nothing measures its default."""
+        name = self._options.best
+        if name not in self.metrics and name == type(self._options).best:
+            return {}
+        metric = declaration.chosen(self.metrics, name, '--best')
+        return {'name': name, 'higher_is_better': metric.higher_is_better}
 
     def _check_intervals(self):
         """A sunk loop gives control back every so many steps: whatever is to happen must fall
@@ -362,6 +373,7 @@ class Trainer(Evaluator):
             versions=self._versions,
             dataset=self._dataset.facts,
             metrics=metrics,
+            best=self._best,
             **state,
         )
 

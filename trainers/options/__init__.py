@@ -34,10 +34,6 @@ PRECISION_MODES = (
     'allow_mix_precision_bf16',
     'allow_fp32_to_bf16',
 )  # of the NPU
-# not with --noevaluate
-_MEASURED = (
-    r'val|(inter_cls_dist|inter_cls_dist_running|inter_over_intra|intra_cls_dist|centers_moved)$'
-)
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
 
 
@@ -188,8 +184,7 @@ class Options:
     )
     monitor: str = _option(
         'valid_loss',
-        'What --early_stopping watches: a name in history.jsonl. Accuracies and inter-class distances '
-        'are better when larger, all else when smaller.',
+        'Metric that --early_stopping watches, by its name in history.jsonl.',
         'training',
     )
     callbacks: str = _option(
@@ -309,7 +304,12 @@ class Options:
         high=1 << 20,
     )
     keep_checkpoints: int = _option(
-        3, 'Newest checkpoints to keep; the best one by valid_acc is kept besides.', 'output', low=1
+        3, 'Newest checkpoints to keep. The best one, see --best, is kept as well.', 'output', low=1
+    )
+    best: str = _option(
+        'valid_acc',
+        'Metric that decides which checkpoint is kept as the best, by its name in history.jsonl.',
+        'output',
     )
     log_every: int = _option(
         100, 'Steps between two progress lines where stderr is no terminal.', 'output', low=1
@@ -344,10 +344,6 @@ class Options:
         ):
             raise OptionError(
                 f'--loss_scale: expected a number from 1 on, dynamic, or nothing. Received: {self.loss_scale!r}'
-            )
-        if self.early_stopping and not self.evaluate and re.match(_MEASURED, self.monitor):
-            raise OptionError(
-                f'--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: {self.monitor}'
             )
 
     @property
