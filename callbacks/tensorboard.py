@@ -92,7 +92,7 @@ class TensorBoard(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._evaluation is not None:
-            self._projector = Projector(self.handle.run_dir, self._evaluation.images)
+            self._projector = Projector(self.handle.run_dir, self._evaluation.source)
         self._attempt('event file', self._open)
 
     def _open(self):

@@ -28,7 +28,9 @@ OPTIMIZERS = {
 
 def losses(dataset, optimizer, rate, steps, batch, moved):
     with tf.Graph().as_default(), tf.Session() as session:
-        net = models.build('mnist_cnn', (28, 28, 1), 10, seed=1, mean_image=dataset.mean_image)
+        net = models.build(
+            'mnist_cnn', (28, 28, 1), 10, seed=1, mean_image=dataset.spec.preprocessing.mean
+        )
         labels, rows = tf.placeholder(tf.int32, [batch]), tf.placeholder(tf.float32, [batch, 2])
         embeddings, logits = net.outputs
         differences = (embeddings[:, None] - rows[None, :]) * (1.0 - tf.eye(batch))[:, :, None]

@@ -17,9 +17,9 @@ from callbacks.history import History
 from callbacks.pictures import Pictures
 from callbacks.report import Report
 from gitloss import metrics
-from gitloss.data import Split
 from gitloss.figures import plots
 from gitloss.metrics import declaration
+from helpers import Points
 from trainers.engine.meter import Meter
 
 
@@ -41,7 +41,7 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
     random = np.random.RandomState(0)
     labels = (np.arange(60) % 3).astype(np.int32)
     evaluation, centers, history = (
-        Evaluation(Split(None, labels)),
+        Evaluation(Points(None, labels)),
         CenterMeasurement(None),
         History(),
     )

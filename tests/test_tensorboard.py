@@ -21,7 +21,7 @@ from callbacks.figures import Figures
 from callbacks.tensorboard import TensorBoard
 from gitloss import metrics
 from gitloss.backend import tf
-from gitloss.data import Split
+from gitloss.data import ArraySource
 from gitloss.figures import plots
 from gitloss.metrics import Metric, declaration
 from trainers.engine.meter import Meter
@@ -64,7 +64,7 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     random = np.random.RandomState(0)
     labels = (np.arange(COUNT) % CLASSES).astype(np.int32)
     images = random.randint(0, 256, (COUNT, 8, 6, 1)).astype(np.uint8)
-    evaluation, centers = Evaluation(Split(images, labels)), CenterMeasurement(None)
+    evaluation, centers = Evaluation(ArraySource(images, labels)), CenterMeasurement(None)
     base = 3 * random.randn(CLASSES, dim)
     evaluation.embeddings = (base[labels] + 0.1 * random.randn(COUNT, dim)).astype(np.float32)
     evaluation.predictions = np.where(
@@ -375,7 +375,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
     random = np.random.RandomState(0)
     embeddings, labels = random.randn(count, dim).astype(np.float32), random.randint(0, 10, count)
     images = random.randint(0, 256, (count, 8, 6, 1)).astype(np.uint8)
-    writer = projector.Projector(str(tmp_path), images)
+    writer = projector.Projector(str(tmp_path), ArraySource(images, labels))
     writer.write('first', embeddings + 1, labels, labels, np.arange(count))
     writer.write('second', embeddings, labels, np.zeros_like(labels), np.arange(count))
     text = (tmp_path / 'projector_config.pbtxt').read_text()
@@ -425,7 +425,8 @@ def test_large_thumbnails_are_made_smaller():
 def test_the_projector_names_samples_and_thumbnails_by_their_place_in_the_split(tmp_path):
     """Two samples of five, numbers 1 and 4: their own thumbnails and numbers."""
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
-    projector.Projector(str(tmp_path), images).write(
+    source = ArraySource(images, np.zeros(5, np.int32))
+    projector.Projector(str(tmp_path), source).write(
         'two', np.zeros((2, 2)), [7, 8], [7, 7], [1, 4]
     )
     assert (tmp_path / 'projector' / 'metadata.tsv').read_text().split('\n')[1:3] == [

@@ -115,6 +115,7 @@ def train(options):
     from trainers.workers import engines as distribution
 
     dataset = data.load(options.dataset, options.data_folder)
+    dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)
     group = distribution.choose(options, device)
     made_by = versions()
@@ -124,21 +125,17 @@ def train(options):
         'versions': made_by,
         'device': device.name,
     }
+    counts = [
+        f'{0 if split is None else len(split)} {name}'
+        for split, name in zip(dataset[1:], ('training', 'validation', 'test'))
+    ]
     header = [
         'Git loss {}, Python {}, TensorFlow {}, device {} ({})'.format(
             made_by['gitloss'], made_by['python'], made_by['tensorflow'], device.name, device.reason
         ),
-        '%s: %d training, %d validation, %d test images of %s, %d classes; %s, %d-dimensional embeddings'
-        % (
-            dataset.name,
-            len(dataset.train.labels),
-            len(dataset.valid.labels),
-            len(dataset.test.labels),
-            'x'.join(str(n) for n in dataset.train.images.shape[1:]),
-            dataset.num_classes,
-            options.model,
-            options.embedding_dim,
-        ),
+        f'{dataset.spec.name}: {", ".join(counts)} images of '
+        f'{"x".join(map(str, dataset.spec.image_shape))}, {dataset.spec.num_classes} classes; '
+        f'{options.model}, {options.embedding_dim}-dimensional embeddings',
     ]
     if (
         device.name == 'npu'

@@ -76,37 +76,38 @@ def name_of(variable):
 
 
 class TrainingGraph:
-    """Builds into the current graph, for a devices.Device. Without `training` only what an
-    evaluation needs is there.
+    """Builds into the current graph, for a devices.Device, a network for data of a DataSpec.
+
+    `source`: the training images; None leaves out all that an evaluation does not need.
     """
 
-    def __init__(self, options, dataset, device, group=None, training=True):
+    def __init__(self, options, spec, device, group=None, source=None):
         self._options, self._device, self._group = options, device, group or OneWorker()
         self._rows = options.batch_size // self._group.size
         self._head = head_of(options)
         self.model = models.build(
             options.model,
-            dataset.train.images.shape[1:],
-            dataset.num_classes,
+            spec.image_shape,
+            spec.num_classes,
             options.embedding_dim,
             self._rows,
             options.seed,
-            dataset.mean_image,
+            spec.preprocessing.mean,
             self._head,
         )
         shared = {'form': options.git_loss_form, 'distance': options.distance}
         self.center_layer = losses.CenterLoss(
-            dataset.num_classes, alpha=options.alpha, name='center_loss', **shared
+            spec.num_classes, alpha=options.alpha, name='center_loss', **shared
         )
         self._git_layer = losses.GitLoss(
-            dataset.num_classes,
+            spec.num_classes,
             share=self.center_layer,
             name='git_loss',
             **shared,
             method='unrolled' if device.name == 'npu' else None,
         )  # no float64, no loop
-        if training:
-            self._build_training(dataset)
+        if source is not None:
+            self._build_training(source)
         self._build_evaluation()
 
     def _objective(self, logits, labels, all_embeddings, all_labels):
@@ -162,10 +163,10 @@ class TrainingGraph:
             )
         return [variable for name, variable in weights.items() if name not in frozen]
 
-    def _build_training(self, dataset):
+    def _build_training(self, source):
         options = self._options
         stream = data.BatchStream(
-            dataset.train, options.batch_size, options.seed, self._group.rank, self._group.size
+            source, options.batch_size, options.seed, self._group.rank, self._group.size
         )
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         with tf.name_scope('batches'):
@@ -262,14 +263,8 @@ class TrainingGraph:
         )
 
     def _build_evaluation(self):
-        self.eval_images, (embeddings, logits) = self.model.input, self.model.outputs
-        if (
-            self._group.size > 1
-        ):  # of the model's own outputs Keras would take what is gathered for layers to trace
-            self.eval_images = tf.placeholder(
-                tf.float32, self.model.input.shape, name='part_of_images'
-            )
-            embeddings, logits = self.model(self.eval_images)
+        self.eval_images = tf.placeholder(tf.uint8, self.model.input.shape, name='images')
+        embeddings, logits = self.model(tf.cast(self.eval_images, tf.float32))
         self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')
         all_embeddings, predictions = (
             self._group.all_gather(embeddings),

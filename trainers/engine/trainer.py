@@ -24,19 +24,21 @@ class Trainer(Evaluator):
     """Trains a model on a data set; what happens alongside is the callbacks' business.
 
     Args, beside those of Evaluator:
+      dataset: a gitloss.data.Dataset with a training split, in place of its spec.
       callbacks: a list of callbacks.
       versions: facts for the checkpoints' manifests.
     """
 
     def __init__(self, options, dataset, callbacks, device, versions=None, group=None):
-        super().__init__(options, dataset, device, group)
+        super().__init__(options, dataset.spec, device, group)
+        self._dataset = dataset
+        dataset.require('train')
         low, high = dataset.train.labels.min(), dataset.train.labels.max()
-        if (
-            low < 0 or high >= dataset.num_classes
-        ):  # a CPU would say so at the step, other devices read nothing or zeros
+        # A CPU would say so at the step, other devices read nothing or zeros.
+        if low < 0 or high >= self.num_classes:
             raise ValueError(
-                'labels of the training set: expected 0 to %d for %d classes. Received: %d to %d'
-                % (dataset.num_classes - 1, dataset.num_classes, low, high)
+                f'labels of the training set: expected 0 to {self.num_classes - 1} for '
+                f'{self.num_classes} classes. Received: {low} to {high}'
             )
         self.run_dir, self.run_name = options.run_dir, os.path.basename(options.run_dir)
         self.steps, self.every = options.steps, options.update_centers
@@ -98,7 +100,9 @@ class Trainer(Evaluator):
         return self._callbacks.failures
 
     def _build(self):
-        self._net = TrainingGraph(self._options, self._dataset, self._device, self._group)
+        self._net = TrainingGraph(
+            self._options, self._spec, self._device, self._group, self._dataset.train
+        )
         self._meter = Meter(list(self._net.step_fetches), self.batch_size, self._net.loss_scaled)
         self.metrics = declaration.by_name(self._meter.metrics)
         self._callbacks.build(self)
@@ -145,7 +149,7 @@ class Trainer(Evaluator):
         """The chief claims the folder and decides; the others see that they train the same, and
         take its checkpoint's manifest.
         """
-        facts = [self.options, self._dataset.facts]
+        facts = [self.options, self._dataset.facts()]
         *chiefs, found = self._group.decide(
             self._session,
             lambda: facts + [self._dir.begin(self._options.resume, self._store, *facts)],
@@ -342,8 +346,8 @@ class Trainer(Evaluator):
     def passed(self, every):
         return self._step // every > self._step_before // every
 
-    def sweep(self, split, with_losses=False):
-        for batch in super().sweep(split, with_losses):
+    def sweep(self, source, with_losses=False):
+        for batch in super().sweep(source, with_losses):
             self._obey_signal(save=False)
             yield batch
 
@@ -371,7 +375,7 @@ class Trainer(Evaluator):
         return dict(
             options=self.options,
             versions=self._versions,
-            dataset=self._dataset.facts,
+            dataset=self._dataset.facts(),
             metrics=metrics,
             best=self._best,
             **state,
