@@ -41,7 +41,7 @@ from callbacks.evaluation import Evaluation
 from callbacks.history import History
 from gitloss import data
 from gitloss.backend import tf
-from gitloss.errors import DamagedCheckpoint
+from gitloss.errors import DamagedCheckpoint, log
 from test_checkpoints import Session
 from trainers import checkpoints, devices, options, run
 from trainers.checkpoints import manifest as manifests
@@ -765,16 +765,16 @@ def read_checkpoint(folder, spoil):
 @contextlib.contextmanager
 def logging_to(stream):
     handler = logging.StreamHandler(stream)
-    checkpoints.log.addHandler(handler)
-    level, propagate = checkpoints.log.level, checkpoints.log.propagate
-    checkpoints.log.setLevel('INFO')
-    checkpoints.log.propagate = False
+    log.addHandler(handler)
+    level, propagate = log.level, log.propagate
+    log.setLevel('INFO')
+    log.propagate = False
     try:
         yield stream
     finally:
-        checkpoints.log.removeHandler(handler)
-        checkpoints.log.setLevel(level)
-        checkpoints.log.propagate = propagate
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def rewrite(path, change, sign=True):

@@ -10,8 +10,8 @@ import sys
 from trainers import run
 
 _INTRO = (
-    "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
-    "ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device's flags are yours."
+    'Measures loss and accuracy of a checkpoint on the validation and test images, and prints one '
+    'JSON object. Network and loss are those of the checkpoint.'
 )
 
 
@@ -21,13 +21,9 @@ def evaluate(options):
     from gitloss import data
     from trainers import checkpoints, devices
     from trainers.engine.evaluator import Evaluator
-    from trainers.options import Options, names_in
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = Options.restored(
-        checkpoint.manifest['options'], **{name: getattr(options, name) for name in here}
-    )
+    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
     dataset = data.load(settings.dataset, settings.data_folder)
     found, wanted = (
         {name: facts[name] for name in ('num_classes', 'image_shape')}

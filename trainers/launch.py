@@ -1,10 +1,11 @@
 """python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this
 machine, for a trial.
 
-Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports, its share of the cores
-and, where there are enough, a GPU. Worker 0, the chief, prints here, the others into worker-<n>.log
-in --log_dir. When one fails the others are ended; the exit status is that of the first to fail.
-When the launcher or its terminal is gone, the workers end as at SIGTERM, with a checkpoint.
+Each worker is a `trainers.run` with a TF_CONFIG of unused ports, its share of the cores and, if
+there are enough, a GPU of its own. Worker 0, the chief, prints to this console, worker n to
+worker-<n>.log in --log_dir. If one fails, the others are stopped; the exit status is that of the
+first to fail. If the launcher or its terminal is gone, the workers stop as on SIGTERM, with a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -151,14 +152,14 @@ def main(arguments=None):
         '--workers',
         type=int,
         default=2,
-        help='how many (default 2); --batch_size must be a multiple',
+        help='number of workers, default 2; --batch_size must be a multiple of it',
     )
     parser.add_argument(
         '--log_dir',
         default=os.path.join(ROOT, 'output', 'workers'),
-        help='where worker-1.log ... go',
+        help='folder of worker-1.log, ...; default output/workers in the project',
     )
-    parser.add_argument('flags', nargs='*', help='of trainers.run, after --')
+    parser.add_argument('flags', nargs='*', help='flags of trainers.run, after --')
     options, started = parser.parse_args(arguments), []
     if options.workers < 1:
         parser.error('--workers: expected at least 1. Received: %d' % options.workers)
