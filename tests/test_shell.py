@@ -54,7 +54,7 @@ class Machine:
         self.log, self.fail = folder / 'log', folder / 'fail'
         for path in (self.root, self.bin, self.home):
             path.mkdir()
-        for name in ('test', 'flags', 'trainers'):
+        for name in ('test', 'flags', 'gitloss', 'trainers'):
             shutil.copytree(
                 os.path.join(ROOT, name),
                 str(self.root / name),
