@@ -48,7 +48,8 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
     [
         (
             '--lamda_c=1',
-            '--lamda_c: expected a known flag, --lambda_c perhaps. Received: an unknown one; --help lists all',
+            '--lamda_c: expected a known flag, --lambda_c perhaps. Received: an unknown one; '
+            '--help lists all',
         ),
         ('--steps=many', "--steps: expected a whole number. Received: 'many'"),
         ('--steps=2.5', "--steps: expected a whole number. Received: '2.5'"),
@@ -89,8 +90,8 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
         *(
             (
                 ['--early_stopping=2', '--noevaluate', '--monitor=' + name],
-                '--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: '
-                + name,
+                '--monitor: expected a value of the training, as train_loss, with --noevaluate. '
+                'Received: ' + name,
             )
             for name in (
                 'valid_loss',
@@ -104,7 +105,8 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
         ),
         (
             ['--noevaluate', '--early_stopping=3', '--monitor=inter_over_intra'],
-            '--monitor: expected a value of the training, as train_loss, with --noevaluate. Received: inter_over_intra',
+            '--monitor: expected a value of the training, as train_loss, with --noevaluate. '
+            'Received: inter_over_intra',
         ),
     ],
 )

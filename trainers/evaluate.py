@@ -31,7 +31,8 @@ def evaluate(options):
     )
     if found != wanted:
         raise ValueError(
-            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. Received: {found}'
+            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. '
+            f'Received: {found}'
         )
     evaluator = Evaluator(settings, dataset, devices.choose(settings))
     results = evaluator.evaluate(
