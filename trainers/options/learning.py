@@ -37,16 +37,16 @@ class Learning:
         choices=('global', 'local'),
     )
 
-    loss: str = option(
-        'git',
-        'Terms of the loss. git: softmax, center and git loss; center: without the git loss; '
-        'softmax: softmax alone; arcface, cosface: margin softmax on cosines alone. The center '
-        'and git losses are logged in any case.',
+    head: str = option(
+        'softmax',
+        'Classifier of the softmax loss: softmax; arcface or cosface, a margin softmax on '
+        'cosines. See --margin and --scale.',
         'loss',
-        choices=('git', 'center', 'softmax', 'arcface', 'cosface'),
     )
-    lambda_c: float = option(1.0, 'Weight of the center loss.', 'loss', low=0.0)
-    lambda_g: float = option(1.0, 'Weight of the git loss.', 'loss', low=0.0)
+    lambda_c: float = option(
+        1.0, 'Weight of the center loss. 0: it is only logged.', 'loss', low=0.0
+    )
+    lambda_g: float = option(1.0, 'Weight of the git loss. 0: it is only logged.', 'loss', low=0.0)
     git_loss_form: str = option(
         'elementwise',
         "Form of the center and git losses: elementwise, as in the authors' code and the "
@@ -80,14 +80,14 @@ class Learning:
     )
     margin: float = option(
         -1.0,
-        'Margin of arcface (in radians) and cosface. -1: the value of the paper, 0.5 and 0.35.',
+        'Margin of --head=arcface (in radians) and cosface. -1: those of the papers, 0.5 and 0.35.',
         'loss',
         low=-1.0,
         high=1.57,
     )
     scale: float = option(
         0.0,
-        'Scale of the cosines in arcface and cosface. 0: the value of the papers, 64.',
+        'Scale of the cosines of --head=arcface and cosface. 0: that of the papers, 64.',
         'loss',
         low=0.0,
     )

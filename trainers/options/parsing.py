@@ -19,6 +19,10 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
     str: flags.DEFINE_string,
 }
+# Removed flags, and what to use instead.
+_REMOVED = {
+    'loss': '--head=softmax, arcface or cosface, with the weights --lambda_c and --lambda_g'
+}
 
 
 class HelpRequested(Exception):
@@ -66,6 +70,8 @@ def _refusal(name: str, command: str) -> str:
     if known in FIELDS and known not in taken:
         others = ' and '.join('trainers.' + other for other in FIELDS[known].commands)
         return f'expected a flag of {command}. Received: one of {others}; --help lists them'
+    if name in _REMOVED:
+        return f'expected {_REMOVED[name]}. Received: a removed flag'
     near = difflib.get_close_matches(name, taken, 1)
     perhaps = f', --{near[0]} perhaps' if near else ''
     return f'expected a known flag{perhaps}. Received: an unknown one; --help lists all'
