@@ -101,7 +101,8 @@ def git_term(
       embeddings: float [batch, dim]. With a batch unknown at build time the direct method goes
         sample by sample.
       labels: int32 or int64 [batch].
-      own_centers: float [batch, dim], the center of each sample's class; receives no gradient.
+      own_centers: float [batch, dim], the center of each sample's class, equal for equal labels;
+        receives no gradient.
       form: "elementwise" or "pairwise".
       distance: "euclidean" or "cosine".
       method: how "pairwise" is computed: "direct" (differences, float32 only, O(batch^2 dim) work),

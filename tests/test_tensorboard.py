@@ -25,7 +25,7 @@ from gitloss.figures import plots
 
 CLASSES, COUNT = 4, 60
 OPTIONS = {
-    'loss': 'git',
+    'head': 'softmax',
     'steps': 12,
     'learning_rate': 0.001,
     'evaluate': True,
