@@ -259,6 +259,10 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
     'change, said',
     [
         ({'model': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        (
+            {'head': 'sphere'},
+            "head: expected one of arcface, cosface, softmax. Received: 'sphere'",
+        ),
         ({'dataset': 'cifar'}, "dataset: expected one of mnist. Received: 'cifar'"),
         (
             {'exp_save_dir': '/dev/null/run'},
