@@ -727,7 +727,7 @@ def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
 
     24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: r = 1. A prime batch: r = 1 as well.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', block_floats)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', block_floats)
     x, labels, centers = _case(batch=batch, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(
@@ -742,7 +742,7 @@ def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
     """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the
     graph.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 36)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', 36)
     x, labels, centers = _case(batch=24, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(
@@ -789,7 +789,7 @@ def test_no_tensor_of_batch_times_batch_times_dim(monkeypatch, form, method):
     """Forward and backward. batch 96, dim 160: batch^2 = 9,216; batch x dim = 15,360; batch x batch
     x dim = 1,474,560.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 1)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', 1)
     with tf.Graph().as_default() as graph:
         x, labels, centers = (
             tf.placeholder(tf.float32, [96, 160]),

@@ -39,6 +39,10 @@ _MEASURED = (
     r'val|(inter_cls_dist|inter_cls_dist_running|inter_over_intra|intra_cls_dist|centers_moved)$'
 )
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text'}
+# Removed flags, and what to write instead.
+_REMOVED = {
+    'loss': '--head=softmax, arcface or cosface, with the weights --lambda_c and --lambda_g'
+}
 
 
 class HelpRequested(Exception):
@@ -75,12 +79,10 @@ class Options:
         'model',
     )
     embedding_dim: int = _option(2, 'Size of the embeddings.', 'model', low=1, high=65536)
-    loss: str = _option(
-        'git',
-        'git: softmax + center + git loss; center: without the git term; softmax: alone; arcface, cosface: margin '
-        'softmax on cosines. Weights of terms left out are 0, the terms are still logged.',
+    head: str = _option(
+        'softmax',
+        'Classifier of the softmax term: softmax; arcface, cosface: margin softmax on cosines.',
         'loss',
-        choices=('git', 'center', 'softmax', 'arcface', 'cosface'),
     )
     git_loss_form: str = _option(
         'elementwise',
@@ -89,8 +91,10 @@ class Options:
         'loss',
         choices=('elementwise', 'pairwise'),
     )
-    lambda_c: float = _option(1.0, 'Weight of the center loss.', 'loss', low=0.0)
-    lambda_g: float = _option(1.0, 'Weight of the git loss.', 'loss', low=0.0)
+    lambda_c: float = _option(
+        1.0, 'Weight of the center loss; 0: it is only logged.', 'loss', low=0.0
+    )
+    lambda_g: float = _option(1.0, 'Weight of the git loss; 0: it is only logged.', 'loss', low=0.0)
     alpha: float = _option(0.5, 'How far the centers move at each step.', 'loss', low=0.0, high=1.0)
     distance: str = _option(
         'euclidean',
@@ -473,6 +477,10 @@ def parse(arguments, command='trainers.run', intro=''):
     try:
         rest = values([command] + list(arguments))
     except flags.UnrecognizedFlagError as error:
+        if error.flagname in _REMOVED:
+            raise OptionError(
+                f'--{error.flagname}: expected {_REMOVED[error.flagname]}. Received: a removed flag'
+            )
         near = difflib.get_close_matches(error.flagname, FIELDS, 1)
         raise OptionError(
             '--{}: expected a known flag{}. Received: an unknown one; --help lists all'.format(
