@@ -144,6 +144,19 @@ class Options:
     momentum: float = _option(
         0.9, 'Momentum of --optimizer=momentum.', 'training', low=0.0, high=1.0
     )
+    weight_decay: float = _option(
+        0.0,
+        'L2 penalty on the kernels; biases, normalisation and PReLU slopes are excluded.',
+        'training',
+        low=0.0,
+    )
+    norm_statistics: str = _option(
+        'global',
+        'Batch normalisation with several workers: statistics of the global batch, or of the part '
+        'of each worker (local; not the run one worker gives).',
+        'training',
+        choices=('global', 'local'),
+    )
     schedule: str = _option(
         'constant',
         'How the learning rate goes: constant; step: times --decay_rate every --decay_steps; cosine: to 0 '
