@@ -8,9 +8,11 @@ come after.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
+
+from gitloss.metrics import Metric
 
 if TYPE_CHECKING:
     from gitloss.data import Source
@@ -26,6 +28,7 @@ class Handle:
       batch_size: images of a global batch.
       num_classes: classes of the data set.
       options: {flag: plain value}.
+      metrics: {name: Metric} of all that the run and its callbacks declare, from `build` on.
       run_dir: the folder of the run's files.
       rank, workers, is_chief: the number of this worker, how many there are, and whether it is the
         one that writes.
@@ -34,6 +37,7 @@ class Handle:
     batch_size: int = 0
     num_classes: int = 0
     options: Mapping[str, Any] = {}
+    metrics: Mapping[str, Metric] = {}
     run_dir: str = ''
     rank: int = 0
     workers: int = 1
@@ -155,12 +159,14 @@ class Callback:
 
     Attributes:
       handle: from `build` on; of an evaluation only a Handle.
+      metrics: declares what it adds to the logs of a measurement.
       chief_only: True for a callback that only writes; the chief alone has it.
       intervals: {name: steps between two of its turns}. A device that makes several steps per call
         gives control back only every so many steps.
     """
 
     handle: RunHandle
+    metrics: Sequence[Metric] = ()
     chief_only: bool = False
     intervals: Mapping[str, int] = {}
 

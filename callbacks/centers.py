@@ -6,6 +6,7 @@ import numpy as np
 
 from callbacks.base import Callback
 from gitloss import metrics
+from gitloss.metrics import Metric
 
 # Embeddings up to this many bytes are kept for the second pass, which needs the means of the
 # first; more are computed again, so that memory stays O(classes x dim) for data sets of any size.
@@ -77,6 +78,14 @@ class CenterMeasurement(Callback):
       reset: set the centers to the exact class means at each measurement.
       distance: "cosine" takes the means for the centers over embeddings of length 1.
     """
+
+    metrics = (
+        Metric('inter_cls_dist', 'inter-class distance', 'distance', True, label='inter'),
+        Metric('intra_cls_dist', 'intra-class distance', 'distance', False, label='intra'),
+        Metric('inter_over_intra', 'inter / intra', 'distance', True),
+        Metric('inter_cls_dist_running', 'inter-class distance, running mean', 'distance', True),
+        Metric('centers_moved', 'share of centers moved', 'centers'),
+    )
 
     def __init__(self, split, init='zero', reset=False, distance='euclidean'):
         # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no

@@ -6,7 +6,10 @@ import numpy as np
 
 from callbacks.base import Callback
 from gitloss import metrics
+from gitloss.metrics import Metric
+from gitloss.metrics.declaration import accuracy, loss
 
+_TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss that a sweep gives
 _KEPT = 2000  # embeddings; those of millions of samples would take gigabytes
 
 
@@ -43,6 +46,12 @@ class Evaluation(Callback):
       split: a Source, evaluated at each measurement.
       final_split: one evaluated at the end; None for none.
     """
+
+    metrics = (
+        *(loss(group, name) for group in ('valid', 'test') for name in ('loss', *_TERMS)),
+        *(accuracy(group) for group in ('valid', 'test')),
+        Metric('test_images', 'images', 'test', form=','),
+    )
 
     def __init__(self, split, final_split=None):
         self.source, self.all_labels = split, split.labels

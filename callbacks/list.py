@@ -8,6 +8,7 @@ import numpy as np
 
 from callbacks.base import Callback, RunHandle, as_callback
 from gitloss.errors import HookError, describe, log
+from gitloss.metrics import declaration
 
 _PLAIN = (int, float, str, list, dict, type(None))  # what history.jsonl and the checkpoints hold
 
@@ -66,6 +67,21 @@ class CallbackList:
         self._built: list[Callback] = []
 
     def build(self, handle: RunHandle) -> None:
+        """Collects the declared metrics in the handle, then builds one callback after the other.
+
+        Raises:
+          ValueError: a callback declares something else than metrics.
+        """
+        declared = list(handle.metrics.values())
+        for callback in self.callbacks:
+            try:
+                declared += [metric for metric in callback.metrics if metric.name]
+            except (TypeError, AttributeError):
+                raise ValueError(
+                    f'{kind(callback)}.metrics: expected a sequence of gitloss.metrics.Metric. '
+                    f'Received: {callback.metrics!r}'
+                )
+        handle.metrics = declaration.by_name(declared)
         for callback in self.callbacks:
             callback.handle = handle
             self._built.append(callback)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gitloss.backend import tf
 
-GRADIENT = 'GitlossConv2D'
+NAME = 'GitlossConv2D'
 SMALLEST = 14  # pixels; measured
 
 
@@ -18,10 +18,10 @@ def overrides(device):
     """What to give to `tf.Graph.gradient_override_map` while the network is built for training on
     `device`.
     """
-    return {'Conv2D': GRADIENT} if device == 'cpu' and tf.__version__.startswith('1.') else {}
+    return {'Conv2D': NAME} if device == 'cpu' and tf.__version__.startswith('1.') else {}
 
 
-@tf.RegisterGradient(GRADIENT)
+@tf.RegisterGradient(NAME)
 def _gradient(op, upstream):
     """(gradient by images [batch, h, w, in], gradient by kernel [k, k, in, out]) of y =
     conv2d(images, kernel).

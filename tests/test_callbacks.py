@@ -18,6 +18,7 @@ from callbacks.list import CallbackList
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.errors import Diverged, HookError
+from gitloss.metrics import declaration
 from helpers import Points
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -51,6 +52,9 @@ class FakeHandle(RunHandle):
     """
 
     num_classes, batch_size, steps, every = 3, 4, 10, 5
+    metrics = declaration.by_name(
+        [declaration.accuracy('valid'), declaration.loss('train'), declaration.loss('valid')]
+    )
 
     def __init__(self, run_dir='', wrong=()):
         self.run_dir, self.wrong, self.table = str(run_dir), wrong, np.full((3, 2), 7.0)

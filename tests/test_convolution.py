@@ -7,7 +7,7 @@ import pytest
 from gitloss import convolution
 from gitloss.backend import tf
 
-OURS = {'Conv2D': convolution.GRADIENT}
+OURS = {'Conv2D': convolution.NAME}
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,23 @@ from PIL import Image
 from callbacks.base import RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
+from callbacks.figures import Figures
 from callbacks.history import History
 from callbacks.pictures import Pictures
 from callbacks.report import Report
 from gitloss import metrics
 from gitloss.figures import plots
+from gitloss.metrics import declaration
 from helpers import Points
+from trainers.engine.meter import Meter
 
 
 class FakeHandle(RunHandle):
     num_classes, step = 3, 0
+    metrics = declaration.by_name(
+        Meter(('loss', 'git_loss', 'accuracy'), 16).metrics
+        + [*Evaluation.metrics, *CenterMeasurement.metrics]
+    )
 
     def __init__(self, run_dir):
         self.run_dir = str(run_dir)
@@ -38,8 +45,9 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
         CenterMeasurement(None),
         History(),
     )
-    pictures = Pictures(evaluation, centers, history, projection)
-    pictures.handle = FakeHandle(tmp_path)
+    figures = Figures(evaluation, centers)
+    pictures = Pictures(figures, history, projection)
+    pictures.handle = figures.handle = FakeHandle(tmp_path)
     pictures.handle.step = step
     pictures.on_train_begin({})
     base = random.randn(3, dim)
@@ -60,14 +68,9 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
             'inter_over_intra': 10.0 * at,
         }
         history.rows.append(logs)
+        figures.on_epoch_end(number, logs)
         pictures.on_epoch_end(number, logs)
     return pictures, history, logs
-
-
-def frames_in(tmp_path):
-    """The steps whose frames are kept."""
-    names = os.listdir(str(tmp_path / 'plots' / 'frames'))
-    return sorted(int(name[6:14]) for name in names if name.startswith('frame-'))
 
 
 @pytest.mark.parametrize('dim', [1, 2, 5])
@@ -135,8 +138,9 @@ def test_tsne_of_the_last_measurement(tmp_path, caplog):
     assert np.array_equal(
         labels[np.linalg.norm(points[:, None] - means[None], axis=2).argmin(axis=0)], [0, 1, 2]
     )
-    size = Image.open(str(tmp_path / 'plots' / 'tsne.png')).size
-    assert size == (720, 640) and not caplog.records
+    assert (
+        Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not caplog.records
+    )
 
 
 def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch):
@@ -161,20 +165,48 @@ def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
         )[1],
     )
     pictures.on_train_end(logs)
-    with np.load(str(tmp_path / 'plots' / 'frames' / 'frame-00000015.npz')) as last:
-        extent = max(np.abs(last['points']).max(), np.abs(last['means']).max())
-    assert limits == [pytest.approx(1.08 * extent, rel=1e-6)] * 3
+    points = pictures.figures.evaluation.embeddings
+    assert (
+        limits
+        == [
+            pytest.approx(
+                1.08 * max(np.abs(points).max(), np.abs(pictures.figures.centers.means).max()),
+                rel=1e-6,
+            )
+        ]
+        * 3
+    )
+
+
+def test_a_measurement_is_drawn_once_for_all_who_show_it(tmp_path, monkeypatch):
+    """The file is the picture that others are given; the confusion matrix of the end is that of the
+    last measurement. The next measurement is drawn anew.
+    """
+    drawn = []
+    for name in ('scatter', 'confusion'):
+        draw = getattr(plots, name)
+        monkeypatch.setattr(
+            plots, name, lambda *args, name=name, draw=draw: drawn.append(name) or draw(*args)
+        )
+    pictures, _, logs = measured(tmp_path, steps=(5, 10))
+    shown = pictures.figures.scatter(), pictures.figures.confusion()
+    assert drawn == ['scatter', 'scatter', 'confusion']
+    assert (tmp_path / 'plots' / 'scatter-000010.png').read_bytes() == shown[0]
+    pictures.on_train_end(logs)  # one pair of axes for all scatters: these are others
+    assert drawn[3:] == ['scatter', 'scatter']
+    assert (tmp_path / 'plots' / 'confusion.png').read_bytes() == shown[1]
+    assert pictures.figures.title == 'step 10   valid acc 0.9000   inter 10.00   intra 0.10'
 
 
 def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
     """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the
     animation has 5, 10, 15, 20.
     """
-    killed, _, _ = measured(tmp_path)
+    killed = measured(tmp_path)[0].figures
     pictures, _, logs = measured(tmp_path, steps=(15, 20), step=10)
-    pictures.load_state(json.loads(json.dumps(killed.state())))
-    assert pictures.state() == killed.state() and killed.state()['limit'] > 0  # the axes
-    assert frames_in(tmp_path) == [5, 10, 15, 20]
+    pictures.figures.load_state(json.loads(json.dumps(killed.state())))
+    assert pictures.figures.state() == killed.state() and killed.state()['limit'] > 0  # the axes
+    assert [step for step, _ in pictures.frames()] == [5, 10, 15, 20]
     pictures.on_train_end(logs)
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 4
 
@@ -195,8 +227,11 @@ def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog
     """
     measured(tmp_path)
     (tmp_path / 'plots' / 'frames' / 'my-notes.npz').write_text('years of work')
-    measured(tmp_path, steps=(), step=15)
-    assert frames_in(tmp_path) == [5, 10, 15] and not caplog.records
+    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0].frames()] == [
+        5,
+        10,
+        15,
+    ] and not caplog.records
 
     def forbidden(path):
         raise PermissionError(13, 'Permission denied', path)

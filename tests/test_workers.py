@@ -332,8 +332,8 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
     [
         ('cpu', {'git_loss_form': 'pairwise', 'loss_scale': '1024'}),
         ('cpu', {'distance': 'cosine', 'center_init': 'means'}),
-        ('cpu', {'loss': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
-        ('gpu', {'loss': 'softmax'}),
+        ('cpu', {'head': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
+        ('gpu', {'lambda_c': 0.0, 'lambda_g': 0.0}),
     ],
 )  # in the order that NCCL needs
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):

@@ -10,13 +10,12 @@ from typing import Any, Sequence
 
 from gitloss.errors import log
 from trainers import command
-from trainers.options import Options, names_in
+from trainers.options import Options
 
 _INTRO = (
-    "Evaluates a checkpoint on validation and test images: --ckpt_path is a run's folder (its best "
-    'checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the checkpoint; '
-    "data_path, batch_size and the device's flags are yours. No training images are needed, and "
-    'images of other classes have distances alone.'
+    'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
+    'images, and prints one JSON object. Network and loss are those of the checkpoint. No training '
+    'images are needed; of images of other classes only the distances are measured.'
 )
 
 
@@ -29,8 +28,7 @@ def evaluate(options: Options) -> int:
     from trainers.engine import handles
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = checkpoints.options_of(checkpoint, **{name: getattr(options, name) for name in here})
+    settings = checkpoints.options_of(checkpoint, options, 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:

@@ -16,36 +16,28 @@ from trainers import command
 from trainers.options import Options
 
 _INTRO = (
-    'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes '
-    'it, and prints the atc command that makes an offline model of it. --ckpt_path is the folder '
-    'of a run (its best checkpoint is taken), its ckpt folder or one checkpoint.'
+    'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
+    'gitloss.json, which describes it. Prints the atc command that converts the graph to an '
+    'offline model.'
 )
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
 
 def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
-    """(the model, its GraphDef in which the weights are constants)."""
-    from gitloss import model
+    """(the Inference, its GraphDef in which the weights are constants)."""
     from gitloss.backend import tf
     from trainers import checkpoints
-    from trainers.engine.graph import head_of
+    from trainers.engine.inference import Inference
 
-    saved, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
-
-    def build() -> Any:
-        return model.build(
-            saved.model,
-            spec.image_shape,
-            spec.num_classes,
-            saved.embedding_dim,
-            batch,
-            head=head_of(saved),
-        )
-
+    options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
-    with checkpoints.session_of(checkpoint, build, on_cpu) as (net, session):
+    with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, batch), on_cpu) as (
+        net,
+        session,
+    ):
+        outputs = [net.embeddings.op.name, net.logits.op.name]
         return net, tf.graph_util.convert_variables_to_constants(
-            session, session.graph.as_graph_def(), [tensor.op.name for tensor in net.outputs]
+            session, session.graph.as_graph_def(), outputs
         )
 
 
@@ -67,9 +59,10 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     # Into a graph of its own, where the names that others rely on are free: layers have scopes of
     # the same names.
     with tf.Graph().as_default() as graph:
-        images = tf.placeholder(tf.float32, net.input.shape, name='input_images')
+        images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
+        found = [net.embeddings.name, net.logits.name]
         embeddings, logits = tf.import_graph_def(
-            frozen, {net.input.name: images}, [tensor.name for tensor in net.outputs], name='model'
+            frozen, {net.images.name: images}, found, name='model'
         )
         outputs = [
             tf.identity(embeddings, name='embeddings'),

@@ -9,8 +9,8 @@ from trainers import command
 from trainers.options import Options
 
 _INTRO = (
-    'Trains discriminative embeddings with softmax + center loss + git loss; '
-    'everything goes to output/<device id>/.'
+    'Trains discriminative embeddings with softmax, center loss and git loss. Everything is '
+    'written to output/<device id>/, or to --exp_save_dir.'
 )
 
 

@@ -22,6 +22,7 @@ KINDS: dict[str, Any] = {
     'options': dict,
     'dataset': dict,
     'metrics': dict,
+    'best': dict,
     'versions': dict,
     'logs': dict,
     'totals': dict,
@@ -140,6 +141,18 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
             f'{path}: expected a complete checkpoint. '
             f'Received: {str(error) or type(error).__name__}'
         )
+
+
+def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(metrics, best) of a manifest that is not verified, {} each where it cannot be read: the
+    values it is judged by, and the arguments of declaration.best beside them.
+    """
+    try:
+        with open(os.path.join(path, FILE), encoding='utf-8') as file:
+            manifest = json.load(file)
+        return dict(manifest['metrics']), dict(manifest['best'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}, {}
 
 
 def write(path: str, step: int, contents: Mapping[str, Any]) -> None:

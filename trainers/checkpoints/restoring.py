@@ -43,9 +43,10 @@ def find(path: str, flag: str) -> Checkpoint:
     )
 
 
-def options_of(checkpoint: Checkpoint, **changes: Any) -> Options:
-    """The options of the run that wrote it, but for `changes`: what this process decides."""
-    return Options.restored(checkpoint.manifest['options'], **changes)
+def options_of(checkpoint: Checkpoint, own: Options | None = None, command: str = '') -> Options:
+    """The options of the run that wrote it; those that `command` takes are its `own`."""
+    saved = checkpoint.manifest['options']
+    return Options.restored(saved) if own is None else own.with_saved(saved, command)
 
 
 def spec_of(checkpoint: Checkpoint) -> DataSpec:

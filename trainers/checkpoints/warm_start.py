@@ -7,10 +7,10 @@ from typing import Any, Sequence
 from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
-from trainers.engine.graph import name_of
+from trainers.engine.freezing import name_of
 
-# Scopes of what starts afresh where the number of classes is another one.
-_OF_THE_CLASSES = ('logits', 'center_loss')
+# Scopes of what starts afresh with another number of classes or another head.
+_OF_THE_CLASSES = ('prelu', 'logits', 'center_loss')
 
 
 class WarmStart:
@@ -18,7 +18,7 @@ class WarmStart:
 
     Args:
       path: a checkpoint, or a folder with some.
-      variables: the model's weights and the centers.
+      variables: the weights of the network and the centers.
 
     Raises:
       ValueError: there is no checkpoint, or it is of another model.

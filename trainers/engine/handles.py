@@ -11,10 +11,12 @@ import numpy as np
 from callbacks.base import Batch, Handle, RunHandle
 from gitloss import data
 from gitloss.errors import log
+from gitloss.metrics import declaration
 from trainers import checkpoints
 from trainers.devices import Device
-from trainers.engine.graph import LOSSES, TrainingGraph
+from trainers.engine.graph import TrainingGraph
 from trainers.engine.meter import Meter
+from trainers.engine.objective import LOSSES
 from trainers.engine.runtime import Runtime
 from trainers.engine.saving import Saving
 from trainers.options import Options
@@ -48,10 +50,10 @@ class EvaluationHandle(Handle):
             yield embeddings[:count], predictions[:count], labels[:count], losses
 
     def centers(self) -> np.ndarray:
-        return self._runtime.session.run(self._runtime.net.center_layer.centers)
+        return self._runtime.session.run(self._runtime.net.center_table.centers)
 
     def center_updates(self) -> np.ndarray:
-        return self._runtime.session.run(self._runtime.net.center_layer.updates)
+        return self._runtime.session.run(self._runtime.net.center_table.updates)
 
     def set_centers(self, values: np.ndarray) -> None:
         net = self._runtime.net
@@ -65,7 +67,7 @@ def evaluation(
     """`with evaluation(...) as handle:` the handle of a checkpoint's model, centers included.
 
     Args:
-      options: checkpoints.options_of(checkpoint), with the device and the batch of here.
+      options: of checkpoints.options_of.
     """
     runtime = Runtime(options, checkpoints.spec_of(checkpoint), device)
     with checkpoints.session_of(checkpoint, runtime.build, device.config) as (
@@ -87,7 +89,7 @@ class TrainingHandle(EvaluationHandle, RunHandle):
         super().__init__(runtime)
         self.run_name = os.path.basename(self.run_dir)
         self.steps, self.every = runtime.options.steps, runtime.options.update_centers
-        self.stop_reason = ''
+        self.metrics, self.stop_reason = declaration.by_name(meter.metrics), ''
         self._saving, self._meter = saving, meter
 
     @property

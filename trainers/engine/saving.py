@@ -8,6 +8,7 @@ from typing import Any, Callable, Mapping
 
 from gitloss.backend import tf
 from gitloss.errors import Diverged, log
+from gitloss.metrics import Metric, declaration
 from trainers import checkpoints
 from trainers.engine.runtime import Runtime
 
@@ -41,8 +42,14 @@ class Saving:
         self.saved_step, self._saved_at = -1, time.monotonic()
         self._tried_step = -1  # of the last checkpoint, written or refused by a full disk
 
-    def build(self) -> None:
+    def build(self, metrics: Mapping[str, Metric]) -> None:
+        """Creates the saver's operations. `metrics`: of which --best names one."""
         self._saver = checkpoints.Saver(tf.global_variables())
+        options, self._best = self._runtime.options, {}
+        # Nothing measures the default where there is no validation.
+        if options.best in metrics or options.best != type(options).best:
+            metric = declaration.chosen(metrics, options.best, '--best')
+            self._best = {'name': metric.name, 'higher_is_better': metric.higher_is_better}
 
     @property
     def time_is_up(self) -> bool:
@@ -112,7 +119,7 @@ class Saving:
             raise Diverged(
                 f'step {runtime.step}: expected finite weights to save. Received: NaN or infinity'
             )
-        return {**self.facts, 'metrics': metrics or {}, **state}
+        return {**self.facts, 'metrics': metrics or {}, 'best': self._best, **state}
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Gives all workers the variables of a checkpoint that the chief reads."""

@@ -112,7 +112,7 @@ class Trainer:
         self.handle = TrainingHandle(self.runtime, self.saving, self.meter)
         self.callbacks.build(self.handle)
         self._check_intervals()
-        self.saving.build()
+        self.saving.build(self.handle.metrics)
         self.resuming.build(self.meter)
         self.runtime.finish_build()
 
