@@ -766,7 +766,7 @@ def read_checkpoint(folder, spoil):
 def logging_to(stream):
     handler = logging.StreamHandler(stream)
     log.addHandler(handler)
-    level, propagate = log.level, checkpoints.log.propagate
+    level, propagate = log.level, log.propagate
     log.setLevel('INFO')
     log.propagate = False
     try:
