@@ -150,7 +150,7 @@ def _upstream(steps):
         )
         loss, accuracy, update = _network(tf, images, labels)
         train = tf.train.AdamOptimizer(1e-3).minimize(loss)
-        dataset = data.load_mnist(os.path.join(ROOT, 'data', 'mnist'))
+        dataset = data.load('mnist', os.path.join(ROOT, 'data', 'mnist'))
         stream = data.BatchStream(dataset.train, BATCH, 1)
         session = tf.Session()
         session.run(tf.global_variables_initializer())
@@ -161,7 +161,7 @@ def _upstream(steps):
             session.run(
                 [train, accuracy, loss, update],
                 {
-                    images: pixels.astype(numpy.float32) / 255.0 - dataset.mean_image,
+                    images: pixels.astype(numpy.float32) / 255.0 - dataset.spec.preprocessing.mean,
                     labels: classes,
                 },
             )
@@ -202,14 +202,14 @@ def _torch(steps, compiled):
 
     if compiled:
         objective = torch.compile(objective)
-    dataset = data.load_mnist(os.path.join(ROOT, 'data', 'mnist'))
+    dataset = data.load('mnist', os.path.join(ROOT, 'data', 'mnist'))
     stream = data.BatchStream(dataset.train, BATCH, 1)
     numbers = iter(range(steps + 100))
 
     def step():
         pixels, classes = stream.batch(next(numbers))
         pixels = (
-            torch.from_numpy(pixels.astype(numpy.float32) / 255.0 - dataset.mean_image)
+            torch.from_numpy(pixels.astype(numpy.float32) / 255.0 - dataset.spec.preprocessing.mean)
             .permute(0, 3, 1, 2)
             .contiguous()
         )
@@ -265,7 +265,7 @@ def training_session(settings, dataset):
 
     device = devices.choose(settings)
     with tf.Graph().as_default():
-        net = TrainingGraph(settings, dataset, device)
+        net = TrainingGraph(settings, dataset.spec, device, source=dataset.train)
         initial = tf.global_variables_initializer()
         with tf.Session(config=device.config) as session:
             session.run(initial)
@@ -281,13 +281,11 @@ def _grown(form, batch, dim, classes):
     from trainers import options
 
     random = numpy.random.RandomState(0)
-    split = data.Split(
+    source = data.ArraySource(
         random.randint(0, 256, (2 * batch, 28, 28, 1)).astype(numpy.uint8),
         random.randint(0, classes, 2 * batch).astype(numpy.int32),
     )
-    dataset = data.Dataset(
-        'random', split, split, split, classes, numpy.zeros((28, 28, 1), 'f'), ''
-    )
+    dataset = data.Dataset(data.DataSpec('random', source.image_shape, classes), source)
     settings = options.Options(
         batch_size=batch, embedding_dim=dim, git_loss_form=form, device='cpu'
     )

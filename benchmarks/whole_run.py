@@ -194,10 +194,7 @@ def measure(arguments, rest):
         batches = (
             -(-settings.steps // settings.update_centers)
             * settings.evaluate
-            * sum(
-                -(-len(split.labels) // settings.batch_size)
-                for split in (dataset.train, dataset.valid)
-            )
+            * sum(-(-len(split) // settings.batch_size) for split in (dataset.train, dataset.valid))
         )
         result.update(
             bare_step=step,

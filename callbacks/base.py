@@ -7,9 +7,12 @@ dictionary per call, in the order of the list: who measures comes first, who rea
 
 from __future__ import annotations
 
+from typing import Mapping, Sequence
+
 import numpy as np
 
 from gitloss.errors import HookError, describe, log
+from gitloss.metrics import Metric, declaration
 
 _PLAIN = (int, float, str, list, dict, type(None))  # of what history.jsonl and the checkpoints hold
 
@@ -19,6 +22,7 @@ class Handle:
     callback may rely on.
 
     step: steps done so far.
+    metrics: {name: Metric} of all that the run and its callbacks declare, from `build` on.
     sweep(split, with_losses=False): forward pass over a Split in order, weights as they are now, in
       batches of the training's size. Yields (embeddings float32 [n, dim], predictions int [n],
       labels int32 [n], losses), where losses is a dictionary of the batch's scalar losses (`loss`,
@@ -46,6 +50,7 @@ class Handle:
     run_dir = ''  # folder of the run's files
     run_name = ''  # its last part, the device number by default
     options = None  # {flag: value}, plain values
+    metrics: Mapping[str, Metric] = {}
     steps = 0  # steps of the whole run
     every = 0  # steps between two measurements
     batch_size = 0
@@ -71,6 +76,7 @@ class Callback:
     """
 
     handle = None
+    metrics: Sequence[Metric] = ()  # declares what it adds to the logs of a measurement
     chief_only = False  # True: it only writes, and the chief alone has it
     # {name: steps between two of its turns}, for the devices that give control back only every so
     # many steps
@@ -199,6 +205,17 @@ class CallbackList:
         self._built = []
 
     def build(self, handle):
+        """Raises ValueError where a callback declares something else than metrics."""
+        declared = list(handle.metrics.values())
+        for callback in self.callbacks:
+            try:
+                declared += [metric for metric in callback.metrics if metric.name]
+            except (TypeError, AttributeError):
+                raise ValueError(
+                    f'{kind(callback)}.metrics: expected a sequence of gitloss.metrics.Metric. '
+                    f'Received: {callback.metrics!r}'
+                )
+        handle.metrics = declaration.by_name(declared)
         for callback in self.callbacks:
             callback.handle = handle
             self._built.append(callback)

@@ -6,7 +6,10 @@ import numpy as np
 
 from callbacks.base import Callback
 from gitloss import metrics
+from gitloss.metrics import Metric
+from gitloss.metrics.declaration import accuracy, loss
 
+_TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss that a sweep gives
 _KEPT = 2000  # embeddings; those of millions of samples would take gigabytes
 
 
@@ -37,26 +40,29 @@ class Evaluation(Callback):
     Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`, and at the end `test_loss` ... and
     `test_images`, their number. For pictures it holds, of the latest measurement, `embeddings`
     float32 [k, dim], `labels` and `predictions` int [k] of the samples `numbers` int [k], 2000 at
-    most and evenly spread; `images`, `all_labels` and `all_predictions` of the whole split.
+    most and evenly spread; `all_labels` and `all_predictions` of the whole split, and its `source`.
 
     Args:
-      split: evaluated at each measurement.
-      final_split: evaluated at the end; None for none.
+      split: a Source, evaluated at each measurement.
+      final_split: one evaluated at the end; None for none.
     """
 
+    metrics = (
+        *(loss(group, name) for group in ('valid', 'test') for name in ('loss', *_TERMS)),
+        *(accuracy(group) for group in ('valid', 'test')),
+        Metric('test_images', 'images', 'test', form=','),
+    )
+
     def __init__(self, split, final_split=None):
-        self.images, self.all_labels, self.numbers = (
-            split.images,
-            split.labels,
-            metrics.spread(len(split.labels), _KEPT),
-        )
+        self.source, self.all_labels = split, split.labels
+        self.numbers = metrics.spread(len(split.labels), _KEPT)
         self.labels = self.all_labels[self.numbers]
         self.embeddings = self.predictions = self.all_predictions = None
-        self._split, self._final_split = split, final_split
+        self._final_split = final_split
 
     def _evaluate(self):
         result, self.embeddings, self.all_predictions = evaluate(
-            self.handle, self._split, self.numbers
+            self.handle, self.source, self.numbers
         )
         self.predictions = self.all_predictions[self.numbers]
         return result

@@ -1,55 +1,55 @@
-"""history.jsonl, one object per measurement, and results.json, what the run came to."""
+"""history.jsonl, one object per measurement, and results.json, the outcome of the run."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from typing import Any, Mapping
 
 from callbacks.base import Callback
 from gitloss.errors import log
 from gitloss.files import write_atomically
-
-_COLUMNS = (
-    'step',
-    'train_loss',
-    'train_acc',
-    'valid_loss',
-    'valid_acc',
-    'inter_cls_dist',
-    'intra_cls_dist',
-    'images_per_sec',
-    'seconds',
-)
+from gitloss.metrics import declaration
 
 
 class History(Callback):
-    """Writes `history.jsonl` and `results.json` into the run directory.
+    """Writes `history.jsonl` and `results.json` into the run's folder.
 
     Args:
-      facts: what results.json says beside the metrics: options, versions ...
-      best: the metric that names the best measurement (larger is better).
+      facts: entries of results.json beside the metrics: options, versions ...
+      best: name of the declared metric that chooses the best measurement.
       started: `time.monotonic()` when the program began.
+
+    Attributes:
+      rows: the logs of all measurements so far.
     """
 
     chief_only = True
 
-    def __init__(self, facts=None, best='valid_acc', started=None):
-        self.rows = []
+    def __init__(
+        self,
+        facts: Mapping[str, Any] | None = None,
+        best: str = 'valid_acc',
+        started: float | None = None,
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
         self._facts, self._best = facts or {}, best
         self._started = time.monotonic() if started is None else started
         self._before = 0.0  # seconds of the processes that this one continues
 
     def _row(self, logs):
-        ordered = [name for name in _COLUMNS if name in logs] + sorted(set(logs) - set(_COLUMNS))
-        return {name: logs[name] for name in ordered}
+        """Logs in the order of the file: step, metrics with a label, then the rest by name."""
+        labelled = [name for name, metric in self.handle.metrics.items() if metric.label]
+        first = [name for name in ('step', *labelled) if name in logs]
+        return {name: logs[name] for name in first + sorted(set(logs) - set(first))}
 
     def _seconds(self):
         return self._before + time.monotonic() - self._started
 
     def _write(self):
-        """The whole file again: after a resume it holds the rows up to the checkpoint, and what a
-        full disk cost comes back.
+        """Writes the whole file: after a resume the rows up to the checkpoint, and after a full
+        disk the rows it cost.
         """
         try:
             write_atomically(
@@ -59,37 +59,36 @@ class History(Callback):
         except OSError as error:
             log.warning('no history: %s; the next measurement tries again', error)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self._write()
 
-    def on_rewind(self, step):
+    def on_rewind(self, step: int) -> None:
         self._write()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.rows.append(self._row(logs))
         self._write()
 
-    def on_train_end(self, logs=None):
-        measured = [row for row in self.rows if self._best in row]
-        best = max(measured, key=lambda row: row[self._best]) if measured else None
-        results = dict(
-            self._facts,
-            final=self._row(logs),
-            best=best,
-            best_by=self._best if best else None,
-            throughput=self.handle.throughput(),
-            seconds={'total': self._seconds()},
-        )
+    def on_train_end(self, logs: Any = None) -> None:
+        metric = self.handle.metrics.get(self._best)
+        place = metric and declaration.best(self.rows, metric.name, metric.higher_is_better)
+        results = {
+            **self._facts,
+            'final': self._row(logs),
+            'best': None if place is None else self.rows[place],
+            'best_by': None if place is None else self._best,
+            'throughput': self.handle.throughput(),
+            'seconds': {'total': self._seconds()},
+        }
         write_atomically(
             os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n'
         )
 
-    def state(self):
+    def state(self) -> Any:
         return {'rows': list(self.rows), 'seconds': self._seconds()}
 
-    def load_state(self, state):
+    def load_state(self, state: Any) -> None:
         self.rows = [dict(row) for row in state['rows']]
-        self._before = max(
-            float(state['seconds']), self._seconds()
-        )  # a rollback gives back steps, not the time they took
+        # A rollback gives back steps, not the time they took.
+        self._before = max(float(state['seconds']), self._seconds())
         self._started = time.monotonic()

@@ -1,157 +1,44 @@
-"""Objects of `tf.keras.callbacks` in our list, as they are.
+"""Unmodified objects of `tf.keras.callbacks` in the list of callbacks.
 
-An epoch of Keras, counted from 0, is the stretch between two measurements, a batch of Keras the
-step within it. Their `model` is a small stand-in: `stop_training` ends the run, `optimizer.lr` is
-the variable of the learning rate, and saving writes our checkpoint. Keras's `get_value` and
-`set_value` work in the finalized graph because each hook runs with the run's session as the default
-one.
+A Keras epoch, counted from 0, is the stretch between two measurements, a Keras batch a step within
+it. Their `model` is a small stand-in: `stop_training` ends the run, `optimizer.lr` is the variable
+of the learning rate, and saving writes a checkpoint of ours. Keras's `get_value` and `set_value`
+work in the finalized graph because each hook runs with the run's session as the default one.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 
 from callbacks.base import Callback
+from callbacks.keras_model import NUMBER, STATE, Model, refusal
 from gitloss.backend import keras, tf
-from gitloss.errors import log
-
-_ALIASES = {
-    'loss': 'train_loss',
-    'acc': 'train_acc',
-    'accuracy': 'train_acc',
-    'val_loss': 'valid_loss',
-    'val_acc': 'valid_acc',
-    'val_accuracy': 'valid_acc',
-}
-_NUMBER = (int, float)
-# What a checkpoint keeps of stock callbacks: attributes and their types. Not all are there on both
-# TensorFlows.
-_STATE = {
-    'EarlyStopping': dict.fromkeys(('wait', 'best', 'best_epoch', 'stopped_epoch'), _NUMBER),
-    'ReduceLROnPlateau': dict.fromkeys(('wait', 'best', 'cooldown_counter'), _NUMBER),
-    'ModelCheckpoint': dict.fromkeys(
-        (
-            'best',
-            'epochs_since_last_save',
-            '_current_epoch',
-            '_last_batch_seen',
-            '_batches_seen_since_last_saving',
-            '_samples_seen_since_last_saving',
-        ),
-        _NUMBER,
-    ),
-    'CSVLogger': {'keys': list},
-    'History': {'epoch': list, 'history': dict},
-}
-_CANNOT = {
-    'TensorBoard': 'it wants a Keras model to trace; callbacks.tensorboard.TensorBoard writes the event files',
-    'BackupAndRestore': 'it restores a Keras model; --resume and --save_every do that for the whole run',
-    'ProgbarLogger': 'callbacks.progress.Progress draws the bar',
-    'BaseLogger': 'it is for the loop inside Model.fit; the means are in the logs',
-    'UpdateEmbeddingCallback': 'there is no DynamicEmbedding layer',
-    'SidecarEvaluatorModelExport': 'it saves a Keras model',
-}
-
-
-def _refusal(callback, kinds):
-    """Why a callback of Keras cannot work here, or None."""
-    for name in kinds:
-        if name in _CANNOT:
-            return _CANNOT[name]
-    if 'EarlyStopping' in kinds and callback.restore_best_weights:
-        return (
-            'restore_best_weights=True would put weights back into no checkpoint; the best one by valid_acc is kept on the disk, and '
-            'trainers.evaluate takes it'
-        )
-    if 'ModelCheckpoint' in kinds and callback.load_weights_on_restart:
-        return 'load_weights_on_restart=True: --resume continues a run, --init_checkpoint starts one from weights'
-    if 'RemoteMonitor' in kinds and importlib.util.find_spec('requests') is None:
-        return 'the package requests is not installed'
-    return None
-
-
-class _Optimizer:
-    """`lr` is the variable itself, as get_value and set_value want it; a number put in its place is
-    set.
-    """
-
-    def __init__(self, variable):
-        self._variable = variable
-
-    @property
-    def learning_rate(self):
-        return self._variable
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        keras.backend.set_value(self._variable, value)
-
-    lr = learning_rate
-
-
-class _Model:
-    """What callbacks of Keras may ask of a model here."""
-
-    _is_graph_network, distribute_strategy = True, None  # ModelCheckpoint looks at them
-
-    def __init__(self, wrapped, kind, handle):
-        self._wrapped, self._kind, self._handle, self._stop = wrapped, kind, handle, False
-        self.optimizer, self.metrics_now = _Optimizer(handle.rate_variable), {}
-
-    def _in_multi_worker_mode(self):
-        return False
-
-    @property
-    def stop_training(self):
-        return self._stop
-
-    @stop_training.setter
-    def stop_training(self, value):
-        if value and not self._stop:
-            best = getattr(self._wrapped, 'best', None)
-            self._handle.stop(
-                self._kind + ('' if best is None else f', best {self._wrapped.monitor} {best:g}')
-            )
-        self._stop = bool(value)
-
-    def save(self, filepath, overwrite=True, **_):
-        """Our checkpoint, in a folder of that name. A full disk costs this checkpoint, not the
-        training.
-        """
-        try:
-            self._handle.save_aside(filepath, self.metrics_now)
-        except OSError as error:
-            log.warning('%s: no checkpoint at step %d: %s', self._kind, self._handle.step, error)
-
-    save_weights = save
-
-    def __getattr__(self, name):
-        raise AttributeError(
-            f'model.{name}: expected stop_training, optimizer.lr, save or save_weights, which is all that callbacks of Keras '
-            'find here; one of callbacks.base.Callback can do more'
-        )
 
 
 class KerasCallback(Callback):
-    """One object of tf.keras.callbacks.
+    """Wraps one object of tf.keras.callbacks.
 
-    Numbers it adds to the logs of a measurement (`lr`) reach the callbacks after it. Of stock
-    callbacks what they count and the best value survive a resume to the last bit.
+    Numbers it adds to the logs of a measurement (`lr`) reach the callbacks after it. The counters
+    and best values of stock callbacks survive a resume to the last bit.
+
+    Args:
+      wrapped: the object; it stays an attribute.
 
     Raises:
-      ValueError: it is none, or one that cannot work here; the message says why.
+      ValueError: it is no Keras callback, or one that cannot work here; the message says why.
     """
 
-    def __init__(self, wrapped):
+    def __init__(self, wrapped: Any) -> None:
         if not isinstance(wrapped, keras.callbacks.Callback):
             raise ValueError(
-                'callbacks: expected objects of callbacks.base.Callback or of keras.callbacks.Callback, keras being that of '
-                f'gitloss.backend. Received: {type(wrapped).__name__!r} of {type(wrapped).__module__}'
+                'callbacks: expected objects of callbacks.base.Callback or of '
+                'keras.callbacks.Callback, keras being that of gitloss.backend. '
+                f'Received: {type(wrapped).__name__!r} of {type(wrapped).__module__}'
             )
         self.wrapped, self.wrapped_kind = wrapped, 'keras.' + type(wrapped).__name__
         self._kinds = [
@@ -159,24 +46,24 @@ class KerasCallback(Callback):
             for cls in type(wrapped).__mro__
             if cls.__module__.startswith(('tensorflow', 'tf_keras'))
         ]
-        reason = _refusal(wrapped, self._kinds)
+        reason = refusal(wrapped, self._kinds)
         if reason:
             raise ValueError(
-                f'callbacks: expected callbacks that can work in a graph-mode run. Received: {self.wrapped_kind}; {reason}'
+                'callbacks: expected callbacks that can work in a graph-mode run. '
+                f'Received: {self.wrapped_kind}; {reason}'
             )
         self._state = {
-            name: types for kind in self._kinds for name, types in _STATE.get(kind, {}).items()
+            name: types for kind in self._kinds for name, types in STATE.get(kind, {}).items()
         }
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
-        self._saved, self._monitor_seen, self._in_test = {}, False, False
-        self._images = 0  # of the call under way: a sunk loop makes several steps
+        self._saved: dict[str, Any] = {}
+        self._monitor_seen = self._in_test = False
+        self._images = 0  # of the current call: a sunk loop makes several steps
 
     @property
-    def intervals(self):
-        """Of a ModelCheckpoint by number: steps, or on TensorFlow 1.15 images, which come in whole
-        batches.
-        """
+    def intervals(self) -> dict[str, int]:
+        """The `save_freq` of a ModelCheckpoint: it counts steps, on TensorFlow 1.15 images."""
         every = getattr(self.wrapped, 'save_freq', None)
         if 'ModelCheckpoint' not in self._kinds or not isinstance(every, int):
             return {}
@@ -187,12 +74,13 @@ class KerasCallback(Callback):
             else every
         }
 
-    def build(self):
+    def build(self) -> None:
         variable = self.handle.rate_variable
-        if not hasattr(variable, '_assign_op'):  # where set_value looks before it would create them
+        # set_value takes these two, and would create them in the finalized graph.
+        if not hasattr(variable, '_assign_op'):
             variable._assign_placeholder = tf.placeholder(tf.float32, [])
             variable._assign_op = tf.assign(variable, variable._assign_placeholder)
-        self._model = _Model(self.wrapped, self.wrapped_kind, self.handle)
+        self._model = Model(self.wrapped, self.wrapped_kind, self.handle)
         self.wrapped.set_params(
             {
                 'epochs': math.ceil(self.handle.steps / self.handle.every),
@@ -201,7 +89,7 @@ class KerasCallback(Callback):
                 'batch_size': self.handle.batch_size,
                 'samples': self.handle.every * self.handle.batch_size,
                 'do_validation': True,
-                'metrics': sorted(_ALIASES),
+                'metrics': sorted(self._with_aliases(dict.fromkeys(self.handle.metrics, 0.0))),
             }
         )
         self.wrapped.set_model(self._model)
@@ -211,20 +99,18 @@ class KerasCallback(Callback):
             getattr(self.wrapped, hook)(*args)
 
     # --- hooks
-    # --------------------------------------------------------------------------------------------------------------
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         for variable in tf.global_variables():
             variable._keras_initialized = True  # else Keras adds operations to find out
         self._apply()  # before: a CSVLogger is to append; after: others begin with a reset
         self._call('on_train_begin', {})
         self._apply()
+        # It has ended this run before, and its patience was not raised since.
         if self._saved.get('stopped') and self.wrapped.wait >= self.wrapped.patience:
-            self._model.stop_training = (
-                True  # it had ended this run, and its patience was not raised since
-            )
+            self._model.stop_training = True
 
-    def on_rewind(self, step):
+    def on_rewind(self, step: int) -> None:
         if self._is_csv:
             self.close()
             self.wrapped.writer = None
@@ -232,58 +118,62 @@ class KerasCallback(Callback):
             self._call('on_train_begin', {})
         self._apply()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._call('on_epoch_begin', epoch - 1, {})
 
-    def on_test_begin(self, logs=None):
-        """Keras's tests are our measurements, of which a run without evaluation has none."""
+    def on_test_begin(self, logs: Any = None) -> None:
+        """A measurement is a test in Keras's terms, unless nothing is evaluated."""
         self._in_test = self.handle.options['evaluate']
         if self._in_test:
             self._call('on_test_begin', {})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seen = self._with_aliases(logs)
         if self._in_test:
             self._in_test = False
-            tested = {
-                name[len('valid_') :]: value
-                for name, value in logs.items()
-                if name.startswith('valid_')
-            }
-            self._call('on_test_end', dict(tested, accuracy=tested.get('acc')))
+            self._call('on_test_end', self._aliases(logs, 'valid'))
         self._check_monitor(seen)
         if self._is_csv:  # its columns are those of its first row
             seen = dict(dict.fromkeys(self.wrapped.keys or (), 'NA'), **seen)
         self._model.metrics_now = {
-            name: value for name, value in logs.items() if isinstance(value, _NUMBER)
+            name: value for name, value in logs.items() if type(value) in NUMBER
         }
         before = set(seen)
         self._call('on_epoch_end', epoch - 1, seen)
         self._model.metrics_now = {}
         for name, value in seen.items():
-            if name not in before and isinstance(value, _NUMBER + (np.generic,)):
+            if name not in before and isinstance(value, NUMBER + (np.generic,)):
                 logs[name] = np.asarray(value).item()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._images = (batch - self.handle.step) * self.handle.batch_size
         self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self._images})
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         seen = dict(logs, acc=logs['accuracy'], size=self._images)
         self._call('on_train_batch_end', (batch - 1) % self.handle.every, seen)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         self._call('on_train_end', self._with_aliases(logs))
 
-    def close(self):
+    def close(self) -> None:
         if self._is_csv and hasattr(self.wrapped, 'csv_file'):
             self.wrapped.csv_file.close()
 
+    def _aliases(self, logs, group, prefix=''):
+        """The metrics of a data set under Keras's names: `acc` and `accuracy` of `train_acc`."""
+        return {
+            prefix + alias: logs[name]
+            for name, metric in self.handle.metrics.items()
+            if metric.group == group and metric.part and name in logs
+            for alias in (metric.part, metric.title.replace(' ', '_'))
+        }
+
     def _with_aliases(self, logs):
-        return dict(logs, **{alias: logs[name] for alias, name in _ALIASES.items() if name in logs})
+        return {**logs, **self._aliases(logs, 'train'), **self._aliases(logs, 'valid', 'val_')}
 
     def _check_monitor(self, logs):
-        """Keras itself goes on with a warning, and a mistyped name would never stop anything."""
+        """Raises ValueError for a name that is not in the logs: Keras would warn, and go on."""
         if (
             'EarlyStopping' in self._kinds
             or 'ReduceLROnPlateau' in self._kinds
@@ -291,16 +181,14 @@ class KerasCallback(Callback):
         ):
             if not self._monitor_seen and self.wrapped.monitor not in logs:
                 raise ValueError(
-                    '{}: expected monitor to be one of {}. Received: {!r}'.format(
-                        self.wrapped_kind, ', '.join(sorted(logs)), self.wrapped.monitor
-                    )
+                    f'{self.wrapped_kind}: expected monitor to be one of '
+                    f'{", ".join(sorted(logs))}. Received: {self.wrapped.monitor!r}'
                 )
             self._monitor_seen = True
 
-    # --- what survives a resume
-    # ---------------------------------------------------------------------------------------------
+    # --- state
 
-    def state(self):
+    def state(self) -> Any:
         values = {name: getattr(self.wrapped, name, None) for name in self._state}
         state = {
             name: json.loads(json.dumps(value, default=lambda array: array.tolist()))
@@ -313,7 +201,7 @@ class KerasCallback(Callback):
             state['stopped'] = self._model.stop_training
         return state or None
 
-    def load_state(self, state):
+    def load_state(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise TypeError(f'it is {state!r}')
         for name, types in dict(self._state, bytes=int, stopped=bool).items():
@@ -325,7 +213,7 @@ class KerasCallback(Callback):
         for name in self._state:
             if name in self._saved:
                 setattr(self.wrapped, name, json.loads(json.dumps(self._saved[name])))
-        if 'bytes' in self._saved:  # rows of measurements that will be made again go
+        if 'bytes' in self._saved:  # cut off the rows of measurements that come again
             self.wrapped.append = True
             if (
                 os.path.isfile(self.wrapped.filename)

@@ -1,4 +1,4 @@
-"""Pictures of the embeddings while they form, and of the run when it is over."""
+"""Pictures of the embeddings during the run, and of the run at its end."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ import importlib.util
 import io
 import os
 import re
+from typing import Any, Callable
 
 import numpy as np
 
 from callbacks.base import Callback
+from callbacks.figures import Figures
+from callbacks.history import History
 from gitloss import metrics
 from gitloss.errors import log
 from gitloss.figures import plots
-from gitloss.figures.view import View
 from gitloss.files import write_atomically
-
-_FRAME = 'frame-%08d.npz'
 
 
 class Pictures(Callback):
-    """`plots/scatter-<step>.png` at each measurement: validation embeddings, and the class means of
-    the training set.
+    """Writes `plots/scatter-<step>.png` at each measurement and all other pictures at the end.
 
-    While the run lasts they share a View. At the end they are drawn again with one pair of axes for
-    the whole run, and of more than two dimensions on the two principal axes of the last
-    measurement; beside them `scatter.gif`, `losses.png`, `distances.png` (intra and inter over
-    time), `pairs.png` (distances of genuine and impostor pairs), `confusion.png` (up to 1000
-    classes), and, if asked for, `tsne.png` of the last measurement. What is drawn again lies in
-    `plots/frames/`, so that a continued run has it too. A failing plot warns once of its kind and
-    never stops the training.
+    At the end the scatters are drawn again with one pair of axes for the whole run; embeddings of
+    more than two dimensions on the principal axes of the last measurement. Besides: `scatter.gif`,
+    `losses.png` and `distances.png` (over the steps), `pairs.png` (distances of genuine and of
+    impostor pairs), `confusion.png` (up to 1000 classes) and, if asked for, `tsne.png` of the last
+    measurement. The data of the scatters is kept in `plots/frames/`, so that a resumed run has it
+    too. A failing picture is a warning, once per kind, and never stops the training.
 
     Args:
-      evaluation: the Evaluation.
-      centers: the callback that holds the class `means`.
-      history: the callback that holds the `rows` of all measurements.
-      projection: "pca", or "tsne" for that picture besides.
+      figures: the Figures of each measurement.
+      history: has the logs of all measurements.
+      projection: "pca", or "tsne" for that picture too.
 
     Raises:
       ValueError: "tsne" without scikit-learn.
@@ -43,22 +40,17 @@ class Pictures(Callback):
 
     chief_only = True
 
-    def __init__(self, evaluation, centers, history, projection='pca'):
+    def __init__(self, figures: Figures, history: History, projection: str = 'pca') -> None:
         if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
             raise ValueError(
-                '--projection: expected scikit-learn to be installed for tsne. Received: none; pip install scikit-learn'
+                '--projection: expected scikit-learn to be installed for tsne. Received: none; '
+                'pip install scikit-learn'
             )
-        self._evaluation, self._centers, self._history, self._projection = (
-            evaluation,
-            centers,
-            history,
-            projection,
-        )
-        self._view = View()
-        self.state, self.load_state = self._view.state, self._view.load_state
-        self._warned = set()
+        self.figures, self._history, self._projection = figures, history, projection
+        self._evaluation, self._centers = figures.evaluation, figures.centers
+        self._warned: set[str] = set()
 
-    def _guarded(self, what, draw, *args):
+    def _guarded(self, what: str, draw: Callable[..., None], *args: Any) -> None:
         try:
             draw(*args)
         except Exception as error:  # noqa: BLE001 - a picture is never worth a run
@@ -71,67 +63,60 @@ class Pictures(Callback):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
-    def on_train_begin(self, logs=None):
+    def _save(self, figure, name):
+        write_atomically(self._path(name), plots.png_bytes(figure))
+
+    def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)
 
-    def on_rewind(self, step):
-        self._guarded('frames', self._forget, step)
+    def on_rewind(self, step: int) -> None:
+        self._guarded('frames', self._remove_frames_after, step)
 
-    def _forget(self, step):
-        for number, path in self._frames():
-            if number > step:  # of steps that come again
+    def _remove_frames_after(self, step):
+        """The measurements after `step` come again."""
+        for number, path in self.frames():
+            if number > step:
                 os.remove(path)
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._guarded('scatter', self._measured, logs)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._guarded('scatter', self._write_scatter, logs['step'])
 
-    def _measured(self, logs):
-        title = 'step %d   valid acc %.4f   inter %.2f   intra %.2f' % (
-            logs['step'],
-            logs['valid_acc'],
-            logs['inter_cls_dist'],
-            logs['intra_cls_dist'],
+    def _write_scatter(self, step):
+        held = self._evaluation
+        # Into memory first: on a full disk zipfile ends with a traceback.
+        content = io.BytesIO()
+        np.savez(
+            content,
+            points=held.embeddings,
+            labels=held.labels,
+            means=self._centers.means.astype(np.float32),
+            title=np.array(self.figures.title),
         )
-        held, means = self._evaluation, self._centers.means
-        frame = {
-            'points': held.embeddings,
-            'labels': held.labels,
-            'means': means.astype(np.float32),
-            'title': np.array(title),
-        }
-        path = self._path('frames', _FRAME % logs['step'])
-        content = io.BytesIO()  # not the file: on a full disk zipfile ends with a traceback
-        np.savez(content, **frame)
-        write_atomically(path, content.getvalue())
-        points, means, limit = self._view.project(held.embeddings, means)
-        _save(
-            plots.scatter(points, held.labels, means, title, limit),
-            self._path('scatter-%06d.png' % logs['step']),
-        )
+        write_atomically(self._path('frames', f'frame-{step:08d}.npz'), content.getvalue())
+        write_atomically(self._path(f'scatter-{step:06d}.png'), self.figures.scatter())
 
-    def _frames(self):
+    def frames(self) -> list[tuple[int, str]]:
+        """[(step, path), ...] of the data of all scatters, in the order of the steps."""
         folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
-        found = (
-            re.match(r'frame-(\d{8,})\.npz$', name)
-            for name in (os.listdir(folder) if os.path.isdir(folder) else [])
-        )
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        found = (re.match(r'frame-(\d{8,})\.npz$', name) for name in names)
         return sorted(
             (int(name.group(1)), os.path.join(folder, name.group())) for name in found if name
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         self._guarded('animation', self._draw_run)
         self._guarded('curves', self._draw_curves)
         if self._evaluation.embeddings is not None:
             self._guarded('pairs', self._draw_pairs)
             if self.handle.num_classes <= plots.MOST_CLASSES:
-                self._guarded('confusion', self._draw_confusion)
+                self._guarded('confusion', self._write_confusion)
             if self._projection == 'tsne':
                 self._guarded('t-SNE', self._draw_tsne)
 
     def _draw_run(self):
         frames = []
-        for step, path in self._frames():
+        for step, path in self.frames():
             with np.load(path, allow_pickle=False) as archive:
                 frames.append((step, {name: archive[name] for name in archive.files}))
         if not frames:
@@ -142,105 +127,74 @@ class Pictures(Callback):
         limit = max(plots.extent(frame['points'], frame['means']) for _, frame in frames)
         figures = []
         for step, frame in frames:
-            figures.append(
-                plots.scatter(
-                    frame['points'], frame['labels'], frame['means'], str(frame['title']), limit
-                )
-            )
-            _save(figures[-1], self._path('scatter-%06d.png' % step))
+            points, labels, means = frame['points'], frame['labels'], frame['means']
+            figures.append(plots.scatter(points, labels, means, str(frame['title']), limit))
+            self._save(figures[-1], f'scatter-{step:06d}.png')
         write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
 
     def _draw_curves(self):
-        def lines(names):
-            rows = self._history.rows
-            found = {
-                label: [(row['step'], row[name]) for row in rows if name in row]
-                for name, label in names.items()
-            }
-            return {label: tuple(zip(*pairs)) for label, pairs in found.items() if pairs}
-
-        _save(
-            plots.curves(
-                lines(
-                    {
-                        'train_loss': 'total',
-                        'valid_loss': 'total, validation',
-                        'train_softmax_loss': 'softmax',
-                        'train_center_loss': 'center',
-                        'train_git_loss': 'git',
-                        'train_git_floor': 'git floor',
-                    }
-                ),
-                'training loss and its parts',
-                'loss',
-                log_scale=True,
-            ),
-            self._path('losses.png'),
-        )
-        # Logarithmic, or the intra-class distance, twenty times smaller in the end, is a flat line.
-        _save(
-            plots.curves(
-                lines({'inter_cls_dist': 'inter-class', 'intra_cls_dist': 'intra-class'}),
-                'distances of the training set',
+        """Losses: the terms of the training loss, and the validation loss. Distances: those with a
+        label. Both on logarithmic axes: their values differ by factors of ten and more.
+        """
+        declared = self.handle.metrics.values()
+        losses = {
+            metric.name: metric.title if metric.group == 'train' else metric.full_title
+            for metric in declared
+            if metric.part
+            and not metric.higher_is_better
+            and (metric.label or metric.group == 'train')
+        }
+        distances = {
+            metric.name: metric.label
+            for metric in declared
+            if metric.label and metric.group == 'distance'
+        }
+        for name, titles, title, ylabel in (
+            ('losses.png', losses, 'training loss and its terms', 'loss'),
+            (
+                'distances.png',
+                distances,
+                'class distances of the training set',
                 'Euclidean distance',
-                log_scale=True,
             ),
-            self._path('distances.png'),
-        )
+        ):
+            figure = plots.curves(self._lines(titles), title, ylabel, log_scale=True)
+            self._save(figure, name)
+
+    def _lines(self, titles):
+        """{title: (steps, values)} of {name: title} of metrics."""
+        found = {
+            title: [(row['step'], row[name]) for row in self._history.rows if name in row]
+            for name, title in titles.items()
+        }
+        return {title: tuple(zip(*pairs)) for title, pairs in found.items() if pairs}
 
     def _draw_pairs(self):
-        genuine, impostor = metrics.pair_distances(
-            self._evaluation.embeddings, self._evaluation.labels
-        )
-        _save(plots.distances(genuine, impostor), self._path('pairs.png'))
+        held = self._evaluation
+        genuine, impostor = metrics.pair_distances(held.embeddings, held.labels)
+        self._save(plots.distances(genuine, impostor), 'pairs.png')
+
+    def _write_confusion(self):
+        write_atomically(self._path('confusion.png'), self.figures.confusion())
 
     def _draw_tsne(self):
-        """Neighbours stay neighbours, distances between groups mean nothing; that is why it is no
-        substitute for the scatter.
-        """
+        """Beside the scatter, no substitute for it: distances between groups mean nothing here."""
         from sklearn.manifold import TSNE
 
         points, means = self._evaluation.embeddings, self._centers.means
-        there = np.isfinite(means).all(axis=1)
-        every = np.concatenate([points, means[there]]).astype(np.float32)
-        start = 'random'
-        if (
-            every.shape[1] > 1
-            # drawn from the plane of largest spread; what init='pca' is differs between versions of
-            # scikit-learn
-        ):
-            origin, axes = plots.principal_axes(every.astype(np.float64))
-            start = (every - origin).dot(axes)
+        has_mean = np.isfinite(means).all(axis=1)
+        rows = np.concatenate([points, means[has_mean]]).astype(np.float32)
+        start: Any = 'random'
+        if rows.shape[1] > 1:
+            # The plane of largest spread; init='pca' differs between versions of scikit-learn.
+            origin, axes = plots.principal_axes(rows.astype(np.float64))
+            start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
-        plane = TSNE(
-            2,
-            perplexity=min(30.0, len(points) / 4.0),
-            init=start,
-            learning_rate='auto',
-            random_state=0,
-        ).fit_transform(every)
+        perplexity = min(30.0, len(points) / 4.0)
+        tsne = TSNE(2, perplexity=perplexity, init=start, learning_rate='auto', random_state=0)
+        plane = tsne.fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
-        marks[there] = plane[len(points) :]
-        _save(
-            plots.scatter(
-                plane[: len(points)],
-                self._evaluation.labels,
-                marks,
-                't-SNE of %d-dimensional embeddings' % points.shape[1],
-            ),
-            self._path('tsne.png'),
-        )
-
-    def _draw_confusion(self):
-        _save(
-            plots.confusion(
-                self._evaluation.all_labels,
-                self._evaluation.all_predictions,
-                self.handle.num_classes,
-            ),
-            self._path('confusion.png'),
-        )
-
-
-def _save(figure, path):
-    write_atomically(path, plots.png_bytes(figure))
+        marks[has_mean] = plane[len(points) :]
+        title = f't-SNE of {points.shape[1]}-dimensional embeddings'
+        figure = plots.scatter(plane[: len(points)], self._evaluation.labels, marks, title)
+        self._save(figure, 'tsne.png')

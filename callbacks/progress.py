@@ -1,4 +1,4 @@
-"""The progress bar, and the lines a person reads."""
+"""The progress bar and the log lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from typing import Any, Sequence
 
 from tqdm import tqdm
 
@@ -16,37 +17,36 @@ from gitloss.errors import log
 class ConsoleHandler(logging.Handler):
     """Prints log lines to stderr without tearing a progress bar."""
 
-    def emit(self, record):
-        with contextlib.suppress(
-            OSError
-        ):  # a terminal that was closed, a full disk: no line is worth the run
+    def emit(self, record: logging.LogRecord) -> None:
+        # A closed terminal or a full disk: no line is worth the run.
+        with contextlib.suppress(OSError):
             tqdm.write(self.format(record), file=sys.stderr)
-            # before Python 3.9 lines to a file or a pipe would wait for 8 KiB of them
+            # Before Python 3.9 stderr is block-buffered where it is no terminal.
             sys.stderr.flush()
 
 
 class Progress(Callback):
-    """A tqdm bar with time left and images/s on a terminal, plain lines elsewhere, and one line per
-    measurement.
+    """Shows a tqdm bar with time left and images/s on a terminal, plain lines elsewhere, and one
+    line per measurement, of the metrics that have a label.
 
     Args:
       log_every: steps between two plain lines where stderr is no terminal.
-      log_file: name of a file in the run directory that gets all lines, with the time; None for
-        none.
-      header: lines to begin with.
+      log_file: name of a file in the run's folder that gets all lines with the time; None: no file.
+      header: the first lines.
     """
 
-    def __init__(self, log_every=100, log_file=None, header=()):
+    def __init__(
+        self, log_every: int = 100, log_file: str | None = None, header: Sequence[str] = ()
+    ) -> None:
         self._log_every, self._log_file, self._header = log_every, log_file, header
         self.intervals = {'--log_every': log_every}
-        self._bar = None
-        self._file = None
+        self._bar: Any = None
+        self._file: logging.FileHandler | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         if self._log_file:
-            self._file = logging.FileHandler(
-                os.path.join(self.handle.run_dir, self._log_file), encoding='utf-8'
-            )
+            path = os.path.join(self.handle.run_dir, self._log_file)
+            self._file = logging.FileHandler(path, encoding='utf-8')
             self._file.setFormatter(
                 logging.Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S')
             )
@@ -63,14 +63,15 @@ class Progress(Callback):
             smoothing=0.1,
         )
 
-    def on_rewind(self, step):
+    def on_rewind(self, step: int) -> None:
         self._bar.n = step
         self._bar.refresh()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._bar.update(batch - self._bar.n)
         if self._bar.disable:
             if self.handle.passed(self._log_every):
+                images_left = max(self.handle.steps - batch, 0) * self.handle.batch_size
                 log.info(
                     'step %d/%d  loss %.4f  accuracy %.3f  %.0f images/s, %s left',
                     batch,
@@ -78,43 +79,28 @@ class Progress(Callback):
                     logs['loss'],
                     logs['accuracy'],
                     logs['images_per_sec'],
-                    tqdm.format_interval(
-                        max(self.handle.steps - batch, 0)
-                        * self.handle.batch_size
-                        / logs['images_per_sec']
-                    ),
+                    tqdm.format_interval(images_left / logs['images_per_sec']),
                 )
-        elif self.handle.passed(10):  # the bar draws itself; only its tail is made here
+        elif self.handle.passed(10):  # the bar draws itself; only its tail is set here
             self._bar.set_postfix_str(
-                'loss {:.4f}, {:.0f} images/s'.format(logs['loss'], logs['images_per_sec']),
-                refresh=False,
+                f'loss {logs["loss"]:.4f}, {logs["images_per_sec"]:.0f} images/s', refresh=False
             )
 
-    def on_epoch_end(self, epoch, logs=None):
-        parts = [
-            'step %d/%d' % (logs['step'], self.handle.steps),
-            'train loss {:.4f} acc {:.4f}'.format(logs['train_loss'], logs['train_acc']),
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        values = [
+            f'{metric.label} {metric.text(logs[name])}'
+            for name, metric in self.handle.metrics.items()
+            if metric.label and name in logs
         ]
-        if 'valid_acc' in logs:
-            parts.append(
-                'valid loss {:.4f} acc {:.4f}'.format(logs['valid_loss'], logs['valid_acc'])
-            )
-        if 'inter_cls_dist' in logs:
-            parts.append(
-                'inter {:.3f} intra {:.3f}'.format(logs['inter_cls_dist'], logs['intra_cls_dist'])
-            )
-        log.info('%s', '  '.join(parts + ['{:.0f} images/s'.format(logs['images_per_sec'])]))
+        log.info('%s', '  '.join([f'step {logs["step"]}/{self.handle.steps}', *values]))
 
-    def on_train_end(self, logs=None):
-        if 'test_acc' in logs:
-            log.info(
-                'test accuracy %.4f on %s images',
-                logs['test_acc'],
-                '{:,}'.format(logs['test_images']),
-            )
+    def on_train_end(self, logs: Any = None) -> None:
+        for name, metric in self.handle.metrics.items():
+            if metric.group == 'test' and metric.label and name in logs:
+                log.info('%s %s', metric.full_title, metric.text(logs[name]))
         log.info('the run is in %s', self.handle.run_dir)
 
-    def close(self):
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._file is not None:

@@ -57,11 +57,11 @@ class Projector:
 
     Args:
       run_dir: the run's folder.
-      images: uint8 [n, height, width, channels], thumbnails are made of them; None for none.
+      source: the Source whose images become thumbnails; None for none.
     """
 
-    def __init__(self, run_dir, images=None):
-        self._run_dir, self._images = run_dir, images
+    def __init__(self, run_dir, source=None):
+        self._run_dir, self._source = run_dir, source
         self._size = None  # of a thumbnail; the sprite is written once, the images stay the same
 
     def write(self, name, embeddings, labels, predictions, numbers):
@@ -70,7 +70,7 @@ class Projector:
         Args:
           name: the embeddings' name on the page.
           embeddings: float [k, dim], filled up with zeros to three dimensions; labels, predictions:
-            int [k]; numbers: int [k], those of the samples among the images. A choice of 1000 is
+            int [k]; numbers: int [k], those of the samples in the source. A choice of 1000 is
             written.
         """
         rows = metrics.spread(len(labels), _POINTS)
@@ -96,8 +96,8 @@ class Projector:
                 ]
             ),
         )
-        if self._images is not None and self._size is None:
-            content, size = sprite(self._images[numbers])
+        if self._source is not None and self._size is None:
+            content, size = sprite(self._source.images(numbers))
             write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
         shown = EmbeddingInfo(

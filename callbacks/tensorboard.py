@@ -1,62 +1,31 @@
-"""Everything worth seeing of a run for `tensorboard --logdir output`, made on the host from values
-that were fetched anyway.
+"""What `tensorboard --logdir output` shows of a run, made on the host from values that were fetched
+anyway.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from callbacks import summaries
 from callbacks.base import Callback
+from callbacks.figures import Figures
 from callbacks.projector import Projector
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.errors import log
-from gitloss.figures import plots
-from gitloss.figures.view import View
+from gitloss.metrics import Metric
 
-_GROUPS = (
-    ('train_', 'train/'),
-    ('valid_', 'valid/'),
-    ('test_', 'test/'),
-    ('inter_', 'distance/inter_'),
-    ('intra_', 'distance/intra_'),
-    ('center_', 'centers/center_'),
-    ('centers_', 'centers/centers_'),
-    ('learning_rate', 'train/learning_rate'),
-)
-_BEGIN, _END = (
-    '.hparams',
-    '.end',
-)  # of the names of the files with what a run says when it begins, and when it is over
+# Suffixes of the event files with the hyperparameters' start and end events.
+_BEGIN, _END = '.hparams', '.end'
 _READABLE_CLASSES = 200  # in a confusion matrix
-_METRICS = {
-    'valid/acc': 'validation accuracy',
-    'test/acc': 'test accuracy',
-    'distance/inter_cls_dist': 'inter-class distance',
-    'distance/intra_cls_dist': 'intra-class distance',
-    'distance/inter_over_intra': 'inter / intra',
-    'valid/loss': 'validation loss',
-    'train/acc': 'training accuracy',
-    'train/loss': 'training loss',
-    'run/images_per_sec': 'images/s',
-}
 _FIRST_HPARAMS = ('loss', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
 
 
-def tag_of(name):
-    """The tag of a measurement's log entry: `train_git_loss` -> `train/git_loss`, `images_per_sec`
-    -> `run/images_per_sec`.
-    """
-    for prefix, group in _GROUPS:
-        if name.startswith(prefix):
-            return group + name[len(prefix) :]
-    return 'run/' + name
-
-
 def _scalars(logs, tag):
+    """Scalar summaries of the numbers in the logs, under `tag(name)`."""
     return [
         summaries.scalar(tag(name), value)
         for name, value in logs.items()
@@ -69,38 +38,43 @@ def _scalars(logs, tag):
 class TensorBoard(Callback):
     """Writes event files and the Projector's files into the run's folder.
 
-    At each measurement: all numbers of the logs, and, given the callbacks that measure, histograms
-    (norms of the validation embeddings; distances of genuine and of impostor pairs among 1000 of
-    them), the embedding scatter and the confusion matrix as images, and the embeddings for the
-    Projector. Every `log_every` steps: the step's own numbers, as `train_batch/...`.
-    At the beginning: options and versions as text, the graph, the hyperparameters; at the end: the
-    test numbers and how it ended.
+    At each measurement: all numbers of the logs and, given the Figures, histograms (norms of the
+    validation embeddings; distances of genuine and of impostor pairs among 1000 of them), the
+    scatter and the confusion matrix as images, and the embeddings for the Projector. Every
+    `log_every` steps: the step's own numbers, as `train_batch/...`. At the beginning: options and
+    versions as text, the graph, the hyperparameters; at the end: the metrics of the test set and
+    the status.
 
-    A continued run draws one line: TensorBoard drops what older files hold of later steps, and the
-    hyperparameters and what was said at the end, in files of their own, are taken away when the run
-    goes on. Whatever fails here warns once and never stops the training.
+    The curves of a resumed run have no gap and no double points: TensorBoard drops the later steps
+    of older files, and the files of hyperparameters and end are removed. Whatever fails here is a
+    warning, once per kind, and never stops the training.
 
     Args:
       log_every: steps between two points of the `train_batch` curves.
-      evaluation: the Evaluation; None for no pictures.
-      centers: the callback that holds the class `means`; without it the scatter shows no means.
-      facts: {heading: {name: value}} to be shown as text, beside the options.
-      hparams: the options that count as hyperparameters, {name: plain value}; None for all.
+      figures: the Figures of each measurement; None: no pictures.
+      facts: {heading: {name: value}}, shown as text beside the options.
+      hparams: {name: plain value} of the hyperparameters; None: all options.
     """
 
     chief_only = True
 
-    def __init__(self, log_every=20, evaluation=None, centers=None, facts=None, hparams=None):
-        self._log_every, self._evaluation, self._centers = log_every, evaluation, centers
+    def __init__(
+        self,
+        log_every: int = 20,
+        figures: Figures | None = None,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._log_every, self.figures = log_every, figures
+        self._evaluation = figures and figures.evaluation
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
-        self._events, self._projector = None, None
+        self._events: summaries.EventFile | None = None
+        self._projector: Projector | None = None
         self._ended = False
-        self._view = View()
-        self.state, self.load_state = self._view.state, self._view.load_state
-        self._warned = set()
+        self._warned: set[str] = set()
 
-    def _attempt(self, what, write, *args):
+    def _attempt(self, what: str, write: Callable[..., None], *args: Any) -> None:
         try:
             write(*args)
         except Exception as error:  # noqa: BLE001 - nothing here is worth a run
@@ -108,12 +82,17 @@ class TensorBoard(Callback):
                 log.warning('TensorBoard: no %s at step %d: %s', what, self.handle.step, error)
             self._warned.add(what)
 
-    # --- beginning
-    # ----------------------------------------------------------------------------------------------------------
+    def _metric(self, name: str) -> Metric:
+        return self.handle.metrics.get(name) or Metric(name, name)
 
-    def on_train_begin(self, logs=None):
+    def _tag(self, name: str) -> str:
+        return self._metric(name).tag
+
+    # --- beginning
+
+    def on_train_begin(self, logs: Any = None) -> None:
         if self._evaluation is not None:
-            self._projector = Projector(self.handle.run_dir, self._evaluation.images)
+            self._projector = Projector(self.handle.run_dir, self._evaluation.source)
         self._attempt('event file', self._open)
 
     def _open(self):
@@ -121,52 +100,50 @@ class TensorBoard(Callback):
         before = [name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')]
         self._events = summaries.EventFile(folder)
         for name in before:
-            if name.endswith(
-                (_BEGIN, _END)
-            ):  # the run did not end there, and goes on with other options perhaps
+            # The run did not end there, and may go on with other options.
+            if name.endswith((_BEGIN, _END)):
                 self._attempt('removal of what is outdated', os.remove, os.path.join(folder, name))
         if not before:
             self._attempt('graph', self._write_graph)
         self.on_rewind(self.handle.step)
         self._attempt('hyperparameters', self._write_hparams)
 
-    def on_rewind(self, step):
+    def on_rewind(self, step: int) -> None:
         if self._events is None:
             return
-        # From here on TensorBoard drops what it has of steps later than `step`: they come again.
+        # TensorBoard drops the events it has of later steps: they come again.
         self._events.write(
             step=step + 1, session_log=summaries.SessionLog(status=summaries.SessionLog.START)
         )
         self._attempt('text', self._write_text, step + 1)
 
     def _write_text(self, step):
-        pages = dict({'options': self.handle.options}, **self._facts)
-        self._events.add(
-            step,
-            [
-                summaries.text('run/' + name, summaries.table(rows))
-                for name, rows in pages.items()
-                if rows
-            ],
-        )
+        pages: dict[str, Any] = {'options': self.handle.options, **self._facts}
+        values = [
+            summaries.text(f'run/{name}', summaries.table(rows))
+            for name, rows in pages.items()
+            if rows
+        ]
+        self._events.add(step, values)
+
+    def _columns(self) -> dict[str, str]:
+        """{tag: title} of the metrics beside the hyperparameters: those with a label, and those of
+        no data set that have a better direction. Training and speed stand there if they are all.
+        """
+        shown = [
+            metric
+            for metric in self.handle.metrics.values()
+            if metric.label or (metric.higher_is_better is not None and not metric.part)
+        ]
+        measured = [metric for metric in shown if metric.group not in ('train', 'run')]
+        return {metric.tag: metric.full_title for metric in measured or shown}
 
     def _write_hparams(self):
         settings = self.handle.options if self._hparams is None else self._hparams
-        shown = {
-            tag: name
-            for tag, name in _METRICS.items()
-            if (self._evaluation is None) == tag.startswith(('train/', 'run/'))
-        }
-        begin = summaries.EventFile(
-            self.handle.run_dir, _BEGIN
-        )  # of several TensorBoard would take the first
-        begin.add(
-            0,
-            [
-                summaries.hparams_experiment(settings, shown, _FIRST_HPARAMS),
-                summaries.hparams_start(settings),
-            ],
-        )
+        # A file of its own: of several experiments TensorBoard would take the first.
+        begin = summaries.EventFile(self.handle.run_dir, _BEGIN)
+        experiment = summaries.hparams_experiment(settings, self._columns(), _FIRST_HPARAMS)
+        begin.add(0, [experiment, summaries.hparams_start(settings)])
         begin.close()
 
     def _write_graph(self):
@@ -175,33 +152,34 @@ class TensorBoard(Callback):
             self._events.write(step=self.handle.step, graph_def=graph.SerializeToString())
 
     # --- while it trains
-    # ----------------------------------------------------------------------------------------------------
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._events is not None and self.handle.passed(self._log_every):
-            own = {
-                name: value for name, value in logs.items() if name != 'images_per_sec'
-            }  # of one step it says little
-            self._attempt(
-                'scalars', lambda: self._events.add(batch, _scalars(own, 'train_batch/{}'.format))
-            )
+            # The speed of a single step says little.
+            own = {name: value for name, value in logs.items() if name != 'images_per_sec'}
+            self._attempt('scalars', self._write_scalars, batch, own, 'train_batch/{}'.format)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def _write_scalars(self, step, logs, tag):
+        self._events.add(step, _scalars(logs, tag))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._events is None:
             return
         step = logs['step']
-        self._attempt('scalars', lambda: self._events.add(step, _scalars(logs, tag_of)))
+        self._attempt('scalars', self._write_scalars, step, logs, self._tag)
         if self._evaluation is None or self._evaluation.embeddings is None:
             return
         held = self._evaluation
         self._attempt('histograms', self._write_histograms, step, held)
-        self._attempt('scatter', self._write_scatter, step, held, logs)
+        images = {'scatter': ('embeddings/scatter', self.figures.scatter)}
         if self.handle.num_classes <= _READABLE_CLASSES:
-            self._attempt('confusion matrix', self._write_confusion, step, held)
+            images['confusion matrix'] = ('predictions/confusion', self.figures.confusion)
+        for what, (tag, draw) in images.items():
+            self._attempt(what, self._write_image, step, tag, draw)
         self._attempt(
             'Projector files',
             self._projector.write,
-            'embeddings at step %d' % step,
+            f'embeddings at step {step}',
             held.embeddings,
             held.labels,
             held.predictions,
@@ -220,42 +198,16 @@ class TensorBoard(Callback):
             [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)],
         )
 
-    def _write_scatter(self, step, held, logs):
-        means = (
-            np.full((1, held.embeddings.shape[1]), np.nan)
-            if self._centers is None
-            else self._centers.means
-        )
-        points, means, limit = self._view.project(held.embeddings, means)
-        shown = (
-            ('valid_acc', 'valid acc %.4f'),
-            ('inter_cls_dist', 'inter %.2f'),
-            ('intra_cls_dist', 'intra %.2f'),
-        )
-        title = '   '.join(
-            ['step %d' % step] + [form % logs[name] for name, form in shown if name in logs]
-        )
-        png = plots.png_bytes(plots.scatter(points, held.labels, means, title, limit))
-        self._events.add(step, [summaries.image('embeddings/scatter', png)])
-
-    def _write_confusion(self, step, held):
-        png = plots.png_bytes(
-            plots.confusion(held.all_labels, held.all_predictions, self.handle.num_classes)
-        )
-        self._events.add(step, [summaries.image('predictions/confusion', png)])
+    def _write_image(self, step, tag, draw):
+        self._events.add(step, [summaries.image(tag, draw())])
 
     # --- end
-    # ----------------------------------------------------------------------------------------------------------------
 
-    def on_train_end(self, logs=None):
-        tests = {name: value for name, value in logs.items() if name.startswith('test_')}
-        self._attempt(
-            'end',
-            self._write_end,
-            summaries.SUCCESS,
-            logs.get('step', self.handle.step),
-            _scalars(tests, tag_of),
-        )
+    def on_train_end(self, logs: Any = None) -> None:
+        tests = {name: logs[name] for name in logs if self._metric(name).group == 'test'}
+        values = _scalars(tests, self._tag)
+        step = logs.get('step', self.handle.step)
+        self._attempt('end', self._write_end, summaries.SUCCESS, step, values)
 
     def _write_end(self, status, step, values):
         self._ended = True
@@ -264,7 +216,7 @@ class TensorBoard(Callback):
             end.add(step, values + [summaries.hparams_end(status)])
             end.close()
 
-    def close(self):
+    def close(self) -> None:
         if self._events is None:
             return
         try:

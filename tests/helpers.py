@@ -2,12 +2,21 @@
 result is.
 """
 
+import collections
 import contextlib
 
 import numpy as np
 
 from callbacks.base import Callback
 from gitloss.backend import tf
+
+# What a fake handle sweeps in place of a Source: the embeddings are given.
+Points = collections.namedtuple('Points', 'embeddings labels')
+
+
+def pixels(source):
+    """All images of a Source: uint8 [n, height, width, channels]."""
+    return source.images(np.arange(len(source)))
 
 
 @contextlib.contextmanager

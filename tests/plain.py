@@ -18,7 +18,6 @@ import numpy as np  # noqa: E402
 from gitloss import data, heads  # noqa: E402
 from gitloss import model as models  # noqa: E402
 from gitloss.backend import tf  # noqa: E402
-from gitloss.data.source import DataSpec, Preprocessing  # noqa: E402
 from trainers.options import Options  # noqa: E402
 
 OPTIMIZERS = {
@@ -29,8 +28,7 @@ OPTIMIZERS = {
 
 def losses(dataset, optimizer, rate, steps, batch, moved):
     with tf.Graph().as_default(), tf.Session() as session:
-        spec = DataSpec('mnist', (28, 28, 1), 10, Preprocessing(mean=dataset.mean_image))
-        net = models.build(spec, 'mnist_cnn', 2)
+        net = models.build(dataset.spec, 'mnist_cnn', 2)
         classifier = heads.Classifier(heads.head('softmax'), 10, slope=0.0)
         labels, rows = tf.placeholder(tf.int32, [batch]), tf.placeholder(tf.float32, [batch, 2])
         embeddings = net.output

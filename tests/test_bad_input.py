@@ -41,7 +41,8 @@ from callbacks.evaluation import Evaluation
 from callbacks.history import History
 from gitloss import data
 from gitloss.backend import tf
-from gitloss.errors import DamagedCheckpoint
+from gitloss.errors import DamagedCheckpoint, log
+from helpers import pixels
 from test_checkpoints import Session
 from trainers import checkpoints, devices, options, run
 from trainers.checkpoints import manifest as manifests
@@ -216,7 +217,7 @@ def decoded(folder, name):
 def load_idx(folder):
     try:
         with confined(folder):
-            dataset = data.load_mnist(folder)
+            dataset = data.load('mnist', folder)
     except ValueError as error:
         return said(error, folder)
     images, labels = (
@@ -224,13 +225,13 @@ def load_idx(folder):
         decoded(folder, 'train-labels-idx1-ubyte'),
     )
     np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], images
+        np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], images
     )
     np.testing.assert_array_equal(
         np.concatenate([dataset.valid.labels, dataset.train.labels]), labels
     )
     np.testing.assert_array_equal(
-        dataset.test.images[..., 0], decoded(folder, 't10k-images-idx3-ubyte')
+        pixels(dataset.test)[..., 0], decoded(folder, 't10k-images-idx3-ubyte')
     )
     np.testing.assert_array_equal(dataset.test.labels, decoded(folder, 't10k-labels-idx1-ubyte'))
     return 'correct'
@@ -377,17 +378,17 @@ def load_npz(folder, content):
     write(folder, {'mnist.npz': content})
     try:
         with confined(folder):
-            dataset = data.load_mnist(path)
+            dataset = data.load('mnist', path)
     except ValueError as error:
         return said(error, path)
     expected = arrays()
     np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], expected['x_train']
+        np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], expected['x_train']
     )
     np.testing.assert_array_equal(
         np.concatenate([dataset.valid.labels, dataset.train.labels]), expected['y_train']
     )
-    np.testing.assert_array_equal(dataset.test.images[..., 0], expected['x_test'])
+    np.testing.assert_array_equal(pixels(dataset.test)[..., 0], expected['x_test'])
     np.testing.assert_array_equal(dataset.test.labels, expected['y_test'])
     return 'correct'
 
@@ -765,16 +766,16 @@ def read_checkpoint(folder, spoil):
 @contextlib.contextmanager
 def logging_to(stream):
     handler = logging.StreamHandler(stream)
-    checkpoints.log.addHandler(handler)
-    level, propagate = checkpoints.log.level, checkpoints.log.propagate
-    checkpoints.log.setLevel('INFO')
-    checkpoints.log.propagate = False
+    log.addHandler(handler)
+    level, propagate = log.level, log.propagate
+    log.setLevel('INFO')
+    log.propagate = False
     try:
         yield stream
     finally:
-        checkpoints.log.removeHandler(handler)
-        checkpoints.log.setLevel(level)
-        checkpoints.log.propagate = propagate
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def rewrite(path, change, sign=True):
@@ -1028,7 +1029,7 @@ def resume_cases():
             with logging_to(io.StringIO()) as lines, trainer._graph.as_default():
                 try:
                     found = rundir.checkpoint_to_continue(
-                        'auto', store, settings.as_dict(), trainer._dataset.facts
+                        'auto', store, settings.as_dict(), trainer._dataset.facts()
                     )
                     if found is None:
                         return 'none left'

@@ -16,8 +16,9 @@ from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
 from gitloss import metrics
 from gitloss.backend import tf
-from gitloss.data import Split
 from gitloss.errors import Diverged, HookError
+from gitloss.metrics import declaration
+from helpers import Points
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -45,11 +46,14 @@ class Recorder(Callback):
 
 
 class FakeHandle(Handle):
-    """Embeddings are the pixels themselves; the prediction is the label, but for the numbers in
+    """Sweeps Points; the prediction is the label, but for the numbers in
     `wrong`.
     """
 
     num_classes, batch_size, steps, every = 3, 4, 10, 5
+    metrics = declaration.by_name(
+        [declaration.accuracy('valid'), declaration.loss('train'), declaration.loss('valid')]
+    )
 
     def __init__(self, run_dir='', wrong=()):
         self.run_dir, self.wrong, self.table = str(run_dir), wrong, np.full((3, 2), 7.0)
@@ -72,7 +76,7 @@ class FakeHandle(Handle):
                 [label if start + i not in self.wrong else -1 for i, label in enumerate(labels)]
             )
             yield (
-                split.images[start : start + 4],
+                split.embeddings[start : start + 4],
                 predictions,
                 labels,
                 {'loss': float(start)} if with_losses else {},
@@ -233,7 +237,7 @@ def test_center_measurement():
     (4,1), 0 away. Class 2 has none. intra = mean(1, 0) = 0.5, inter = |(0,1) - (4,1)| = 4. Second
     measurement with class 1 at (8,1): inter 8, running (4 + 8) / 2 = 6."""
     points = np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32)
-    split = Split(points, np.array([0, 0, 1, 1], np.int32))
+    split = Points(points, np.array([0, 0, 1, 1], np.int32))
     callback = CenterMeasurement(split)
     callback.handle = FakeHandle()
     logs = {}
@@ -261,13 +265,13 @@ def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
     """The same numbers from two sweeps as from one: 10 samples of 2 floats in batches of 4 take 80
     bytes, 79 may be kept.
     """
-    split = Split(
+    split = Points(
         np.random.RandomState(0).randn(10, 2).astype(np.float32),
         (np.arange(10) % 3).astype(np.int32),
     )
     found = []
     for kept, sweeps in ((80, 1), (79, 2)):
-        monkeypatch.setattr(centers, '_KEPT_BYTES', kept)
+        monkeypatch.setattr(centers, 'KEPT_BYTES', kept)
         callback, logs, made = CenterMeasurement(split), {}, []
         callback.handle = FakeHandle()
         sweep = callback.handle.sweep
@@ -282,7 +286,7 @@ def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
 
 def test_centers_are_set_to_the_class_means():
     """Means (0,1) and (4,1); class 2 has no sample and keeps its center (7,7)."""
-    split = Split(
+    split = Points(
         np.array([[0, 0], [0, 2], [4, 1], [4, 1]], np.float32), np.array([0, 0, 1, 1], np.int32)
     )
     expected = [[0, 1], [4, 1], [7, 7]]
@@ -302,7 +306,7 @@ def test_centers_are_set_to_the_class_means():
 
 def test_cosine_centers_are_means_of_unit_vectors():
     """(3,4)/5 = (0.6,0.8) and (0,2)/2 = (0,1): mean (0.3, 0.9)."""
-    split = Split(np.array([[3, 4], [0, 2]], np.float32), np.array([0, 0], np.int32))
+    split = Points(np.array([[3, 4], [0, 2]], np.float32), np.array([0, 0], np.int32))
     callback = CenterMeasurement(split, reset=True, distance='cosine')
     callback.handle = FakeHandle()
     callback.on_epoch_end(1, {})
@@ -313,19 +317,19 @@ def test_evaluation_counts_every_sample_once():
     """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10.
     Batch losses 0, 4, 8: mean 4.
     """
-    split = Split(
+    split = Points(
         np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
     )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, range(10))
     assert result == {'loss': 4.0, 'acc': 0.8}
-    np.testing.assert_array_equal(embeddings, split.images)
+    np.testing.assert_array_equal(embeddings, split.embeddings)
     np.testing.assert_array_equal(predictions, [0, -1, 2, 0, 1, 2, 0, 1, 2, -1])
 
 
 @pytest.mark.parametrize('rows', [[0], [3, 4], [9], [1, 2, 5, 8], []])
 def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
     """Whichever batch of 4 they are in; the numbers stay those of all samples."""
-    split = Split(
+    split = Points(
         np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
     )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, rows)
@@ -334,15 +338,15 @@ def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
         and len(predictions) == 10
         and embeddings.shape == (len(rows), 2)
     )
-    np.testing.assert_array_equal(embeddings, split.images[rows])
+    np.testing.assert_array_equal(embeddings, split.embeddings[rows])
 
 
 def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes():
     """5000 samples sorted by 10 classes, 200 of each kept; 1000 classes, the means of 200."""
     labels = np.repeat(np.arange(10, dtype=np.int32), 500)
     callback = Evaluation(
-        Split(np.zeros((5000, 2), np.float32), labels),
-        final_split=Split(np.zeros((4, 2), np.float32), labels[:4]),
+        Points(np.zeros((5000, 2), np.float32), labels),
+        final_split=Points(np.zeros((4, 2), np.float32), labels[:4]),
     )
     callback.handle = FakeHandle(wrong=range(0, 5000, 4))
     logs = {}
@@ -358,7 +362,7 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
     np.testing.assert_array_equal(callback.labels, labels[callback.numbers])
     np.testing.assert_array_equal(callback.predictions, callback.all_predictions[callback.numbers])
     means = CenterMeasurement(
-        Split(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32))
+        Points(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32))
     )
     means.handle = FakeHandle()
     means.handle.num_classes = 1000
@@ -370,7 +374,7 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
 
 
 def test_evaluation_logs_its_names():
-    split = Split(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
+    split = Points(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
     callback = Evaluation(split, final_split=split)
     callback.handle = FakeHandle(wrong=(0,))
     logs = {}

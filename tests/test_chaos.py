@@ -21,7 +21,7 @@ import toys
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.history import History
-from gitloss.data import Split
+from helpers import Points
 from test_callbacks import FakeHandle
 from test_checkpoints import Session
 from trainers import checkpoints, run
@@ -287,7 +287,7 @@ def test_a_measurement_that_is_broken_off_leaves_no_trace_in_the_state():
 
 
 def test_a_run_continued_at_its_end_has_embeddings_to_draw():
-    split = Split(np.ones((6, 2), np.float32), np.zeros(6, np.int32))
+    split = Points(np.ones((6, 2), np.float32), np.zeros(6, np.int32))
     evaluation, logs = Evaluation(split), {}
     evaluation.handle = FakeHandle()
     evaluation.on_train_end(logs)

@@ -33,7 +33,10 @@ class Session:
             self.session,
             self.saver,
             step,
-            {'metrics': {} if metric is None else {'valid_acc': metric}},
+            {
+                'metrics': {} if metric is None else {'valid_acc': metric},
+                'best': {'name': 'valid_acc', 'higher_is_better': True},
+            },
         )
 
 

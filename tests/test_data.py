@@ -1,365 +1,136 @@
-"""Data files, split, and the stream of batches."""
+"""Sources, and the batches and sweeps that read them."""
 
-import gzip
+import functools
 import hashlib
+import io
 import itertools
+import json
 import os
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import toys
+from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
-from gitloss.data import mnist
-from helpers import graph_session
-from toys import idx_bytes
+from helpers import Losses, graph_session, pixels
+from trainers import devices
+from trainers.engine.trainer import Trainer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NAMES = {
-    'x_train': 'train-images-idx3-ubyte',
-    'y_train': 'train-labels-idx1-ubyte',
-    'x_test': 't10k-images-idx3-ubyte',
-    'y_test': 't10k-labels-idx1-ubyte',
-}
 
 
-def _arrays(train=40, test=10, height=5, width=4, classes=3):
-    random = np.random.RandomState(0)
-    arrays = {}
-    for part, count in (('train', train), ('test', test)):
-        arrays['x_' + part] = random.randint(0, 256, (count, height, width)).astype(np.uint8)
-        arrays['y_' + part] = (np.arange(count) % classes).astype(np.uint8)
-    return arrays
+# --- what a data set says of itself ---------------------------------------------------------------
 
 
-def _write(folder, arrays, zipped=False, dotted=False):
-    """Writes the four IDX files; `dotted` is the naming `train-images.idx3-ubyte`."""
-    for key, array in arrays.items():
-        name = NAMES[key].replace('-idx', '.idx') if dotted else NAMES[key]
-        content = idx_bytes(array)
-        (folder / (name + ('.gz' if zipped else ''))).write_bytes(
-            gzip.compress(content) if zipped else content
-        )
-    return str(folder)
-
-
-def _same(dataset, arrays):
-    """`arrays` came through: the first tenth held out, nothing lost, nothing changed."""
-    held = len(arrays['y_train']) // 10
-    np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.images, dataset.train.images])[..., 0], arrays['x_train']
-    )
-    np.testing.assert_array_equal(
-        np.concatenate([dataset.valid.labels, dataset.train.labels]), arrays['y_train']
-    )
-    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays['x_test'])
-    np.testing.assert_array_equal(dataset.test.labels, arrays['y_test'])
-    assert len(dataset.valid.labels) == held
-    assert all(
-        split.images.dtype == np.uint8 and split.labels.dtype == np.int32 for split in dataset[1:4]
-    )
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('zipped', [False, True])
-@pytest.mark.parametrize('dotted', [False, True])
-def test_idx_round_trip(tmp_path, zipped, dotted):
-    arrays = _arrays()
-    dataset = data.load('mnist', _write(tmp_path, arrays, zipped, dotted))
-    _same(dataset, arrays)
-    assert dataset.num_classes == 3
-
-
-def test_raw_and_zipped_files_mix(tmp_path):
-    arrays = _arrays()
-    _write(tmp_path, {key: arrays[key] for key in ('x_train', 'y_test')}, zipped=True)
-    _same(
-        mnist.load_mnist(
-            _write(tmp_path, {key: arrays[key] for key in ('y_train', 'x_test')}, dotted=True)
-        ),
-        arrays,
-    )
-
-
-@pytest.mark.parametrize('by_folder', [False, True])
-@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-def test_npz_round_trip(tmp_path, by_folder, save):
-    arrays = _arrays()
-    save(str(tmp_path / 'mnist.npz'), **arrays)
-    _same(mnist.load_mnist(str(tmp_path if by_folder else tmp_path / 'mnist.npz')), arrays)
-
-
-def test_int64_labels_in_an_npz_are_accepted(tmp_path):
-    arrays = _arrays()
-    np.savez(str(tmp_path / 'a.npz'), **dict(arrays, y_train=arrays['y_train'].astype(np.int64)))
-    _same(mnist.load_mnist(str(tmp_path / 'a.npz')), arrays)
-
-
-# --- refusing -------------------------------------------------------------------------------------
-
-
-def _refused(path, *parts):
-    with pytest.raises(ValueError) as caught:
-        mnist.load_mnist(str(path))
-    message = str(caught.value)
-    for part in parts + ('expected', 'Received'):
-        assert part in message
-    assert '\n' not in message
-    return message
-
-
-def test_unknown_data_set():
-    with pytest.raises(ValueError, match="dataset: expected one of mnist. Received: 'imagenet'"):
-        data.load('imagenet', '.')
-
-
-def test_nothing_there(tmp_path):
-    _refused(tmp_path / 'nowhere', 'nowhere')
-    _refused(tmp_path, 'train-images-idx3-ubyte.gz', 'train-images.idx3-ubyte', str(tmp_path))
-
-
-@pytest.mark.parametrize('key', sorted(NAMES))
-def test_a_missing_file_is_named(tmp_path, key):
-    folder = _write(tmp_path, _arrays())
-    os.remove(os.path.join(folder, NAMES[key]))
-    _refused(folder, NAMES[key])
-
-
-# What happens to the labels of the training set: 40 values behind a header of 8 bytes.
-DAMAGES = {
-    'truncated': (lambda content: content[:-1], ('40 bytes', 'Received: 39')),
-    'too_long': (lambda content: content + b'\0', ('40 bytes', 'Received: 41')),
-    'empty': (lambda content: b'', ('magic 00000801', 'empty file')),
-    'half_a_header': (lambda content: content[:6], ('header of 8 bytes', '6 bytes')),
-    'another_type': (lambda content: b'\0\0\x0d\1' + content[4:], ('magic 00000801', '00000d01')),
-    'another_rank': (lambda content: b'\0\0\x08\3' + content[4:], ('magic 00000801', '00000803')),
-    'not_idx': (lambda content: b'<html><body>', ('magic 00000801', '3c68746d')),
-    'forged_size': (
-        lambda content: content[:4] + b'\xff\xff\xff\xff' + content[8:],
-        ('4294967295 bytes', 'Received: 40'),
-    ),
-    'no_samples': (
-        lambda content: idx_bytes(np.zeros(0, np.uint8)),
-        ('as many labels as images', '40 images, 0 labels'),
-    ),
-    'one_label_too_few': (
-        lambda content: idx_bytes(np.zeros(39, np.uint8)),
-        ('as many labels as images', '40 images, 39 labels'),
-    ),
-}
-
-
-@pytest.mark.parametrize('zipped', [False, True])
-@pytest.mark.parametrize('damage', sorted(DAMAGES))
-def test_damaged_idx_files_are_named(tmp_path, damage, zipped):
-    folder = _write(tmp_path, _arrays(), zipped)
-    change, expected = DAMAGES[damage]
-    path = tmp_path / (NAMES['y_train'] + ('.gz' if zipped else ''))
-    content = change(idx_bytes(_arrays()['y_train']))
-    path.write_bytes(gzip.compress(content) if zipped else content)
-    where = (
-        folder if 'labels as images' in expected[0] else str(path)
-    )  # no single file is at fault when counts differ
-    _refused(folder, where, *expected)
+def test_facts_of_a_spec_are_plain_and_come_back():
+    """All but the mean, which a checkpoint holds as a weight."""
+    spec = data.DataSpec('faces', (8, 6, 3), 5, data.Preprocessing(128.0, np.float32(0.5)))
+    facts = json.loads(json.dumps(spec.facts()))
+    assert facts == {
+        'name': 'faces',
+        'image_shape': [8, 6, 3],
+        'num_classes': 5,
+        'preprocessing': {'divisor': 128.0},
+    }
+    assert data.DataSpec.from_facts(facts) == spec._replace(preprocessing=data.Preprocessing(128.0))
 
 
 @pytest.mark.parametrize(
     'change',
     [
-        lambda content: content[: len(content) // 2],
-        lambda content: content[:-4],
-        lambda content: b'',
-        lambda content: b'\x1f\x8b',
-        lambda content: b'not gzip',
-        lambda content: content[:15] + bytes([content[15] ^ 255]) + content[16:],
-        lambda content: content[:-8] + b'\0\0\0\0' + content[-4:],
+        {'image_shape': [8, 6]},
+        {'image_shape': [8, 6, 0]},
+        {'image_shape': 8},
+        {'image_shape': [8, 6, True]},
+        {'num_classes': 10**400},
+        {'num_classes': 2.5},
+        {'num_classes': None},
+        {'preprocessing': {}},
+        {'preprocessing': {'divisor': 0}},
+        {'preprocessing': {'divisor': 1e400}},
+        {'preprocessing': 255},
     ],
 )
-def test_damaged_gzip_files_are_named(tmp_path, change):
-    folder = _write(tmp_path, _arrays(), zipped=True)
-    path = tmp_path / (NAMES['x_test'] + '.gz')
-    path.write_bytes(change(path.read_bytes()))
-    _refused(folder, str(path))
+def test_facts_that_no_data_set_has_are_refused_in_one_line(change):
+    facts = dict(data.DataSpec('faces', (8, 6, 3), 5).facts(), **change)
+    with pytest.raises(ValueError, match='^facts of the data set: expected .*Received: ') as caught:
+        data.DataSpec.from_facts(facts)
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_checksums(tmp_path):
-    """What SHA256SUMS names must match; what it names and is not there (unpacked, say) does not
-    matter.
-    """
-    arrays = _arrays()
-    folder = _write(tmp_path, arrays)
-    sums = ''.join(
-        f'{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n'
-        for name in NAMES.values()
-    )
-    (tmp_path / 'SHA256SUMS').write_text(sums + '%s  elsewhere.gz\n' % ('0' * 64))
-    _same(mnist.load_mnist(folder), arrays)
-    path = tmp_path / NAMES['x_test']
-    content = bytearray(path.read_bytes())
-    good = hashlib.sha256(bytes(content)).hexdigest()
-    content[-1] ^= 1  # IDX itself would not notice
-    path.write_bytes(bytes(content))
-    _refused(folder, str(path), good, hashlib.sha256(bytes(content)).hexdigest())
-    (tmp_path / 'SHA256SUMS').write_text('no sum at all\n')
-    _refused(folder, 'SHA256SUMS', 'no sum at all')
-    (tmp_path / 'SHA256SUMS').write_text('%s  ../escape\n' % ('0' * 64))
-    _refused(folder, 'SHA256SUMS', '../escape')
+def test_a_missing_split_is_named():
+    dataset = data.Dataset(data.DataSpec('numbers', (2, 3, 1), 9), valid=_numbered(9))
+    dataset.require('valid')
+    with pytest.raises(ValueError, match='splits train, valid. Received: one with valid$'):
+        dataset.require('train', 'valid')
 
 
-def test_pickled_arrays_are_refused(tmp_path):
-    """Unpickling runs what the file says; here it would write a file."""
-
-    class Evil:
-        def __reduce__(self):
-            return open, (str(tmp_path / 'was_run'), 'w')
-
-    arrays = dict(_arrays(), y_train=np.array([Evil()], object))
-    np.savez(str(tmp_path / 'mnist.npz'), **arrays)
-    _refused(tmp_path, str(tmp_path / 'mnist.npz'), 'plain arrays')
-    assert not (tmp_path / 'was_run').exists()
-
-
-@pytest.mark.parametrize(
-    'change, expected',
-    [
-        (lambda content: content[: len(content) // 2], 'plain arrays'),
-        (lambda content: b'', 'plain arrays'),
-        (lambda content: b'not a zip file', 'plain arrays'),
-        (lambda content: content.replace(b'y_test', b'z_test'), 'y_test missing'),
-        (
-            lambda content: content[:300] + bytes([content[300] ^ 255]) + content[301:],
-            'plain arrays',
-        ),
-    ],
-)
-def test_damaged_npz_files_are_named(tmp_path, change, expected):
-    path = tmp_path / 'some.npz'
-    np.savez(str(path), **_arrays())
-    path.write_bytes(change(path.read_bytes()))
-    _refused(path, str(path), expected)
-
-
-@pytest.mark.parametrize(
-    'changes, expected',
-    [
-        ({'x_train': np.zeros([40, 5, 4])}, 'float64 [40, 5, 4]'),
-        ({'x_test': np.zeros([10, 20], np.uint8)}, 'uint8 [10, 20]'),
-        ({'y_train': np.zeros([40, 3], np.uint8)}, 'uint8 [40, 3]'),
-        ({'y_train': np.zeros(40)}, 'float64 [40]'),
-        ({'y_train': np.full(40, -1)}, '-1 to -1'),
-        ({'y_test': np.zeros(9, np.uint8)}, '10 images, 9 labels'),
-        ({'x_test': np.zeros([10, 6, 6], np.uint8)}, '[5, 4] and [6, 6]'),
-        ({'x_test': np.zeros([0, 5, 4], np.uint8), 'y_test': np.zeros(0, np.uint8)}, '[0, 5, 4]'),
-        ({'x_train': np.zeros([40, 0, 4], np.uint8)}, '[40, 0, 4]'),
-        (
-            {'x_train': np.zeros([9, 5, 4], np.uint8), 'y_train': np.zeros(9, np.uint8)},
-            'at least 10 training images',
-        ),
-    ],
-)
-def test_arrays_that_do_not_fit_are_named(tmp_path, changes, expected):
-    path = tmp_path / 'some.npz'
-    np.savez(str(path), **dict(_arrays(), **changes))
-    _refused(path, str(path), expected)
-
-
-def test_a_folder_that_is_a_broken_file(tmp_path):
-    (tmp_path / 'train.csv').write_text('1,2,3')
-    _refused(tmp_path / 'train.csv', 'train.csv')
-
-
-# --- splitting ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    'train, wanted, held', [(10, 5000, 1), (19, 5000, 1), (200, 5000, 20), (200, 7, 7)]
-)
-def test_small_sets_hold_a_tenth_out_at_most(tmp_path, train, wanted, held):
-    dataset = mnist.load_mnist(_write(tmp_path, _arrays(train=train)), validation_size=wanted)
-    assert (len(dataset.valid.labels), len(dataset.train.labels)) == (held, train - held)
-
-
-def test_mean_image_by_hand(tmp_path):
-    """Twenty images, two held out; of the other eighteen one has a pixel of 255: mean 1 / 18."""
-    images = np.zeros([20, 2, 2], np.uint8)
-    images[0, 0, 0], images[19, 1, 0] = 200, 255
-    dataset = mnist.load_mnist(
-        _write(tmp_path, dict(_arrays(train=20, height=2, width=2), x_train=images))
-    )
-    np.testing.assert_array_equal(dataset.mean_image[..., 0], np.float32([[0, 0], [1 / 18, 0]]))
-    assert dataset.mean_image.dtype == np.float32 and dataset.mean_image.shape == (2, 2, 1)
-
-
-@pytest.fixture(scope='module')
-def embedded():
-    return data.load('mnist', os.path.join(ROOT, 'data', 'mnist'))
-
-
-def test_the_embedded_mnist(embedded):
-    """55,000 / 5,000 / 10,000; the training set begins 5 0 4 1 9 2 1 3 1 4, the test set 7 2 1 0 4
-    1 4 9 5 9.
-    """
-    assert [len(split.labels) for split in (embedded.train, embedded.valid, embedded.test)] == [
-        55000,
-        5000,
-        10000,
+def test_the_fingerprint_of_a_run_is_of_what_decides_its_course():
+    """Training and validation, images and labels; not the test split, which only ends it."""
+    spec, nine, ten = data.DataSpec('numbers', (2, 3, 1), 10), _numbered(9), _numbered(10)
+    images = pixels(nine)
+    other = data.ArraySource(images, np.zeros(9, np.int32))
+    prints = [
+        data.Dataset(spec, *splits).facts()['fingerprint']
+        for splits in ((nine, ten, ten), (nine, ten, nine), (ten, ten), (nine, nine), (other, ten))
     ]
-    assert [
-        split.images.shape[1:] for split in (embedded.train, embedded.valid, embedded.test)
-    ] == [(28, 28, 1)] * 3
-    assert embedded.num_classes == 10 and embedded.name == 'mnist'
-    assert embedded.valid.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert embedded.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    everything = np.concatenate([embedded.train.labels, embedded.valid.labels])
-    assert np.bincount(everything).tolist() == [
-        5923,
-        6742,
-        5958,
-        6131,
-        5842,
-        5421,
-        5918,
-        6265,
-        5851,
-        5949,
-    ]
+    assert prints[0] == prints[1] and len(set(prints)) == 4
+    assert nine.fingerprint == hashlib.sha256(images.tobytes() + nine.labels.tobytes()).hexdigest()
 
 
-def test_the_embedded_mean_image(embedded):
-    """The float64 mean of the 55,000 training images, rounded once."""
-    exact = np.mean(embedded.train.images.astype(np.float64) / 255.0, axis=0)
-    np.testing.assert_allclose(embedded.mean_image, exact, rtol=1e-7, atol=0)
+@pytest.mark.parametrize(
+    'images, labels',
+    [
+        (np.zeros((4, 2, 2, 1)), np.zeros(4, np.int32)),
+        (np.zeros((4, 2, 2), np.uint8), np.zeros(4, np.int32)),
+        (np.zeros((4, 2, 2, 1), np.uint8), np.zeros(3, np.int32)),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(images, labels):
+    with pytest.raises(ValueError, match='^images and labels: expected uint8 .*Received: '):
+        data.ArraySource(images, labels)
 
 
-def test_the_embedded_files_have_checksums():
-    folder = os.path.join(ROOT, 'data', 'mnist')
-    with open(os.path.join(folder, 'SHA256SUMS')) as file:
-        named = dict(reversed(line.split()) for line in file)
-    assert sorted(named) == sorted(name + '.gz' for name in NAMES.values())
-    for name, expected in named.items():
-        with open(os.path.join(folder, name), 'rb') as file:
-            assert hashlib.sha256(file.read()).hexdigest() == expected
+# --- the mean image -------------------------------------------------------------------------------
+
+
+def test_the_mean_image_has_the_bits_of_one_sum():
+    """3000 images of 90 x 90: two blocks of 16 MiB // 8100 = 2071 and 929. Integer sums do not
+    depend on the blocks, and the one division is rounded once, to float32.
+    """
+    images = np.random.RandomState(0).randint(0, 256, (3000, 90, 90, 1)).astype(np.uint8)
+    source = data.ArraySource(images, np.zeros(3000, np.int32))
+    expected = (images.sum(axis=0, dtype=np.int64) / (255.0 * 3000)).astype(np.float32)
+    found = data.mean_image(source)
+    assert found.tobytes() == expected.tobytes() and found.shape == (90, 90, 1)
+    halved = (images.sum(axis=0, dtype=np.int64) / (127.5 * 3000)).astype(np.float32)
+    assert data.mean_image(source, 127.5).tobytes() == halved.tobytes()
 
 
 # --- the stream -----------------------------------------------------------------------------------
 
 
-def _split(count):
+def _numbered(count):
     """Sample number k has the label k and an image whose pixels are k."""
     labels = np.arange(count, dtype=np.int32)
-    return data.Split(np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1)), labels)
+    images = np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1))
+    return data.ArraySource(images, labels)
 
 
 def test_random_access_equals_reading_on():
     steps = list(range(40))
-    stream = data.BatchStream(_split(50), 8, seed=3)
+    stream = data.BatchStream(_numbered(50), 8, seed=3)
     sequence = [stream.indices(step) for step in steps]
     for step in np.random.RandomState(0).permutation(steps):
         np.testing.assert_array_equal(stream.indices(step), sequence[step])
         np.testing.assert_array_equal(
-            data.BatchStream(_split(50), 8, seed=3).indices(step), sequence[step]
+            data.BatchStream(_numbered(50), 8, seed=3).indices(step), sequence[step]
         )
 
 
@@ -370,7 +141,7 @@ def test_every_epoch_has_every_sample_once(count, batch):
     """Also where batches run across the border of two epochs, and where a batch is longer than the
     set.
     """
-    stream = data.BatchStream(_split(count), batch, seed=1)
+    stream = data.BatchStream(_numbered(count), batch, seed=1)
     epochs = 4
     steps = -(-epochs * count // batch)
     sequence = np.concatenate([stream.indices(step) for step in range(steps)])
@@ -382,14 +153,14 @@ def test_every_epoch_has_every_sample_once(count, batch):
 
 
 def test_epochs_and_seeds_differ():
-    first, second = (data.BatchStream(_split(100), 100, seed=seed) for seed in (1, 2))
+    first, second = (data.BatchStream(_numbered(100), 100, seed=seed) for seed in (1, 2))
     orders = [stream.indices(step).tolist() for stream in (first, second) for step in (0, 1)]
     assert all(one != two for one, two in itertools.combinations(orders, 2))
 
 
 def test_the_global_batch_does_not_depend_on_its_size():
     """The stream of samples is one and the same however it is cut."""
-    four, ten = (data.BatchStream(_split(30), batch, seed=9) for batch in (4, 10))
+    four, ten = (data.BatchStream(_numbered(30), batch, seed=9) for batch in (4, 10))
     np.testing.assert_array_equal(
         np.concatenate([four.indices(step) for step in range(15)]),
         np.concatenate([ten.indices(step) for step in range(6)]),
@@ -401,7 +172,9 @@ def test_frozen_numbers():
     epoch], Fisher-Yates.
     """
     stream = data.BatchStream(
-        data.Split(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)), 128, seed=1
+        data.ArraySource(np.zeros([55000, 1, 1, 1], np.uint8), np.zeros(55000, np.int32)),
+        128,
+        seed=1,
     )
     assert stream.indices(0)[:8].tolist() == [14395, 29364, 7278, 44308, 18582, 27110, 7539, 54572]
     # Batch 429 begins with the 55000 - 429 * 128 = 88 last samples of epoch 0, then come 40 of
@@ -416,7 +189,7 @@ def test_frozen_numbers():
         1004,
         8836,
     ]
-    assert data.BatchStream(_split(10), 10, seed=1).indices(0).tolist() == [
+    assert data.BatchStream(_numbered(10), 10, seed=1).indices(0).tolist() == [
         2,
         9,
         8,
@@ -431,7 +204,7 @@ def test_frozen_numbers():
 
 
 def test_batches_are_the_samples_of_their_indices():
-    stream = data.BatchStream(_split(20), 6, seed=4)
+    stream = data.BatchStream(_numbered(20), 6, seed=4)
     images, labels = stream.batch(7)
     np.testing.assert_array_equal(labels, stream.indices(7))
     np.testing.assert_array_equal(
@@ -442,7 +215,7 @@ def test_batches_are_the_samples_of_their_indices():
 
 @pytest.mark.parametrize('first_step', [0, 5])
 def test_tf_data_gives_the_same_batches(first_step):
-    stream = data.BatchStream(_split(20), 6, seed=4)
+    stream = data.BatchStream(_numbered(20), 6, seed=4)
     with graph_session() as session:
         first = tf.placeholder(tf.int64, [])
         iterator = tf.data.make_initializable_iterator(stream.dataset(first))
@@ -452,7 +225,8 @@ def test_tf_data_gives_the_same_batches(first_step):
         session.run(iterator.initializer, {first: first_step})
         for step in range(first_step, first_step + 9):
             for value, expected in zip(
-                session.run([images, labels]), data.BatchStream(_split(20), 6, seed=4).batch(step)
+                session.run([images, labels]),
+                data.BatchStream(_numbered(20), 6, seed=4).batch(step),
             ):
                 np.testing.assert_array_equal(value, expected)
 
@@ -468,10 +242,10 @@ def test_tf_data_gives_the_same_batches(first_step):
 )
 def test_padded_batches(count, batch, counts, last):
     """All of one size, the last filled up from the beginning; the counts say how many are real."""
-    batches = list(data.padded_batches(_split(count), batch))
+    batches = list(data.padded_batches(_numbered(count), batch))
     assert [real for _, _, real in batches] == counts
     assert all(
-        images.shape == (batch, 2, 3, 1) and images.dtype == np.float32 for images, _, _ in batches
+        images.shape == (batch, 2, 3, 1) and images.dtype == np.uint8 for images, _, _ in batches
     )
     assert batches[-1][1].tolist() == last
     np.testing.assert_array_equal(
@@ -479,3 +253,165 @@ def test_padded_batches(count, batch, counts, last):
     )
     for images, labels, _ in batches:
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+
+
+# --- encoded images -------------------------------------------------------------------------------
+
+
+class PngSource(data.Source):
+    """A split of images that are stored as PNG files."""
+
+    def __init__(self, images, labels):
+        self.image_shape, self.labels = images.shape[1:], labels
+        self.stored = np.empty(len(images), object)
+        for number, image in enumerate(images):
+            file = io.BytesIO()
+            Image.fromarray(image[..., 0]).save(file, 'PNG')
+            self.stored[number] = file.getvalue()
+
+    def read(self, indices):
+        return self.stored[indices]
+
+    def decode(self, raw):
+        return tf.map_fn(functools.partial(tf.io.decode_png, channels=1), raw, tf.uint8)
+
+    def images(self, indices):
+        files = map(io.BytesIO, self.stored[indices])
+        return np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+
+
+def _patterns(kind, count=40):
+    images, labels = toys.patterns(count)
+    return kind(images[..., None], labels.astype(np.int32))
+
+
+def test_encoded_images_are_decoded_in_the_pipeline():
+    """The pixels that `images` gives on the host, which are those that were encoded."""
+    source, plain = _patterns(PngSource), _patterns(data.ArraySource)
+    np.testing.assert_array_equal(pixels(source), pixels(plain))
+    stream = data.BatchStream(source, 16, seed=4)
+    with graph_session() as session:
+        images, labels = tf.data.make_one_shot_iterator(stream.dataset(0)).get_next()
+        assert images.shape.as_list() == [16, 8, 8, 1] and images.dtype == tf.uint8
+        for step in range(6):
+            found = session.run([images, labels])
+            np.testing.assert_array_equal(found[0], source.images(stream.indices(step)))
+            np.testing.assert_array_equal(found[1], source.labels[stream.indices(step)])
+
+
+def test_encoded_images_train_as_their_pixels_do(tmp_path):
+    """Losses and sweeps of an encoded and of a plain source are equal to the last bit."""
+    seen = []
+    for kind in (PngSource, data.ArraySource):
+        settings = toys.options(tmp_path, steps=6, exp_save_dir=str(tmp_path / kind.__name__))
+        source, losses = _patterns(kind), Losses()
+        sweep = Sweep(source, batches=3)
+        dataset = data.Dataset(data.DataSpec('patterns', source.image_shape, 4), source)
+        Trainer(settings, dataset, [losses, sweep], devices.choose(settings)).fit()
+        seen.append(losses.seen + [value.tolist() for value in sweep.seen])
+    assert len(seen[0]) == 12 and seen[0] == seen[1]
+
+
+class Sweep(Callback):
+    """`seen`: the embeddings of the first `batches` batches of a source at each measurement."""
+
+    def __init__(self, source, batches):
+        self.source, self.batches, self.seen = source, batches, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        for embeddings, _, _, _ in itertools.islice(self.handle.sweep(self.source), self.batches):
+            self.seen.append(embeddings)
+
+
+def test_what_decode_gives_must_be_bytes():
+    """The cast to float32 would take other types as well, but the host would see other pixels."""
+
+    class Float(data.ArraySource):
+        def decode(self, raw):
+            return tf.cast(raw, tf.float32) / 255.0
+
+    source = Float(np.zeros((4, 2, 3, 1), np.uint8), np.zeros(4, np.int32))
+    with tf.Graph().as_default():
+        with pytest.raises(ValueError, match='^decode: expected uint8 images. Received: float32$'):
+            data.BatchStream(source, 2, seed=1).dataset(0)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def _mapped(path, count, *shape):
+    """A memory map of a sparse file: it has a size, and takes no room on the disk."""
+    with open(str(path), 'wb') as file:
+        file.truncate(count * int(np.prod(shape)))
+    return np.memmap(str(path), np.uint8, 'r', shape=(count,) + shape)
+
+
+def test_a_whole_split_is_gone_through_in_blocks(tmp_path):
+    """128 MiB of images, of which a block of 16 MiB and its bytes for the fingerprint, and the
+    int64 sums of one image, 32 KiB, are in memory at once: less than three blocks.
+    """
+    source = data.ArraySource(
+        _mapped(tmp_path / 'images', 1 << 15, 64, 64, 1), np.zeros(1 << 15, np.int32)
+    )
+    tracemalloc.start()
+    try:
+        assert not data.mean_image(source).any()
+        assert len(source.fingerprint) == 64
+        for _ in data.padded_batches(source, 1 << 10):  # 4 MiB each
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 3 * (16 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+GROWTH = """
+import sys, threading, time
+sys.path[:0] = sys.argv[1:3]
+import numpy as np
+import toys
+from gitloss import data
+from test_data import Sweep, _mapped
+from trainers import devices
+from trainers.engine.trainer import Trainer
+
+peak, watching = 0, True
+
+def watch():
+    global peak
+    while watching:
+        with open('/proc/self/status') as file:
+            peak = max(peak, int(dict(line.split(':', 1) for line in file)['RssAnon'].split()[0]))
+        time.sleep(0.002)
+
+class Mapped(data.ArraySource):
+    fingerprint = 'of its own'  # reading 2 GiB for it would take seconds
+
+def train(name, count):
+    folder = sys.argv[3] + '/' + name
+    settings = toys.options(folder, steps=6, update_centers=3)
+    images = _mapped(folder + '/images', count, 64, 64, 1)
+    source = Mapped(images, np.memmap(folder + '/images', np.int32, 'r', shape=(count,)))
+    dataset = data.Dataset(data.DataSpec('zeros', source.image_shape, 4), source)
+    Trainer(settings, dataset, [Sweep(source, batches=4)], devices.choose(settings)).fit()
+
+threading.Thread(target=watch).start()
+try:
+    train('small', 1 << 10)
+    small, peak = peak, 0
+    train('large', 1 << 19)
+    print(peak - small)
+finally:
+    watching = False
+"""
+
+
+def test_two_gibibytes_of_images_are_trained_on_without_holding_them(tmp_path):
+    """A process that has trained on 1,024 images of 4 KiB trains on 524,288, 2 GiB, of a memory
+    map. What grows with their number: two shuffles of 8 bytes an image, 8 MiB. Allowed are 64 MiB,
+    which leaves room for the graph of the second training: a 32nd of the images.
+    """
+    arguments = [sys.executable, '-c', GROWTH, ROOT, os.path.join(ROOT, 'tests'), str(tmp_path)]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    growth = int(result.stdout)  # KiB of anonymous memory: the page cache of the file is not held
+    assert growth < 64 << 10

@@ -182,10 +182,9 @@ def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, mon
     group = distribution.Collectives(
         launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device
     )
+    dataset = data.load('mnist', settings.data_folder)
     with tf.Graph().as_default():
-        net = TrainingGraph(
-            settings, data.load('mnist', settings.data_folder), devices.choose(settings), group
-        )
+        net = TrainingGraph(settings, dataset.spec, devices.choose(settings), group, dataset.train)
         group.build(tf.global_variables())
         step, sweep = (
             [net.train_op, net.steps_done, net.step_fetches],
@@ -379,16 +378,16 @@ def test_replicas_that_differ_stop_the_run(change, name):
 
 @pytest.mark.parametrize('size', [1, 2, 3])
 def test_the_parts_of_the_workers_make_the_global_batch(size):
-    split = data.Split(
+    source = data.ArraySource(
         np.arange(70, dtype=np.uint8).reshape(70, 1, 1, 1), np.arange(70, dtype=np.int32)
     )
-    whole = data.BatchStream(split, 12, seed=3)
+    whole = data.BatchStream(source, 12, seed=3)
     for step in (0, 5, 11):  # the last one runs into the third epoch
-        parts = [data.BatchStream(split, 12, 3, rank, size).batch(step) for rank in range(size)]
+        parts = [data.BatchStream(source, 12, 3, rank, size).batch(step) for rank in range(size)]
         for part, both in zip(zip(*parts), whole.batch(step)):
             assert np.concatenate(part).tolist() == both.tolist()
-    walks = zip(*[data.padded_batches(split, 12, rank, size) for rank in range(size)])
-    for parts, (images, labels, count) in zip(walks, data.padded_batches(split, 12)):
+    walks = zip(*[data.padded_batches(source, 12, rank, size) for rank in range(size)])
+    for parts, (images, labels, count) in zip(walks, data.padded_batches(source, 12)):
         assert np.concatenate([part for part, _, _ in parts]).tolist() == images.tolist()
         assert all(their.tolist() == labels.tolist() and n == count for _, their, n in parts)
 

@@ -16,6 +16,7 @@ import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
 from gitloss.backend import tf
+from helpers import pixels
 from trainers import checkpoints, devices, export
 from trainers.engine.trainer import Trainer
 from trainers.options import ROOT
@@ -92,7 +93,7 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
             found = [
                 session.run(
                     ['embeddings:0', 'predictions:0', 'logits:0'],
-                    {'input_images:0': dataset.test.images[start : start + 8]},
+                    {'input_images:0': pixels(dataset.test)[start : start + 8]},
                 )
                 for start in range(0, 40, 8)
             ]
@@ -174,7 +175,7 @@ def test_the_atc_command_takes_any_path():
 def test_the_other_tensorflow_reads_it(trained, capsys):
     settings, dataset = trained
     definition, _, printed = exported(settings, capsys)
-    image = dataset.test.images[:1]
+    image = dataset.test.images(np.arange(1))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:

@@ -21,6 +21,7 @@ from callbacks.keras import KerasCallback
 from gitloss import data
 from gitloss.backend import keras, tf
 from gitloss.errors import HookError
+from gitloss.metrics import declaration
 from test_resume import Poison, StopAt, weights_of
 from trainers import checkpoints, devices
 from trainers.engine.trainer import Trainer
@@ -39,6 +40,8 @@ LOSSES = [
 class Script(Callback):
     """Stands for the evaluation."""
 
+    metrics = (declaration.loss('valid'), declaration.accuracy('valid'))
+
     def on_epoch_end(self, epoch, logs=None):
         logs.update(valid_loss=LOSSES[epoch - 1], valid_acc=1.0 - LOSSES[epoch - 1] / 10)
 
@@ -54,6 +57,7 @@ class Last(Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs.append(dict(logs))
+        self.graph = self.handle.session.graph
 
 
 def settings_of(folder, **changes):
@@ -222,7 +226,7 @@ def test_model_checkpoint_saves_ours_under_its_name(run):
 
 def test_nothing_of_it_stays_in_keras(run):
     """The session of the run was the default one only while a hook ran."""
-    assert tf.get_default_session() is None and run.trainer._graph.finalized
+    assert tf.get_default_session() is None and run.trainer.last.graph.finalized
 
 
 def test_early_stopping(tmp_path):
@@ -492,6 +496,7 @@ def test_remote_monitor_wants_requests(monkeypatch):
 
 class FakeHandle:
     step, steps, every, batch_size = 4, 12, 2, 16
+    metrics = {'train_loss': declaration.loss('train')}
 
     def __init__(self):
         self.rate_variable = types.SimpleNamespace(_assign_op=None)

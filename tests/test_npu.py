@@ -524,7 +524,12 @@ def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, fak
     found = {}
     for name in ('npu', 'cpu'):
         with tf.Graph().as_default() as graph:
-            net = TrainingGraph(settings, dataset, devices.Device(name, '', None, True))
+            net = TrainingGraph(
+                settings,
+                dataset.spec,
+                devices.Device(name, '', None, True),
+                source=dataset.train,
+            )
             operations = _behind(
                 [net.train_op, net.steps_done, net.rate_of_step] + list(net.step_fetches.values())
             )
@@ -585,7 +590,12 @@ def test_an_overflow_moves_neither_weights_nor_centers_nor_counts(
     settings = toys.options(tmp_path, loss_scale='dynamic', optimizer=optimizer)
     dataset = data.load('mnist', settings.data_folder)
     with tf.Graph().as_default():
-        net = TrainingGraph(settings, dataset, devices.Device(device, '', None, True))
+        net = TrainingGraph(
+            settings,
+            dataset.spec,
+            devices.Device(device, '', None, True),
+            source=dataset.train,
+        )
         state = (
             [
                 net.center_table.centers,

@@ -12,16 +12,23 @@ from PIL import Image
 from callbacks.base import Handle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
+from callbacks.figures import Figures
 from callbacks.history import History
 from callbacks.pictures import Pictures
 from callbacks.report import Report
 from gitloss import metrics
-from gitloss.data import Split
 from gitloss.figures import plots
+from gitloss.metrics import declaration
+from helpers import Points
+from trainers.engine.meter import Meter
 
 
 class FakeHandle(Handle):
     num_classes, step = 3, 0
+    metrics = declaration.by_name(
+        Meter(('loss', 'git_loss', 'accuracy'), 16).metrics
+        + [*Evaluation.metrics, *CenterMeasurement.metrics]
+    )
 
     def __init__(self, run_dir):
         self.run_dir = str(run_dir)
@@ -34,12 +41,13 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
     random = np.random.RandomState(0)
     labels = (np.arange(60) % 3).astype(np.int32)
     evaluation, centers, history = (
-        Evaluation(Split(None, labels)),
+        Evaluation(Points(None, labels)),
         CenterMeasurement(None),
         History(),
     )
-    pictures = Pictures(evaluation, centers, history, projection)
-    pictures.handle = FakeHandle(tmp_path)
+    figures = Figures(evaluation, centers)
+    pictures = Pictures(figures, history, projection)
+    pictures.handle = figures.handle = FakeHandle(tmp_path)
     pictures.handle.step = step
     pictures.on_train_begin({})
     base = random.randn(3, dim)
@@ -60,12 +68,13 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
             'inter_over_intra': 10.0 * at,
         }
         history.rows.append(logs)
+        figures.on_epoch_end(number, logs)
         pictures.on_epoch_end(number, logs)
     return pictures, history, logs
 
 
 @pytest.mark.parametrize('dim', [1, 2, 5])
-def test_every_picture_of_a_run(tmp_path, dim):
+def test_every_picture_of_a_run(tmp_path, dim, caplog):
     pictures, _, logs = measured(tmp_path, dim=dim)
     pictures.on_train_end(logs)
     sizes = {
@@ -81,7 +90,7 @@ def test_every_picture_of_a_run(tmp_path, dim):
         and min(confusion) >= 400
     )
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
-    assert not pictures._warned
+    assert not caplog.records
 
 
 def test_an_animation_keeps_the_colours_of_the_classes():
@@ -110,7 +119,7 @@ def test_an_animation_keeps_the_colours_of_the_classes():
             assert there.sum() > 20 and np.abs(kept[there] - rgb).max() <= 8, (number, colour)
 
 
-def test_tsne_of_the_last_measurement(tmp_path):
+def test_tsne_of_the_last_measurement(tmp_path, caplog):
     """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbour of every point is
     of its class, and so is its center.
     """
@@ -130,7 +139,7 @@ def test_tsne_of_the_last_measurement(tmp_path):
         labels[np.linalg.norm(points[:, None] - means[None], axis=2).argmin(axis=0)], [0, 1, 2]
     )
     assert (
-        Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not pictures._warned
+        Image.open(str(tmp_path / 'plots' / 'tsne.png')).size == (720, 640) and not caplog.records
     )
 
 
@@ -156,27 +165,48 @@ def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
         )[1],
     )
     pictures.on_train_end(logs)
-    points = pictures._evaluation.embeddings
+    points = pictures.figures.evaluation.embeddings
     assert (
         limits
         == [
             pytest.approx(
-                1.08 * max(np.abs(points).max(), np.abs(pictures._centers.means).max()), rel=1e-6
+                1.08 * max(np.abs(points).max(), np.abs(pictures.figures.centers.means).max()),
+                rel=1e-6,
             )
         ]
         * 3
     )
 
 
+def test_a_measurement_is_drawn_once_for_all_who_show_it(tmp_path, monkeypatch):
+    """The file is the picture that others are given; the confusion matrix of the end is that of the
+    last measurement. The next measurement is drawn anew.
+    """
+    drawn = []
+    for name in ('scatter', 'confusion'):
+        draw = getattr(plots, name)
+        monkeypatch.setattr(
+            plots, name, lambda *args, name=name, draw=draw: drawn.append(name) or draw(*args)
+        )
+    pictures, _, logs = measured(tmp_path, steps=(5, 10))
+    shown = pictures.figures.scatter(), pictures.figures.confusion()
+    assert drawn == ['scatter', 'scatter', 'confusion']
+    assert (tmp_path / 'plots' / 'scatter-000010.png').read_bytes() == shown[0]
+    pictures.on_train_end(logs)  # one pair of axes for all scatters: these are others
+    assert drawn[3:] == ['scatter', 'scatter']
+    assert (tmp_path / 'plots' / 'confusion.png').read_bytes() == shown[1]
+    assert pictures.figures.title == 'step 10   valid acc 0.9000   inter 10.00   intra 0.10'
+
+
 def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
     """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the
     animation has 5, 10, 15, 20.
     """
-    killed, _, _ = measured(tmp_path)
+    killed = measured(tmp_path)[0].figures
     pictures, _, logs = measured(tmp_path, steps=(15, 20), step=10)
-    pictures.load_state(json.loads(json.dumps(killed.state())))
-    assert pictures.state() == killed.state() and killed.state()['limit'] > 0  # the axes
-    assert [step for step, _ in pictures._frames()] == [5, 10, 15, 20]
+    pictures.figures.load_state(json.loads(json.dumps(killed.state())))
+    assert pictures.figures.state() == killed.state() and killed.state()['limit'] > 0  # the axes
+    assert [step for step, _ in pictures.frames()] == [5, 10, 15, 20]
     pictures.on_train_end(logs)
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 4
 
@@ -197,7 +227,7 @@ def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog
     """
     measured(tmp_path)
     (tmp_path / 'plots' / 'frames' / 'my-notes.npz').write_text('years of work')
-    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0]._frames()] == [
+    assert [step for step, _ in measured(tmp_path, steps=(), step=15)[0].frames()] == [
         5,
         10,
         15,

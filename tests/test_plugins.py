@@ -21,8 +21,11 @@ from trainers.engine.trainer import Trainer
 MINE = """
 from callbacks.base import Callback
 from gitloss.backend import keras
+from gitloss.metrics import Metric
 
 class Plain(Callback):
+    metrics = (Metric('score', 'score', higher_is_better=True),)
+
     def on_epoch_end(self, epoch, logs=None):
         logs['score'] = 1.0
 
@@ -112,7 +115,7 @@ def test_modules_files_functions_classes_and_lists(mine, tmp_path):
         (
             'my_gitloss_callbacks:broken',
             'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which gives '
-            'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 23)',
+            'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 26)',
         ),
         (
             'my_gitloss_callbacks:number',

@@ -17,11 +17,14 @@ from callbacks import projector, summaries
 from callbacks.base import Handle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
+from callbacks.figures import Figures
 from callbacks.tensorboard import TensorBoard
 from gitloss import metrics
 from gitloss.backend import tf
-from gitloss.data import Split
+from gitloss.data import ArraySource
 from gitloss.figures import plots
+from gitloss.metrics import Metric, declaration
+from trainers.engine.meter import Meter
 
 CLASSES, COUNT = 4, 60
 OPTIONS = {
@@ -45,6 +48,10 @@ UNLIMITED = dict.fromkeys(
 
 class FakeHandle(Handle):
     num_classes, step, options = CLASSES, 0, OPTIONS
+    metrics = declaration.by_name(
+        Meter(('loss', 'git_loss', 'git_floor', 'center_drift', 'accuracy'), 16).metrics
+        + [*Evaluation.metrics, *CenterMeasurement.metrics]
+    )
 
     def __init__(self, run_dir, step=0):
         self.run_dir, self.step = str(run_dir), step
@@ -57,7 +64,7 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     random = np.random.RandomState(0)
     labels = (np.arange(COUNT) % CLASSES).astype(np.int32)
     images = random.randint(0, 256, (COUNT, 8, 6, 1)).astype(np.uint8)
-    evaluation, centers = Evaluation(Split(images, labels)), CenterMeasurement(None)
+    evaluation, centers = Evaluation(ArraySource(images, labels)), CenterMeasurement(None)
     base = 3 * random.randn(CLASSES, dim)
     evaluation.embeddings = (base[labels] + 0.1 * random.randn(COUNT, dim)).astype(np.float32)
     evaluation.predictions = np.where(
@@ -65,10 +72,11 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     ).astype(np.int32)
     evaluation.all_predictions = evaluation.predictions
     centers.means = base
+    figures = Figures(evaluation, centers)
     if pictures:
-        settings.update(evaluation=evaluation, centers=centers)
+        settings.update(figures=figures)
     callback = TensorBoard(log_every=3, facts={'versions': {'tensorflow': '2.21'}}, **settings)
-    callback.handle = FakeHandle(folder, step)
+    callback.handle = figures.handle = FakeHandle(folder, step)
     callback.on_train_begin({})
     return callback, evaluation
 
@@ -84,6 +92,7 @@ def logs_at(step):
         'inter_cls_dist': 6.0,
         'intra_cls_dist': 1.5,
         'inter_over_intra': 4.0,
+        'inter_cls_dist_running': 5.0,
         'center_drift': 0.1,
         'centers_moved': 0.75,
         'images_per_sec': 1e3,
@@ -110,7 +119,9 @@ def train(callback, first, last, every=4):
         )
         if step % every == 0:
             logs = logs_at(step)
-            callback.on_epoch_end(step // every, logs)
+            for one in (callback.figures, callback):
+                if one is not None:
+                    one.on_epoch_end(step // every, logs)
     return logs
 
 
@@ -161,6 +172,7 @@ def test_scalars_equal_the_logs(whole):
         'distance/inter_cls_dist': lambda step: 6.0,
         'distance/intra_cls_dist': lambda step: 1.5,
         'distance/inter_over_intra': lambda step: 4.0,
+        'distance/inter_cls_dist_running': lambda step: 5.0,
         'centers/center_drift': lambda step: 0.1,
         'centers/centers_moved': lambda step: 0.75,
         'run/images_per_sec': lambda step: 1e3,
@@ -281,6 +293,21 @@ def test_hyperparameters_come_back_with_their_types(whole):
     assert hparams_of(found, 'session_end_info').status == api_pb2.STATUS_SUCCESS
 
 
+def test_numbers_of_ones_own_are_shown_declared_or_not(tmp_path, monkeypatch):
+    """Undeclared in the section `run`; with a better direction it is a column of HParams too."""
+    mine = Metric('margin', 'my margin', 'distance', True)
+    monkeypatch.setitem(FakeHandle.metrics, 'margin', mine)
+    callback, _ = begun(tmp_path, pictures=False)
+    callback.on_epoch_end(1, {'step': 4, 'margin': 1.5, 'valid_mine': 2.5})
+    callback.close()
+    found = read(tmp_path)
+    assert set(found.Tags()['scalars']) == {'distance/margin', 'run/valid_mine'}
+    columns = {
+        info.name.tag: info.display_name for info in hparams_of(found, 'experiment').metric_infos
+    }
+    assert columns['distance/margin'] == 'my margin' and columns['test/acc'] == 'test accuracy'
+
+
 def test_a_longer_run_has_its_new_hyperparameters(tmp_path, monkeypatch):
     """The same folder with --steps=16 after a run of 12."""
     for begin, steps in ((0, 12), (12, 16)):
@@ -348,7 +375,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
     random = np.random.RandomState(0)
     embeddings, labels = random.randn(count, dim).astype(np.float32), random.randint(0, 10, count)
     images = random.randint(0, 256, (count, 8, 6, 1)).astype(np.uint8)
-    writer = projector.Projector(str(tmp_path), images)
+    writer = projector.Projector(str(tmp_path), ArraySource(images, labels))
     writer.write('first', embeddings + 1, labels, labels, np.arange(count))
     writer.write('second', embeddings, labels, np.zeros_like(labels), np.arange(count))
     text = (tmp_path / 'projector_config.pbtxt').read_text()
@@ -398,7 +425,8 @@ def test_large_thumbnails_are_made_smaller():
 def test_the_projector_names_samples_and_thumbnails_by_their_place_in_the_split(tmp_path):
     """Two samples of five, numbers 1 and 4: their own thumbnails and numbers."""
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
-    projector.Projector(str(tmp_path), images).write(
+    source = ArraySource(images, np.zeros(5, np.int32))
+    projector.Projector(str(tmp_path), source).write(
         'two', np.zeros((2, 2)), [7, 8], [7, 7], [1, 4]
     )
     assert (tmp_path / 'projector' / 'metadata.tsv').read_text().split('\n')[1:3] == [
@@ -478,9 +506,9 @@ def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
     )
     callback, _ = begun(tmp_path)
     train(callback, 1, 4)
-    state = json.loads(json.dumps(callback.state()))
+    state = json.loads(json.dumps(callback.figures.state()))
     callback, evaluation = begun(tmp_path, step=4)
-    callback.load_state(state)
+    callback.figures.load_state(state)
     evaluation.embeddings = evaluation.embeddings / 10
     train(callback, 5, 8)
     assert len(limits) == 2 and limits[0] == limits[1] >= plots.extent(
@@ -491,8 +519,8 @@ def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
 class FullDisk:
     """A file that takes `room` bytes and then refuses, until there is room again."""
 
-    def __init__(self, path, room):
-        self._file, self.room = open(path, 'ab', buffering=0), room
+    def __init__(self, path, mode, buffering):
+        self._file, self.room = open(path, mode, buffering=buffering), 10**9
 
     def write(self, data):
         if not self.room:
@@ -505,11 +533,17 @@ class FullDisk:
         self._file.close()
 
 
-def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, caplog):
+def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, caplog, monkeypatch):
+    disks = []
+    monkeypatch.setattr(
+        summaries,
+        'open',
+        lambda *args, **kw: disks.append(FullDisk(*args, **kw)) or disks[-1],
+        False,
+    )
     callback, _ = begun(tmp_path, pictures=False)
-    events = callback._events
-    events._file.close()
-    disk = events._file = FullDisk(events.path, 100)  # full in the middle of a record
+    disk = disks[0]
+    disk.room = 100  # full in the middle of a record
     train(callback, 1, 8)
     assert [record.getMessage() for record in caplog.records] == [
         'the event file could not be written: [Errno 28] No space left on device; the next event tries again'

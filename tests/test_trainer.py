@@ -11,6 +11,7 @@ from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
 from gitloss.errors import TrainingError
+from helpers import pixels
 from trainers import checkpoints, devices
 from trainers.engine.trainer import Trainer
 
@@ -166,7 +167,12 @@ def test_labels_beyond_the_classes_are_refused_before_the_training(tmp_path):
         ValueError,
         match=r'^labels of the training set: expected 0 to 2 for 3 classes\. Received: 0 to 3$',
     ):
-        Trainer(settings, dataset._replace(num_classes=3), [], devices.choose(settings))
+        Trainer(
+            settings,
+            dataset._replace(spec=dataset.spec._replace(num_classes=3)),
+            [],
+            devices.choose(settings),
+        )
 
 
 def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_checkpoint(tmp_path):
@@ -186,7 +192,7 @@ def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_che
 
     trainer = Trainer(
         settings,
-        dataset._replace(train=data.Split(dataset.train.images, labels)),
+        dataset._replace(train=data.ArraySource(pixels(dataset.train), labels)),
         [Spoil()],
         devices.choose(settings),
     )

@@ -382,7 +382,7 @@ def test_fifty_steps_on_mnist(tmp_path):
     command = (
         ['--workers=2', f'--log_dir={tmp_path}', '--']
         + toys.flags_of(two)
-        + [f'--callbacks={crew.PROGRAM}:Witness']
+        + [f'--callbacks={crew.PROGRAM[0]}:Witness']
     )
     assert (
         subprocess.run(

@@ -1,5 +1,5 @@
-"""python -m trainers.evaluate --ckpt_path=output/0: loss and accuracy of a checkpoint, whichever
-TensorFlow wrote it.
+"""python -m trainers.evaluate --ckpt_path=output/0: loss, accuracy and class distances of a
+checkpoint, whichever TensorFlow wrote it.
 """
 
 from __future__ import annotations
@@ -7,42 +7,51 @@ from __future__ import annotations
 import json
 import sys
 
+from gitloss.errors import log
 from trainers import run
 
 _INTRO = (
-    "Evaluates a checkpoint on the validation and test images: --ckpt_path is a run's folder (its best checkpoint is taken), its "
-    "ckpt folder or one checkpoint. The model comes from the checkpoint; data_path, batch_size and the device's flags are yours."
+    'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
+    'images, and prints one JSON object. Network and loss are those of the checkpoint. No training '
+    'images are needed; of images of other classes only the distances are measured.'
 )
 
 
 def evaluate(options):
     """Prints one JSON object. Returns the exit status."""
-    from callbacks.evaluation import evaluate as measure
+    from callbacks import evaluation
+    from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
     from trainers.engine.evaluator import Evaluator
-    from trainers.options import Options, names_in
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = Options.restored(
-        checkpoint.manifest['options'], **{name: getattr(options, name) for name in here}
-    )
+    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
+    spec = data.DataSpec.from_facts(checkpoint.manifest['dataset'])
     dataset = data.load(settings.dataset, settings.data_folder)
-    found, wanted = (
-        {name: facts[name] for name in ('num_classes', 'image_shape')}
-        for facts in (dataset.facts, checkpoint.manifest['dataset'])
-    )
-    if found != wanted:
+    if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
-            f'--data_path: expected the kind of data the checkpoint was trained on, {wanted}. Received: {found}'
+            '--data_path: expected images of the shape the checkpoint was trained on, '
+            f'{spec.image_shape}. Received: {dataset.spec.image_shape}'
         )
-    evaluator = Evaluator(settings, dataset, devices.choose(settings))
-    results = evaluator.evaluate(
+    classes = dataset.spec.num_classes
+    if classes != spec.num_classes:
+        log.info(
+            'no loss and no accuracy, only distances of embeddings: the checkpoint has %d classes, '
+            'the data %d',
+            spec.num_classes,
+            classes,
+        )
+
+    def measure(handle, source):
+        losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
+        return dict(losses, **class_distances(handle, source, classes)[0])
+
+    results = Evaluator(settings, spec, devices.choose(settings)).evaluate(
         checkpoint,
         lambda handle: {
-            name: measure(handle, split)[0]
-            for name, split in (('valid', dataset.valid), ('test', dataset.test))
+            name: None if source is None else measure(handle, source)
+            for name, source in (('valid', dataset.valid), ('test', dataset.test))
         },
     )
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))

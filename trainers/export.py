@@ -14,8 +14,9 @@ from gitloss.files import write_atomically
 from trainers import run
 
 _INTRO = (
-    'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
-    "makes an offline model of it. --ckpt_path is a run's folder (its best checkpoint is taken), its ckpt folder or one checkpoint."
+    'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
+    'gitloss.json, which describes it. Prints the atc command that converts the graph to an '
+    'offline model.'
 )
 _SOC = 'Ascend310'  # the card that the published model was converted for
 

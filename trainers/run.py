@@ -15,7 +15,10 @@ from trainers import options as options_module
 
 log = logging.getLogger('gitloss')
 _START = time.monotonic()
-_INTRO = 'Trains discriminative embeddings with softmax + center loss + git loss; everything goes to output/<device id>/.'
+_INTRO = (
+    'Trains discriminative embeddings with softmax, center loss and git loss. Everything is '
+    'written to output/<device id>/, or to --exp_save_dir.'
+)
 
 
 def versions():
@@ -51,28 +54,15 @@ def versions():
     }
 
 
-def _early_stopping(options):
-    from gitloss.backend import keras
-
-    if not options.early_stopping:
-        return []
-    larger_is_better = 'acc' in options.monitor or options.monitor.startswith('inter_')
-    return [
-        keras.callbacks.EarlyStopping(
-            options.monitor,
-            patience=options.early_stopping,
-            mode='max' if larger_is_better else 'min',
-        )
-    ]
-
-
 def build_callbacks(options, dataset, facts, header, rank=0):
     """The callbacks of a run, in the order in which they see each measurement: who measures, who
     watches, who writes, who draws.
     """
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
+    from callbacks.early_stopping import EarlyStopping
     from callbacks.evaluation import Evaluation
+    from callbacks.figures import Figures
     from callbacks.guards import LossGuard
     from callbacks.history import History
     from callbacks.pictures import Pictures
@@ -82,13 +72,14 @@ def build_callbacks(options, dataset, facts, header, rank=0):
     from trainers import plugins
 
     guard = LossGuard(options.max_loss, options.on_nan == 'rollback')
-    history = History(facts, started=_START)
-    centers = evaluation = None
+    history = History(facts, options.best, _START)
+    figures = None
     if options.evaluate:
         centers = CenterMeasurement(
             dataset.train, options.center_init, options.reset_centers, options.distance
         )
         evaluation = Evaluation(dataset.valid, final_split=dataset.test)
+        figures = Figures(evaluation, centers)
     made_by = dict(facts['versions'], device=facts['device'])
     log_file = 'train_{}{}.log'.format(
         options_module.device_id(), '.worker%d' % rank if rank else ''
@@ -99,21 +90,23 @@ def build_callbacks(options, dataset, facts, header, rank=0):
         history,
         TensorBoard(
             log_every=-(-20 // sunk) * sunk,
-            evaluation=evaluation,
-            centers=centers,
+            figures=figures,
             facts={'versions': made_by},
             hparams=options.hyperparameters(),
         ),
     ]
-    extra = plugins.load(options.callbacks, options) + _early_stopping(options)
+    extra = plugins.load(options.callbacks, options)
+    if options.early_stopping:
+        extra.append(EarlyStopping(options.monitor, options.early_stopping))
     if not options.evaluate:
         return [guard] + extra + writers + [Checkpoint()]
     # The checkpoint comes last: a run that is killed before it makes all of the measurement again.
     return (
         [guard, centers, evaluation]
         + extra
+        + [figures]
         + writers
-        + [Pictures(evaluation, centers, history, options.projection), Checkpoint(), Report()]
+        + [Pictures(figures, history, options.projection), Checkpoint(), Report()]
     )
 
 
@@ -125,6 +118,7 @@ def train(options):
     from trainers.workers import engines as distribution
 
     dataset = data.load(options.dataset, options.data_folder)
+    dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)
     group = distribution.choose(options, device)
     made_by = versions()
@@ -134,21 +128,17 @@ def train(options):
         'versions': made_by,
         'device': device.name,
     }
+    counts = [
+        f'{0 if split is None else len(split)} {name}'
+        for split, name in zip(dataset[1:], ('training', 'validation', 'test'))
+    ]
     header = [
         'Git loss {}, Python {}, TensorFlow {}, device {} ({})'.format(
             made_by['gitloss'], made_by['python'], made_by['tensorflow'], device.name, device.reason
         ),
-        '%s: %d training, %d validation, %d test images of %s, %d classes; %s, %d-dimensional embeddings'
-        % (
-            dataset.name,
-            len(dataset.train.labels),
-            len(dataset.valid.labels),
-            len(dataset.test.labels),
-            'x'.join(str(n) for n in dataset.train.images.shape[1:]),
-            dataset.num_classes,
-            options.model,
-            options.embedding_dim,
-        ),
+        f'{dataset.spec.name}: {", ".join(counts)} images of '
+        f'{"x".join(map(str, dataset.spec.image_shape))}, {dataset.spec.num_classes} classes; '
+        f'{options.model}, {options.embedding_dim}-dimensional embeddings',
     ]
     if (
         device.name == 'npu'

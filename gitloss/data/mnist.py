@@ -3,41 +3,31 @@
 IDX: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each dimension as a
 big-endian uint32, the values.
 """
+
 from __future__ import annotations
 
-import collections
 import gzip
 import hashlib
 import os
 import struct
 import zipfile
 import zlib
+from typing import Tuple
 
 import numpy as np
 
-Split = collections.namedtuple('Split', 'images labels')
-Split.__doc__ = 'images: uint8 [n, height, width, channels]; labels: int32 [n].'
-
-
-class Dataset(collections.namedtuple('Dataset', 'name train valid test num_classes mean_image fingerprint')):
-    """Three Splits, the number of classes, the mean of the training images, float32 [height, width,
-    channels], in units of pixels / 255, and a SHA-256 over the training images and labels."""
-
-    __slots__ = ()
-
-    @property
-    def facts(self):
-        """What a checkpoint remembers of the data it was trained on: plain JSON values."""
-        return {'name': self.name, 'num_classes': self.num_classes, 'image_shape': list(self.train.images.shape[1:]),
-                'fingerprint': self.fingerprint}
-
+from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 
 VALIDATION_SIZE = 5000
-_PARTS = {'train': 'train', 'test': 't10k'}
+_STEMS = {
+    'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
+    'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'),
+}
 _CHECKSUMS = 'SHA256SUMS'  # in `sha256sum` format; what it names is verified
+_Arrays = Tuple[np.ndarray, np.ndarray]  # images, labels
 
 
-def _read_bytes(path):
+def _read_bytes(path: str) -> bytes:
     with open(path, 'rb') as file:
         content = file.read()
     if not path.endswith('.gz'):
@@ -45,10 +35,12 @@ def _read_bytes(path):
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise ValueError('%s: expected a complete gzip file. Received: %s' % (path, error or 'a truncated one'))
+        raise ValueError(
+            f'{path}: expected a complete gzip file. Received: {error or "a truncated one"}'
+        )
 
 
-def read_idx(path, rank):
+def read_idx(path: str, rank: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes.
 
     Args:
@@ -66,21 +58,27 @@ def read_idx(path, rank):
     header = 4 + 4 * rank
     magic = bytes([0, 0, 8, rank])
     if content[:4] != magic:
-        raise ValueError('%s: expected an IDX file of unsigned bytes in %d dimensions (magic %s). Received: magic %s'
-                         % (path, rank, magic.hex(), content[:4].hex() or 'of an empty file'))
+        raise ValueError(
+            f'{path}: expected an IDX file of unsigned bytes in {rank} dimensions (magic '
+            f'{magic.hex()}). Received: magic {content[:4].hex() or "of an empty file"}'
+        )
     if len(content) < header:
-        raise ValueError('%s: expected an IDX header of %d bytes. Received: %d bytes' % (path, header, len(content)))
-    shape = struct.unpack('>%dI' % rank, content[4:header])
+        raise ValueError(
+            f'{path}: expected an IDX header of {header} bytes. Received: {len(content)} bytes'
+        )
+    shape = struct.unpack(f'>{rank}I', content[4:header])
     expected = 1
     for size in shape:  # Python integers: a forged header cannot overflow
         expected *= size
     if len(content) - header != expected:
-        raise ValueError('%s: expected %d bytes of values for shape %s. Received: %d'
-                         % (path, expected, list(shape), len(content) - header))
+        raise ValueError(
+            f'{path}: expected {expected} bytes of values for shape {list(shape)}. '
+            f'Received: {len(content) - header}'
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _verify(folder):
+def _verify(folder: str) -> None:
     """Compares the files named in SHA256SUMS, if the folder has one, with what they should be."""
     sums = os.path.join(folder, _CHECKSUMS)
     if not os.path.exists(sums):
@@ -89,80 +87,135 @@ def _verify(folder):
         entries = [line.split() for line in file if line.strip()]
     for entry in entries:
         if len(entry) != 2 or os.path.basename(entry[1]) != entry[1] or '\0' in entry[1]:
-            raise ValueError('%s: expected lines of a SHA-256 sum and a file name. Received: %r' % (sums, ' '.join(entry)[:100]))
+            line = ' '.join(entry)[:100]
+            raise ValueError(
+                f'{sums}: expected lines of a SHA-256 sum and a file name. Received: {line!r}'
+            )
         path = os.path.join(folder, entry[1])
         if not os.path.isfile(path):
-            # the file may stand there unpacked; a missing one is reported by name when it is
-            # wanted
-            continue
+            continue  # unpacked perhaps; one that is wanted and missing is named by _read_folder
         with open(path, 'rb') as file:
             found = hashlib.sha256(file.read()).hexdigest()
         if found != entry[0]:
-            raise ValueError('%s: expected SHA-256 %s as in %s. Received: %s. The file is damaged' % (path, entry[0], sums, found))
+            raise ValueError(
+                f'{path}: expected SHA-256 {entry[0]} as in {sums}. Received: {found}. '
+                'The file is damaged'
+            )
 
 
-def _find(folder, part, kind, rank):
-    names = [stem + ending for stem in ('%s-%s-idx%d-ubyte' % (part, kind, rank), '%s-%s.idx%d-ubyte' % (part, kind, rank))
-             for ending in ('', '.gz')]
-    for name in names:
+def _names(stem: str) -> list[str]:
+    forms = (stem, stem.replace('-idx', '.idx'))
+    return [form + ending for form in forms for ending in ('', '.gz')]
+
+
+def _find(folder: str, stem: str) -> str:
+    for name in _names(stem):
         path = os.path.join(folder, name)
         if os.path.isfile(path):
             return path
-    raise ValueError('data_path: expected one of %s in %s. Received: none of them' % (', '.join(names), folder))
+    raise ValueError(
+        f'data_path: expected one of {", ".join(_names(stem))} in {folder}. Received: none of them'
+    )
 
 
-def _read_folder(folder):
+def _read_folder(folder: str) -> dict[str, _Arrays]:
+    """The parts that are there; one of which a file is missing is refused."""
     _verify(folder)
-    return {name: (read_idx(_find(folder, part, 'images', 3), 3), read_idx(_find(folder, part, 'labels', 1), 1))
-            for name, part in _PARTS.items()}
+    present = set(os.listdir(folder))
+    there = [
+        part
+        for part, stems in _STEMS.items()
+        if any(present.intersection(_names(stem)) for stem in stems)
+    ]
+    parts = {}
+    for part in there or _STEMS:
+        images, labels = _STEMS[part]
+        parts[part] = (
+            read_idx(_find(folder, images), rank=3),
+            read_idx(_find(folder, labels), rank=1),
+        )
+    return parts
 
 
-def _read_npz(path):
-    names, arrays = ('x_train', 'y_train', 'x_test', 'y_test'), {}
+def _read_npz(path: str) -> dict[str, _Arrays]:
+    """As _read_folder, from arrays x_train, y_train, x_test, y_test."""
+    parts = {}
     try:
         # not np.load: it also takes other kinds of files, and members that are no arrays
         with zipfile.ZipFile(path) as archive:
-            missing = [name for name in names if name + '.npy' not in archive.namelist()]
-            if missing:
-                raise ValueError('expected the arrays %s, %s missing' % (', '.join(names), ', '.join(missing)))
-            for name in names:
-                with archive.open(name + '.npy') as member:
-                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - zipfile, its decompressors and NumPy raise some twenty kinds for bytes that are wrong
-        raise ValueError('%s: expected an npz file of plain arrays as Keras ships it. Received: %s'
-                         % (path, str(error).splitlines()[0] if str(error) else type(error).__name__))
-    return {name: (arrays['x_' + name], arrays['y_' + name]) for name in _PARTS}
+            members = set(archive.namelist())
+            names = {part: (f'x_{part}.npy', f'y_{part}.npy') for part in _STEMS}
+            there = [part for part in names if members.intersection(names[part])]
+            for part in there or names:
+                missing = [name[:-4] for name in names[part] if name not in members]
+                if missing:
+                    raise ValueError(f'{", ".join(missing)} missing')
+                with archive.open(names[part][0]) as images, archive.open(names[part][1]) as labels:
+                    parts[part] = (
+                        np.lib.format.read_array(images, allow_pickle=False),
+                        np.lib.format.read_array(labels, allow_pickle=False),
+                    )
+    # zipfile, its decompressors and NumPy raise some twenty kinds for bytes that are wrong
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f'{path}: expected an npz file of plain arrays as Keras ships it. Received: {reason}'
+        )
+    return parts
 
 
-def _checked(path, part, images, labels):
-    where = '%s (%s)' % (path, part)
+def _checked(where: str, images: np.ndarray, labels: np.ndarray) -> _Arrays:
+    """(images uint8 [n, height, width, 1], labels int32 [n])."""
     if images.ndim != 3 or images.dtype != np.uint8:
-        raise ValueError('%s: expected uint8 images [n, height, width]. Received: %s %s' % (where, images.dtype, list(images.shape)))
+        raise ValueError(
+            f'{where}: expected uint8 images [n, height, width]. '
+            f'Received: {images.dtype} {list(images.shape)}'
+        )
     if labels.ndim != 1 or labels.dtype.kind not in 'ui':
-        raise ValueError('%s: expected integer labels [n]. Received: %s %s' % (where, labels.dtype, list(labels.shape)))
+        raise ValueError(
+            f'{where}: expected integer labels [n]. Received: {labels.dtype} {list(labels.shape)}'
+        )
     if len(images) != len(labels):
-        raise ValueError('%s: expected as many labels as images. Received: %d images, %d labels' % (where, len(images), len(labels)))
+        raise ValueError(
+            f'{where}: expected as many labels as images. '
+            f'Received: {len(images)} images, {len(labels)} labels'
+        )
     if not len(images) or not images[0].size:
-        raise ValueError('%s: expected at least one image of at least one pixel. Received: %s' % (where, list(images.shape)))
+        raise ValueError(
+            f'{where}: expected at least one image of at least one pixel. '
+            f'Received: {list(images.shape)}'
+        )
     if labels.min() < 0 or labels.max() > 1 << 24:
-        raise ValueError('%s: expected labels from 0 on. Received: %d to %d' % (where, labels.min(), labels.max()))
-    return Split(images[..., None], labels.astype(np.int32))
+        raise ValueError(
+            f'{where}: expected labels from 0 on. Received: {labels.min()} to {labels.max()}'
+        )
+    return images[..., None], labels.astype(np.int32)
 
 
-def mean_image(images):
-    """Mean of uint8 images over the first axis in units of pixels / 255, exact before its one
-    rounding to float32.
-    """
-    return (images.sum(axis=0, dtype=np.int64) / (255.0 * len(images))).astype(np.float32)
+def _train_and_valid(
+    path: str, wanted: int, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Source]:
+    """Holds the first `wanted` training images out for validation, a tenth at most."""
+    held_out = min(wanted, len(labels) // 10)
+    if held_out < 1:
+        raise ValueError(
+            f'{path}: expected at least 10 training images to hold a tenth out. '
+            f'Received: {len(labels)}'
+        )
+    return {
+        'train': ArraySource(images[held_out:], labels[held_out:]),
+        'valid': ArraySource(images[:held_out], labels[:held_out]),
+    }
 
 
-def load_mnist(path, validation_size=VALIDATION_SIZE):
+def load_mnist(path: str, validation_size: int = VALIDATION_SIZE) -> Dataset:
     """Loads MNIST with upstream's split: the first 5,000 training images are the validation set,
     the other 55,000 train.
 
     Args:
-      path: a folder with the four IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked
-        against a SHA256SUMS file if there is one) or with `mnist.npz`, or such an npz file itself.
+      path: a folder with IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked against a
+        SHA256SUMS file if there is one) or with `mnist.npz`, or such an npz file itself. Either the
+        training or the test images may be missing, both files of them.
       validation_size: how many of the training images to hold out; a tenth at most when the set is
         small.
 
@@ -175,16 +228,21 @@ def load_mnist(path, validation_size=VALIDATION_SIZE):
     """
     archive = path if os.path.isfile(path) else os.path.join(path, 'mnist.npz')
     if not os.path.exists(path):
-        raise ValueError('data_path: expected a folder of IDX files or an npz file. Received: %r, which does not exist' % path)
-    parts = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)
-    full, test = (_checked(path, part, *parts[part]) for part in ('train', 'test'))
-    if full.images.shape[1:] != test.images.shape[1:]:
-        raise ValueError('%s: expected training and test images of one size. Received: %s and %s'
-                         % (path, list(full.images.shape[1:3]), list(test.images.shape[1:3])))
-    held = min(validation_size, len(full.labels) // 10)
-    if held < 1:
-        raise ValueError('%s: expected at least 10 training images to hold a tenth out. Received: %d' % (path, len(full.labels)))
-    train = Split(full.images[held:], full.labels[held:])
-    return Dataset('mnist', train, Split(full.images[:held], full.labels[:held]), test,
-                   int(max(full.labels.max(), test.labels.max())) + 1, mean_image(train.images),
-                   hashlib.sha256(full.images.tobytes() + full.labels.tobytes()).hexdigest())
+        raise ValueError(
+            'data_path: expected a folder of IDX files or an npz file. '
+            f'Received: {path!r}, which does not exist'
+        )
+    found = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)
+    parts = {part: _checked(f'{path} ({part})', *arrays) for part, arrays in found.items()}
+    shapes = [images.shape[1:] for images, _ in parts.values()]
+    if shapes[0] != shapes[-1]:
+        raise ValueError(
+            f'{path}: expected training and test images of one size. '
+            f'Received: {list(shapes[0][:2])} and {list(shapes[-1][:2])}'
+        )
+    splits = _train_and_valid(path, validation_size, *parts['train']) if 'train' in parts else {}
+    mean = mean_image(splits['train']) if splits else None
+    if 'test' in parts:
+        splits['test'] = ArraySource(*parts['test'])
+    classes = 1 + max(int(labels.max()) for _, labels in parts.values())
+    return Dataset(DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean)), **splits)

@@ -1,10 +1,19 @@
-"""What is known of a data set."""
+"""What is known of a data set, and how its images are read: by index, one split at a time.
+
+A new kind of data is a subclass of Source and a loader that returns a Dataset, in a file of its
+own, entered in `gitloss.data.DATASETS`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
+
+from gitloss.errors import one_line
+
+_BLOCK_BYTES = 16 << 20  # of pixels that are read at once where a whole split is gone through
 
 
 class Preprocessing(NamedTuple):
@@ -25,3 +34,151 @@ class DataSpec(NamedTuple):
     image_shape: tuple[int, ...]
     num_classes: int
     preprocessing: Preprocessing = Preprocessing()
+
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON values for a checkpoint's manifest, without the mean."""
+        return {
+            'name': self.name,
+            'image_shape': list(self.image_shape),
+            'num_classes': self.num_classes,
+            'preprocessing': {'divisor': self.preprocessing.divisor},
+        }
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> DataSpec:
+        """The DataSpec that `facts` describe; its mean is zero until the weights are restored.
+
+        Raises:
+          ValueError: something is missing or of another type.
+        """
+        try:
+            shape, classes = tuple(facts['image_shape']), facts['num_classes']
+            divisor = float(facts['preprocessing']['divisor'])
+            sizes_are_good = len(shape) == 3 and all(
+                type(size) is int and 0 < size < 1 << 31 for size in shape + (classes,)
+            )
+            if not sizes_are_good or not 0 < divisor < float('inf'):
+                raise ValueError('sizes or a divisor that no data set has')
+            return cls(str(facts['name']), shape, classes, Preprocessing(divisor))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                'facts of the data set: expected name, image_shape [height, width, channels], '
+                f'num_classes and preprocessing. Received: {one_line(repr(facts), 200)}'
+            )
+
+
+class Source:
+    """One split of a data set: labels in memory (or in a memory map), images read by index.
+
+    Batches are a function of (seed, step), so any image may be asked for at any time, and by
+    several threads at once. A subclass sets `labels` and `image_shape` and defines `read`; where
+    that gives encoded bytes, `decode` and `images` too.
+
+    Attributes:
+      labels: int32 [n].
+      image_shape: (height, width, channels).
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, ...]
+    _fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """What is stored of the images `indices`, int64 [k]: pixels, uint8 [k, height, width,
+        channels], or encoded images, an object array [k] of bytes.
+        """
+        raise NotImplementedError
+
+    def decode(self, raw: Any) -> Any:
+        """Called while a tf.data pipeline is built: the tensor uint8 [k, height, width, channels]
+        of the pixels in `raw`, the tensor of what `read` gave (uint8, or strings [k]).
+        """
+        return raw
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """The pixels of the images `indices` on the host: uint8 [k, height, width, channels]."""
+        return self.read(indices)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over images and labels as they are stored, computed once. A split that takes long
+        to read may define its own; equal fingerprints mean equal data.
+        """
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for indices in blocks(self):
+                raw = self.read(indices)
+                digest.update(b''.join(raw) if raw.dtype == object else raw.tobytes())
+                digest.update(self.labels[indices].tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+class ArraySource(Source):
+    """A split in arrays or memory maps.
+
+    Args:
+      images: uint8 [n, height, width, channels].
+      labels: integers [n].
+
+    Raises:
+      ValueError: another type or rank, or counts that differ.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                'images and labels: expected uint8 [n, height, width, channels] and integers [n]. '
+                f'Received: {images.dtype} {list(images.shape)} and {list(labels.shape)}'
+            )
+        # A view of a memory map stays one; indexing it gives plain arrays.
+        self._images, self.labels = np.asarray(images), np.asarray(labels, np.int32)
+        self.image_shape = self._images.shape[1:]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self._images[indices]
+
+
+class Dataset(NamedTuple):
+    """A DataSpec and the splits that are there; None for one that is not."""
+
+    spec: DataSpec
+    train: Source | None = None
+    valid: Source | None = None
+    test: Source | None = None
+
+    def require(self, *names: str) -> None:
+        """Raises ValueError where one of the splits `names` is missing."""
+        found = [name for name in self._fields[1:] if getattr(self, name) is not None]
+        if not set(names) <= set(found):
+            raise ValueError(
+                f'--data_path: expected a data set with the splits {", ".join(names)}. '
+                f'Received: one with {", ".join(found) or "none"}'
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the data it was trained on: the spec's facts, and the
+        fingerprints of the splits that decide its course.
+        """
+        prints = [split.fingerprint for split in (self.train, self.valid) if split is not None]
+        return dict(self.spec.facts(), fingerprint=' '.join(prints))
+
+
+def blocks(source: Source) -> Iterator[np.ndarray]:
+    """Walks a source in order by indices, int64 [k], of 16 MiB of pixels or one image each."""
+    size = max(1, _BLOCK_BYTES // int(np.prod(source.image_shape)))
+    for start in range(0, len(source), size):
+        yield np.arange(start, min(start + size, len(source)))
+
+
+def mean_image(source: Source, divisor: float = 255.0) -> np.ndarray:
+    """Mean of a source's images in units of pixels / divisor: float32 [height, width, channels].
+    Integer sums make it exact before its one rounding.
+    """
+    sums = np.zeros(source.image_shape, np.int64)
+    for indices in blocks(source):
+        sums += source.images(indices).sum(axis=0, dtype=np.int64)
+    return (sums / (divisor * len(source))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Metrics in NumPy, without TensorFlow."""
+"""Metrics in NumPy, without TensorFlow, and their declarations."""
 
 from gitloss.metrics.classes import (
     ClassSums,
@@ -7,5 +7,13 @@ from gitloss.metrics.classes import (
     pair_distances,
     spread,
 )
+from gitloss.metrics.declaration import Metric
 
-__all__ = ['ClassSums', 'inter_class_distance', 'intra_class_distance', 'pair_distances', 'spread']
+__all__ = [
+    'ClassSums',
+    'Metric',
+    'inter_class_distance',
+    'intra_class_distance',
+    'pair_distances',
+    'spread',
+]

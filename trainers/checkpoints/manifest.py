@@ -25,6 +25,7 @@ KINDS = {
     'options': dict,
     'dataset': dict,
     'metrics': dict,
+    'best': dict,
     'versions': dict,
     'logs': dict,
     'totals': dict,
@@ -137,6 +138,18 @@ def read(path, needed=()):
         raise DamagedCheckpoint(
             f'{path}: expected a complete checkpoint. Received: {str(error) or type(error).__name__}'
         )
+
+
+def judgement(path):
+    """(metrics, best) of a manifest that is not verified, {} each where it cannot be read: the
+    values it is judged by, and the arguments of declaration.best beside them.
+    """
+    try:
+        with open(os.path.join(path, FILE), encoding='utf-8') as file:
+            manifest = json.load(file)
+        return dict(manifest['metrics']), dict(manifest['best'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}, {}
 
 
 def write(path, step, contents):

@@ -9,13 +9,13 @@ disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x re
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 
 from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, log, reason
+from gitloss.metrics import declaration
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import read
 
@@ -109,12 +109,11 @@ class CheckpointStore:
 
     Args:
       folder: the `ckpt` folder of the run; made at the first save.
-      keep: how many of the newest stay.
-      best: the metric whose largest value keeps a checkpoint besides.
+      keep: how many of the newest stay. The best one, by the metric in the manifests, stays too.
     """
 
-    def __init__(self, folder, keep=3, best='valid_acc'):
-        self.folder, self._keep, self._best = folder, keep, best
+    def __init__(self, folder, keep=3):
+        self.folder, self._keep = folder, keep
 
     def save(self, session, saver, step, contents):
         """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the
@@ -208,18 +207,22 @@ class CheckpointStore:
                 log.warning('checkpoint passed over: %s', error)
         return None
 
-    def _metric(self, path):
-        try:
-            with open(os.path.join(path, manifest.FILE), encoding='utf-8') as file:
-                return float(json.load(file)['metrics'][self._best])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            return float('-inf')
-
     def best(self):
-        """Folder of the checkpoint with the largest metric (the earliest of equals), or None."""
+        """Folder of the best checkpoint by the metric that the run chooses by, or None.
+
+        The newest manifest tells the metric. Of equals the earliest is the best.
+        """
         paths = self.paths()
-        top = max(paths, key=self._metric) if paths else None
-        return top if top is not None and self._metric(top) > float('-inf') else None
+        found = [manifest.judgement(path) for path in paths]
+        choice = next((best for _, best in reversed(found) if best), None)
+        if choice is None:
+            return None
+        place = declaration.best(
+            [metrics for metrics, _ in found],
+            str(choice.get('name')),
+            choice.get('higher_is_better'),
+        )
+        return None if place is None else paths[place]
 
     def _prune(self, step):
         """Later ones than that of `step`, just written, are damaged ones that the run passed over:

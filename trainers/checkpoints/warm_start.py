@@ -5,7 +5,7 @@ from __future__ import annotations
 from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
-from trainers.engine.graph import name_of
+from trainers.engine.freezing import name_of
 
 # Scopes of what starts afresh with another number of classes or another head.
 _OF_THE_CLASSES = ('prelu', 'logits', 'center_loss')

@@ -18,18 +18,18 @@ class Evaluator(Handle):
 
     Args:
       options: a trainers.options.Options.
-      dataset: a gitloss.data.Dataset.
+      spec: a gitloss.data.DataSpec.
       device: a trainers.devices.Device.
       group: the trainers.workers.engines group of workers that this process is one of; None: it
         works alone.
     """
 
-    def __init__(self, options, dataset, device, group=None):
+    def __init__(self, options, spec, device, group=None):
         self.options = options.as_dict()
-        self.batch_size, self.num_classes = options.batch_size, dataset.num_classes
-        self._options, self._dataset, self._device, self._group = (
+        self.batch_size, self.num_classes = options.batch_size, spec.num_classes
+        self._options, self._spec, self._device, self._group = (
             options,
-            dataset,
+            spec,
             device,
             group or OneWorker(),
         )
@@ -45,7 +45,7 @@ class Evaluator(Handle):
         `measure(self)`.
         """
         with self._graph.as_default():
-            self._net = TrainingGraph(self._options, self._dataset, self._device, training=False)
+            self._net = TrainingGraph(self._options, self._spec, self._device)
             saver = tf.train.Saver(self._net.weights)
             self._graph.finalize()
             with tf.Session(graph=self._graph, config=self._device.config) as self._session:
@@ -55,11 +55,11 @@ class Evaluator(Handle):
     def _run(self, fetches, feeds=None):
         return self._session.run(fetches, feeds)
 
-    def sweep(self, split, with_losses=False):
+    def sweep(self, source, with_losses=False):
         fetches = dict(self._net.eval_fetches, **(self._net.eval_losses if with_losses else {}))
         part = data.part_of(self.batch_size, self.rank, self.workers)
         for images, labels, count in data.padded_batches(
-            split, self.batch_size, self.rank, self.workers
+            source, self.batch_size, self.rank, self.workers
         ):
             values = self._run(
                 fetches, {self._net.eval_images: images, self._net.eval_labels: labels[part]}

@@ -16,18 +16,16 @@ the gradients are parts that are summed once.
 
 from __future__ import annotations
 
-import fnmatch
-from typing import Iterable
-
-from gitloss import convolution, data, heads, losses
+from gitloss import convolution, data, heads, layers, losses
 from gitloss import model as models
 from gitloss.backbones import backbone
-from gitloss.backend import Tensor, keras, tf
+from gitloss.backend import keras, tf
 from gitloss.centers import CenterTable
-from gitloss.data.source import DataSpec, Preprocessing
+from gitloss.data import DataSpec
 from trainers import devices
 from trainers.devices import npu
 from trainers.engine import schedules
+from trainers.engine.freezing import trainable
 from trainers.engine.objective import Objective
 from trainers.options import Options
 from trainers.workers.group import OneWorker
@@ -38,25 +36,6 @@ _OPTIMIZERS = {
     'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
     'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate),
 }
-
-
-def matching(patterns: str, names: Iterable[str]) -> set[str]:
-    """Names that begin with one of the comma-separated patterns (shell wildcards allowed).
-
-    Raises:
-      ValueError: a pattern matches nothing.
-    """
-    chosen = set()
-    for pattern in (part.strip() for part in patterns.split(',') if part.strip()):
-        found = fnmatch.filter(names, pattern + '*')
-        if not found:
-            expected = ', '.join(sorted({name.split('/')[0] for name in names}))
-            raise ValueError(
-                f'--freeze: expected patterns of variable names, {expected}. '
-                f'Received: {pattern!r}, which matches none'
-            )
-        chosen.update(found)
-    return chosen
 
 
 def network(
@@ -74,25 +53,17 @@ def network(
     return model, heads.Classifier(head, spec.num_classes, slope, options.seed)
 
 
-def name_of(variable: Tensor) -> str:
-    return variable.name.split(':')[0]
-
-
 class TrainingGraph:
-    """Builds into the current graph, for a devices.Device. Without `training` only what an
-    evaluation needs is there.
+    """Builds into the current graph, for a devices.Device, a network for data of a DataSpec.
+
+    `source`: the training images; None leaves out all that an evaluation does not need.
     """
 
-    def __init__(self, options, dataset, device, group=None, training=True):
+    def __init__(self, options, spec, device, group=None, source=None):
         self._options, self._device, self._group = options, device, group or OneWorker()
         self._rows = options.batch_size // self._group.size
-        spec = DataSpec(
-            dataset.name,
-            dataset.train.images.shape[1:],
-            dataset.num_classes,
-            Preprocessing(mean=dataset.mean_image),
-        )
         self.model, self.classifier = network(options, spec, self._rows)
+        layers.refuse_foreign_modes(self.model)
         self.center_table = CenterTable(
             spec.num_classes, options.alpha, options.distance, name='center_loss'
         )
@@ -102,8 +73,8 @@ class TrainingGraph:
         self._objective = Objective(
             options, self.classifier, self.center_table, self._group, method
         )
-        if training:
-            self._build_training(dataset)
+        if source is not None:
+            self._build_training(source)
         self._build_evaluation()
 
     @property
@@ -111,21 +82,10 @@ class TrainingGraph:
         """Variables of the network: all that an evaluation needs of a checkpoint."""
         return self.model.weights + self.classifier.weights + self.center_table.weights
 
-    def _trainable(self):
-        variables = self.model.trainable_weights + self.classifier.weights
-        weights = {name_of(variable): variable for variable in variables}
-        frozen = matching(self._options.freeze, sorted(weights))
-        if len(frozen) == len(weights):
-            raise ValueError(
-                '--freeze: expected to leave a variable to train. '
-                f'Received: {self._options.freeze!r}, which matches all'
-            )
-        return [variable for name, variable in weights.items() if name not in frozen]
-
-    def _batches(self, dataset):
+    def _batches(self, source):
         """This worker's part of a batch: images float32, labels."""
         stream = data.BatchStream(
-            dataset.train,
+            source,
             self._options.batch_size,
             self._options.seed,
             self._group.rank,
@@ -137,25 +97,27 @@ class TrainingGraph:
             images, labels = self.iterator.get_next()
             return tf.cast(images, tf.float32), labels
 
-    def _build_training(self, dataset):
+    def _build_training(self, source):
         options = self._options
-        images, labels = self._batches(dataset)
-        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
-            embeddings = self.model(images)
+        images, labels = self._batches(source)
+        self.global_step = tf.train.get_or_create_global_step()
+        variables = trainable(self.model, self.classifier.weights, options.freeze)
+        embeddings = self._embeddings_of(images)
         logits = self.classifier.logits(embeddings)
         self.embeddings = self._group.all_gather(embeddings)
         all_labels = self._group.all_gather(labels)
-        terms = self._objective.terms(logits, labels, self.embeddings, all_labels)
+        decay = self._objective.decay(layers.decayed(variables), self.model.get_losses_for(None))
+        terms = self._objective.terms(logits, labels, self.embeddings, all_labels, decay)
         with tf.name_scope('accuracy'):
             accuracy = self._objective.part_of_mean(
                 tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32)
             )
-        optimizer, trainable = self._optimizer(), self._trainable()
-        gradients = optimizer.compute_gradients(terms['loss'], trainable)
+        optimizer = self._optimizer()
+        gradients = optimizer.compute_gradients(terms['loss'], variables)
         terms, sums = self._objective.reduced(
             terms, [accuracy] + [gradient for gradient, _ in gradients]
         )
-        accuracy, gradients = sums[0], list(zip(sums[1:], trainable))
+        accuracy, gradients = sums[0], list(zip(sums[1:], variables))
         self.train_op, drift = self._updates(optimizer, gradients, all_labels, list(terms.values()))
         with tf.control_dependencies([self.train_op]):
             # an overflow skips a step, a sunk loop makes several
@@ -166,14 +128,40 @@ class TrainingGraph:
         with tf.name_scope('git_floor'):
             floor = losses.git_floor(all_labels, options.git_loss_form)
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift, git_floor=floor)
+        moved = [variable for variable, _ in self._moving_averages]
         with tf.name_scope('weights_are_finite'):
             self.weights_are_finite = tf.reduce_all(
-                [tf.reduce_all(tf.is_finite(variable)) for variable in trainable]
+                [tf.reduce_all(tf.is_finite(variable)) for variable in variables + moved]
             )
+
+    def _embeddings_of(self, images):
+        """The network in its training phase. What it moves is kept for `_move`."""
+        group, size = self._group, self._options.batch_size
+        in_common = group.size > 1 and self._options.norm_statistics == 'global'
+        phase = layers.Phase(
+            self._options.seed,
+            self.global_step.read_value(),
+            data.part_of(size, group.rank, group.size),
+            size,
+            group.gather_statistics if in_common else None,
+        )
+        layers.enter(self.model, phase)
+        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
+            embeddings = self.model(images, training=True)
+        self._moving_averages = phase.moves
+        if group.size > 1 and not in_common and phase.moves:  # replicas stay equal all the same
+            variables, values = zip(*phase.moves)
+            sums = group.all_reduce(list(values))
+            self._moving_averages = [(v, total / group.size) for v, total in zip(variables, sums)]
+        return embeddings
+
+    def _move(self, all_labels):
+        """Moves what no gradient moves: the centers, and the averages of the normalisation."""
+        moves = [tf.assign(variable, value) for variable, value in self._moving_averages]
+        return tf.group(self.center_table.update(self.embeddings, all_labels), *moves)
 
     def _optimizer(self):
         options = self._options
-        self.global_step = tf.train.get_or_create_global_step()
         self.learning_rate = tf.get_variable(
             'learning_rate',
             [],
@@ -202,12 +190,13 @@ class TrainingGraph:
         with tf.name_scope('move_centers') as scope:
             before = self.center_table.rows(all_labels)
         reads = [before] + terms + [gradient for gradient, _ in gradients]
+        reads += [value for _, value in self._moving_averages]
         if self.loss_scaled:
             update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
         else:
             update = optimizer.apply_gradients(gradients, self.global_step)
             with tf.name_scope(scope), tf.control_dependencies(reads):
-                move_centers = self.center_table.update(self.embeddings, all_labels)
+                move_centers = self._move(all_labels)
         with tf.name_scope(scope):
             with tf.control_dependencies([move_centers]):
                 after = self.center_table.rows(all_labels)
@@ -225,12 +214,11 @@ class TrainingGraph:
             update = optimizer.apply_gradients(gradients, self.global_step)
         with tf.control_dependencies([update]):
             is_done = tf.equal(self.global_step.read_value(), following)
-        return update, tf.cond(
-            is_done, lambda: self.center_table.update(self.embeddings, all_labels), tf.no_op
-        )
+        return update, tf.cond(is_done, lambda: self._move(all_labels), tf.no_op)
 
     def _build_evaluation(self):
-        self.eval_images, embeddings = self.model.input, self.model.output
+        self.eval_images = tf.placeholder(tf.uint8, self.model.input.shape, name='images')
+        embeddings = self.model(tf.cast(self.eval_images, tf.float32))
         self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')
         logits = self.classifier.logits(embeddings)
         all_embeddings = self._group.all_gather(embeddings)

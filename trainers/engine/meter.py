@@ -1,55 +1,80 @@
-"""What a run counts as it goes: means over the steps since the last measurement, speed, updates
-left out after an overflow.
-"""
+"""Means over the steps since the last measurement, speed, updates left out after overflows."""
 
 from __future__ import annotations
 
-from gitloss.errors import DamagedCheckpoint, Diverged, log
+from typing import Any, Mapping, Sequence
 
-_MOST_OVERFLOWS = 200  # in a row: a scale that halves has long come to 1 by then
+from gitloss.errors import DamagedCheckpoint, Diverged, log
+from gitloss.metrics import declaration
+from gitloss.metrics.declaration import Metric
+
+_MOST_OVERFLOWS = 200  # in a row: long before, halving has brought the scale down to 1
+# Of a step's values those that are no loss or term of a loss.
+_NO_LOSSES = {
+    'accuracy': declaration.accuracy('train'),
+    'center_drift': Metric('center_drift', 'center drift', 'centers'),
+    'git_floor': Metric('train_git_floor', 'git floor', 'train'),
+}
+_OF_THE_RUN = (
+    Metric('learning_rate', 'learning rate', 'train'),
+    Metric('images_per_sec', 'images/s', higher_is_better=True, label='images/s'),
+    Metric('seconds', 'seconds', label='seconds'),
+    Metric('overflow_steps', 'updates left out after overflows'),
+)
 
 
 class Meter:
-    """All of it is in every checkpoint, so that a continued run measures as an undisturbed one.
+    """All of it is in every checkpoint, so that a resumed run measures as an undisturbed one.
 
     Args:
-      names: of a step's values that a measurement gives the means of.
+      names: values of a step whose means a measurement logs.
       batch_size: images of a step.
-      overflows_are_logged: whether measurements tell how many updates were left out.
+      overflows_are_logged: whether measurements log how many updates were left out.
+
+    Attributes:
+      epoch: measurements so far.
+      logs: those of the last measurement.
+      totals: sums over the steps since the last measurement.
+      skipped: steps of the run whose update was left out.
     """
 
-    def __init__(self, names, batch_size, overflows_are_logged=False):
-        self._names, self._batch_size, self._overflows_are_logged = (
-            names,
-            batch_size,
-            overflows_are_logged,
-        )
-        self.epoch = 0  # measurements so far
-        self.logs = {}  # the last one
-        self.totals = {}  # sums over the steps since
-        self.skipped = 0  # steps whose update was left out
+    def __init__(
+        self, names: Sequence[str], batch_size: int, overflows_are_logged: bool = False
+    ) -> None:
+        self._means = {
+            name: _NO_LOSSES.get(name) or declaration.loss('train', name) for name in names
+        }
+        self._batch_size, self._overflows_are_logged = batch_size, overflows_are_logged
+        self.epoch = 0
+        self.logs: dict[str, Any] = {}
+        self.totals: dict[str, float] = {}
+        self.skipped = 0
         self._skipped_in_a_row = 0
-        self._timing = {'seconds': 0.0, 'steps': 0}
-        self._warm = (
-            False  # the first step of a process also compiles: it is left out of the timing
-        )
+        self._timing: dict[str, float] = {'seconds': 0.0, 'steps': 0}
+        # The first step of a process also compiles: it is left out of the timing.
+        self._warm = False
 
-    def add(self, logs, steps, seconds):
-        """Takes in the `logs` of `steps` steps of one call."""
+    @property
+    def metrics(self) -> list[Metric]:
+        """The declarations of what `means` gives."""
+        return [*self._means.values(), *_OF_THE_RUN]
+
+    def add(self, logs: Mapping[str, Any], steps: int, seconds: float) -> None:
+        """Adds the `logs` of the last of `steps` steps, made by one call in `seconds`."""
         self._skipped_in_a_row = 0
         if self._warm:
             self._timing['seconds'] += seconds
             self._timing['steps'] += steps
         self._warm = True
-        for name, value in dict(
-            {name: steps * logs[name] for name in self._names}, steps=steps, seconds=seconds
-        ).items():
+        added = {name: steps * logs[name] for name in self._means}
+        for name, value in {**added, 'steps': steps, 'seconds': seconds}.items():
             self.totals[name] = self.totals.get(name, 0) + value
         self.totals['learning_rate'] = logs['learning_rate']  # of the last step, no sum
 
-    def add_overflows(self, step, count, per_run):
-        """Loss scaling left out `count` updates. The first one is told, then every time their
-        number has doubled.
+    def add_overflows(self, step: int, count: int, per_run: int) -> None:
+        """Counts `count` updates that loss scaling left out in a call of `per_run` steps.
+
+        The first one is logged, then every doubling of their number.
 
         Raises:
           Diverged: too many in a row.
@@ -64,39 +89,38 @@ class Meter:
             )
         if self._skipped_in_a_row > max(_MOST_OVERFLOWS, per_run):
             raise Diverged(
-                'step %d: expected one without overflow. Received: %d in a row; is --loss_scale too large?'
-                % (step, self._skipped_in_a_row)
+                f'step {step}: expected one without overflow. Received: '
+                f'{self._skipped_in_a_row} in a row; is --loss_scale too large?'
             )
 
-    def means(self, step):
-        """What a measurement at `step` says of the steps since the last one."""
+    def means(self, step: int) -> dict[str, Any]:
+        """The logs of a measurement at `step`: means over the steps since the last one."""
         totals = self.totals
-        means = {name: totals[name] / totals['steps'] for name in self._names}
         logs = {
             'step': step,
-            'train_acc': means.pop('accuracy'),
-            'center_drift': means.pop('center_drift'),
             'learning_rate': totals['learning_rate'],
             'images_per_sec': self._batch_size * totals['steps'] / totals['seconds'],
             'seconds': totals['seconds'],
         }
-        logs.update({'train_' + name: value for name, value in means.items()})
+        for name, metric in self._means.items():
+            logs[metric.name] = totals[name] / totals['steps']
         if self._overflows_are_logged:
             logs['overflow_steps'] = self.skipped
         return logs
 
-    def close_epoch(self, logs):
-        """The measurement is made: the next one is of the steps that follow."""
+    def close_epoch(self, logs: dict[str, Any]) -> None:
+        """Ends a measurement: the next one is of the steps that follow."""
         self.logs, self.totals, self.epoch = logs, {}, self.epoch + 1
 
-    def throughput(self):
+    def throughput(self) -> dict[str, float | None]:
+        """{'images_per_sec', 'sec_per_step'} without the first step of the process."""
         seconds = self._timing['seconds'] / max(self._timing['steps'], 1)
         return {
             'images_per_sec': self._batch_size / seconds if seconds else None,
             'sec_per_step': seconds,
         }
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """The part of a checkpoint's manifest that `load` reads."""
         return {
             'epoch': self.epoch,
@@ -105,17 +129,22 @@ class Meter:
             'timing': dict(self._timing, skipped=self.skipped),
         }
 
-    def load(self, checkpoint):
-        """Raises DamagedCheckpoint where the sums are not those of such a run."""
+    def load(self, checkpoint: Any) -> None:
+        """Takes back the `state` in a checkpoint's manifest.
+
+        Raises:
+          DamagedCheckpoint: the sums are not those of such a run.
+        """
         manifest = checkpoint.manifest
         totals, timing = dict(manifest['totals']), dict(manifest['timing'])
         skipped = int(timing.pop('skipped', 0))
-        sums = set(self._names) | {'steps', 'seconds', 'learning_rate'}
+        sums = set(self._means) | {'steps', 'seconds', 'learning_rate'}
         if set(timing) != set(self._timing) or (
             totals and not (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)
         ):
             raise DamagedCheckpoint(
-                f'{checkpoint.path}: expected the sums of a run of this model in the manifest. Received: timing of {sorted(timing)}, totals of {sorted(totals)}'
+                f'{checkpoint.path}: expected the sums of a run of this model in the manifest. '
+                f'Received: timing of {sorted(timing)}, totals of {sorted(totals)}'
             )
         self.epoch, self.logs, self.totals = manifest['epoch'], dict(manifest['logs']), totals
         self._timing, self.skipped = timing, skipped

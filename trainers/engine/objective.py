@@ -39,11 +39,28 @@ class Objective:
         self._options, self._classifier = options, classifier
         self._table, self._group, self._method = center_table, group, method
 
+    def decay(self, variables: list[Tensor], own: list[Tensor]) -> Tensor | None:
+        """weight_decay / 2 sum ||w||^2 over `variables`, and what the network's layers ask for by
+        themselves, the scalars `own`. A term of the training alone; None: there is none.
+        """
+        parts = list(own)
+        if self._options.weight_decay:
+            weight = self._options.weight_decay
+            parts += [weight * tf.nn.l2_loss(variable) for variable in variables]
+        with tf.name_scope('weight_decay_loss'):
+            return tf.add_n(parts) if parts else None
+
     def terms(
-        self, logits: Tensor, labels: Tensor, all_embeddings: Tensor, all_labels: Tensor
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        all_embeddings: Tensor,
+        all_labels: Tensor,
+        decay: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The scalars LOSSES by name; of the softmax term, and of it in the sum, only what this
-        worker adds. `logits` and `labels` are those of this worker's part of the batch.
+        """The scalars LOSSES by name, and `weight_decay_loss` if there is a `decay`. Of the softmax
+        term and the decay, and of both in the sum, only what this worker adds. `logits` and
+        `labels` are those of this worker's part of the batch.
         """
         settings = {'form': self._options.git_loss_form, 'distance': self._options.distance}
         with tf.name_scope('softmax_loss'):
@@ -58,24 +75,28 @@ class Objective:
             git = losses.git_term(
                 all_embeddings, all_labels, own_centers, method=self._method, **settings
             )
-        return self._with_sum(softmax, center, git)
+        terms = {'softmax_loss': softmax, 'center_loss': center, 'git_loss': git}
+        if decay is not None:
+            terms['weight_decay_loss'] = self.part_of_mean(decay)
+        return self._with_sum(terms)
 
     def part_of_mean(self, values: Tensor) -> Tensor:
         """What this worker's values add to their mean over all workers."""
         mean = tf.reduce_mean(values)
         return mean if self._group.size == 1 else mean / self._group.size
 
-    def _with_sum(self, softmax: Tensor, center: Tensor, git: Tensor) -> dict[str, Tensor]:
+    def _with_sum(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """A term of weight 0 is computed all the same, to be logged."""
-        total = softmax
+        options, total = self._options, terms['softmax_loss']
         with tf.name_scope('loss'):
-            for weight, term in (
-                (self._options.lambda_c, center),
-                (self._options.lambda_g, git),
+            for name, weight in (
+                ('center_loss', options.lambda_c),
+                ('git_loss', options.lambda_g),
+                ('weight_decay_loss', 1.0),
             ):
-                if weight:
-                    total += weight * term
-        return dict(zip(LOSSES, (total, softmax, center, git)))
+                if weight and name in terms:
+                    total += weight * terms[name]
+        return dict(terms, loss=total)
 
     def reduced(
         self, terms: dict[str, Tensor], tensors: list[Tensor]
@@ -84,4 +105,8 @@ class Objective:
         if self._group.size == 1:
             return terms, tensors
         softmax, *sums = self._group.all_reduce([terms['softmax_loss']] + tensors)
-        return self._with_sum(softmax, terms['center_loss'], terms['git_loss']), sums
+        whole = {name: terms[name] for name in terms if name != 'loss'}
+        whole['softmax_loss'] = softmax
+        if 'weight_decay_loss' in terms:  # the same on all workers
+            whole['weight_decay_loss'] *= self._group.size
+        return self._with_sum(whole), sums

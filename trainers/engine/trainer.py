@@ -10,6 +10,7 @@ import numpy as np
 from callbacks.base import CallbackList
 from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, Diverged, Interrupted, TrainingError, log, reason
+from gitloss.metrics import declaration
 from trainers import checkpoints
 from trainers.checkpoints import rundir
 from trainers.checkpoints.warm_start import WarmStart
@@ -23,19 +24,21 @@ class Trainer(Evaluator):
     """Trains a model on a data set; what happens alongside is the callbacks' business.
 
     Args, beside those of Evaluator:
+      dataset: a gitloss.data.Dataset with a training split, in place of its spec.
       callbacks: a list of callbacks.
       versions: facts for the checkpoints' manifests.
     """
 
     def __init__(self, options, dataset, callbacks, device, versions=None, group=None):
-        super().__init__(options, dataset, device, group)
+        super().__init__(options, dataset.spec, device, group)
+        self._dataset = dataset
+        dataset.require('train')
         low, high = dataset.train.labels.min(), dataset.train.labels.max()
-        if (
-            low < 0 or high >= dataset.num_classes
-        ):  # a CPU would say so at the step, other devices read nothing or zeros
+        # A CPU would say so at the step, other devices read nothing or zeros.
+        if low < 0 or high >= self.num_classes:
             raise ValueError(
-                'labels of the training set: expected 0 to %d for %d classes. Received: %d to %d'
-                % (dataset.num_classes - 1, dataset.num_classes, low, high)
+                f'labels of the training set: expected 0 to {self.num_classes - 1} for '
+                f'{self.num_classes} classes. Received: {low} to {high}'
             )
         self.run_dir, self.run_name = options.run_dir, os.path.basename(options.run_dir)
         self.steps, self.every = options.steps, options.update_centers
@@ -97,9 +100,13 @@ class Trainer(Evaluator):
         return self._callbacks.failures
 
     def _build(self):
-        self._net = TrainingGraph(self._options, self._dataset, self._device, self._group)
+        self._net = TrainingGraph(
+            self._options, self._spec, self._device, self._group, self._dataset.train
+        )
         self._meter = Meter(list(self._net.step_fetches), self.batch_size, self._net.loss_scaled)
+        self.metrics = declaration.by_name(self._meter.metrics)
         self._callbacks.build(self)
+        self._best = self._metric_of_best()
         self._check_intervals()
         self._saver = checkpoints.Saver(tf.global_variables())
         self._initial = tf.global_variables_initializer()
@@ -108,6 +115,14 @@ class Trainer(Evaluator):
             self._warm_start = WarmStart(self._options.init_checkpoint, self._net.weights)
         self._group.build(tf.global_variables())
         self._graph.finalize()
+
+    def _metric_of_best(self):
+        """The entry `best` of a manifest: --best, or {} where nothing measures its default."""
+        name = self._options.best
+        if name not in self.metrics and name == type(self._options).best:
+            return {}
+        metric = declaration.chosen(self.metrics, name, '--best')
+        return {'name': name, 'higher_is_better': metric.higher_is_better}
 
     def _check_intervals(self):
         """A sunk loop gives control back every so many steps: whatever is to happen must fall
@@ -131,7 +146,7 @@ class Trainer(Evaluator):
         """The chief claims the folder and decides; the others see that they train the same, and
         take its checkpoint's manifest.
         """
-        facts = [self.options, self._dataset.facts]
+        facts = [self.options, self._dataset.facts()]
         *chiefs, found = self._group.decide(
             self._session,
             lambda: facts + [self._dir.begin(self._options.resume, self._store, *facts)],
@@ -328,8 +343,8 @@ class Trainer(Evaluator):
     def passed(self, every):
         return self._step // every > self._step_before // every
 
-    def sweep(self, split, with_losses=False):
-        for batch in super().sweep(split, with_losses):
+    def sweep(self, source, with_losses=False):
+        for batch in super().sweep(source, with_losses):
             self._obey_signal(save=False)
             yield batch
 
@@ -357,8 +372,9 @@ class Trainer(Evaluator):
         return dict(
             options=self.options,
             versions=self._versions,
-            dataset=self._dataset.facts,
+            dataset=self._dataset.facts(),
             metrics=metrics,
+            best=self._best,
             **state,
         )
 

@@ -1,0 +1,74 @@
+"""The figures of a measurement, drawn once for all callbacks that write or show them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from callbacks.base import Callback
+from callbacks.centers import CenterMeasurement
+from callbacks.evaluation import Evaluation
+from gitloss.figures import plots
+from gitloss.figures.view import View
+from gitloss.metrics.declaration import accuracy
+
+
+class Figures(Callback):
+    """Draws the scatter and the confusion matrix of the latest measurement, each when it is first
+    asked for. It comes before the callbacks that ask.
+
+    The scatters of a run share a View, which a checkpoint keeps.
+
+    Args:
+      evaluation: has the embeddings, labels and predictions of the validation set.
+      centers: has the class means of the training set.
+
+    Attributes:
+      title: of the latest measurement: its step, validation accuracy and distances.
+    """
+
+    chief_only = True
+
+    def __init__(self, evaluation: Evaluation, centers: CenterMeasurement) -> None:
+        self.evaluation, self.centers = evaluation, centers
+        self.title = ''
+        self._view = View()
+        self._drawn: dict[str, bytes] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        metrics = [accuracy('valid')] + [metric for metric in self.centers.metrics if metric.label]
+        shown = [(metric, logs[metric.name]) for metric in metrics if metric.name in logs]
+        values = [f'{metric.label} {value:{metric.form or ".2f"}}' for metric, value in shown]
+        self.title = '   '.join([f'step {logs["step"]}', *values])
+        self._drawn = {}
+
+    def scatter(self) -> bytes:
+        """PNG of 720 x 640 pixels: validation embeddings, and the class means on their plane."""
+        return self._once('scatter', self._draw_scatter)
+
+    def confusion(self) -> bytes:
+        """PNG of the confusion matrix of the whole validation set.
+
+        Raises:
+          ValueError: more than 1000 classes.
+        """
+        return self._once('confusion', self._draw_confusion)
+
+    def _once(self, name: str, draw: Callable[[], Any]) -> bytes:
+        if name not in self._drawn:
+            self._drawn[name] = plots.png_bytes(draw())
+        return self._drawn[name]
+
+    def _draw_scatter(self):
+        held = self.evaluation
+        points, means, limit = self._view.project(held.embeddings, self.centers.means)
+        return plots.scatter(points, held.labels, means, self.title, limit)
+
+    def _draw_confusion(self):
+        held = self.evaluation
+        return plots.confusion(held.all_labels, held.all_predictions, self.handle.num_classes)
+
+    def state(self) -> Any:
+        return self._view.state()
+
+    def load_state(self, state: Any) -> None:
+        self._view.load_state(state)
