@@ -228,7 +228,8 @@ class CenterLoss(_CentersLayer):
     """`center_loss` as a layer over (embeddings, labels); its centers are zero at the start."""
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        return center_loss(*inputs, self.centers, self.form, self.distance)
+        embeddings, labels = inputs
+        return center_loss(embeddings, labels, self.centers, self.form, self.distance)
 
 
 class GitLoss(_CentersLayer):
@@ -241,4 +242,5 @@ class GitLoss(_CentersLayer):
         self.method = method
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        return git_loss(*inputs, self.centers, self.form, self.distance, self.method)
+        embeddings, labels = inputs
+        return git_loss(embeddings, labels, self.centers, self.form, self.distance, self.method)

@@ -37,8 +37,7 @@ def frozen_graph(checkpoint, batch):
     from trainers.options import Options
 
     saved = Options.restored(checkpoint.manifest['options'])
-    facts = checkpoint.manifest['dataset']
-    spec = DataSpec(facts['name'], facts['image_shape'], facts['num_classes'])
+    spec = DataSpec.from_facts(checkpoint.manifest['dataset'])
     with tf.Graph().as_default() as graph:
         net, classifier = network(saved, spec, batch)
         found = [net.output, classifier.logits(net.output)]
@@ -79,13 +78,12 @@ def frozen_graph(checkpoint, batch):
 
 def atc_command(path, images, outputs):
     """The command that turns the frozen graph into an offline model beside it."""
-    places = [shlex.quote(place) for place in (path, os.path.splitext(path)[0])]
-    return 'atc --model={} --framework=3 --output={} --input_shape="{}:{}" --out_nodes="{}" --soc_version={}'.format(
-        *places,
-        images['name'],
-        ','.join(map(str, images['shape'])),
-        ';'.join(each['tensor'] for each in outputs),
-        _SOC,
+    model, output = (shlex.quote(place) for place in (path, os.path.splitext(path)[0]))
+    shape = ','.join(map(str, images['shape']))
+    nodes = ';'.join(each['tensor'] for each in outputs)
+    return (
+        f'atc --model={model} --framework=3 --output={output} '
+        f'--input_shape="{images["name"]}:{shape}" --out_nodes="{nodes}" --soc_version={_SOC}'
     )
 
 
