@@ -58,9 +58,14 @@ INFERENCE = {
     ids=['mnist_cnn', 'arcface'],
 )
 def trained(request, tmp_path_factory):
-    """(options, dataset) of a toy run of 12 steps with a checkpoint."""
+    """(options, dataset) of a toy run of 12 steps with a checkpoint. The network of the second one
+    reads pixels / 128 - 0.5.
+    """
     settings = toys.options(tmp_path_factory.mktemp('trained'), **request.param)
     dataset = data.load('mnist', settings.data_folder)
+    if request.param:
+        preprocessing = data.Preprocessing(128.0, 0.5)
+        dataset = dataset._replace(spec=dataset.spec._replace(preprocessing=preprocessing))
     Trainer(settings, dataset, [Checkpoint()], devices.choose(settings)).fit()
     return settings, dataset
 
