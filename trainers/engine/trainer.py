@@ -48,6 +48,7 @@ class Trainer(Evaluator):
         self._store = checkpoints.CheckpointStore(
             os.path.join(self.run_dir, 'ckpt'), options.keep_checkpoints
         )
+        self._best = {}  # of a manifest: the metric that chooses the best checkpoint
         self._step, self._stop_reason = 0, None
         self._step_before = (
             -1
@@ -106,7 +107,11 @@ class Trainer(Evaluator):
         self._meter = Meter(list(self._net.step_fetches), self.batch_size, self._net.loss_scaled)
         self.metrics = declaration.by_name(self._meter.metrics)
         self._callbacks.build(self)
-        self._best = self._metric_of_best()
+        best = self._options.best
+        # The default is not measured by a run without evaluation, which has no best checkpoint.
+        if best in self.metrics or best != type(self._options).best:
+            metric = declaration.chosen(self.metrics, best, '--best')
+            self._best = {'name': best, 'higher_is_better': metric.higher_is_better}
         self._check_intervals()
         self._saver = checkpoints.Saver(tf.global_variables())
         self._initial = tf.global_variables_initializer()
@@ -118,14 +123,6 @@ class Trainer(Evaluator):
             )
         self._group.build(tf.global_variables())
         self._graph.finalize()
-
-    def _metric_of_best(self):
-        """The entry `best` of a manifest: --best, or {} where nothing measures its default."""
-        name = self._options.best
-        if name not in self.metrics and name == type(self._options).best:
-            return {}
-        metric = declaration.chosen(self.metrics, name, '--best')
-        return {'name': name, 'higher_is_better': metric.higher_is_better}
 
     def _check_intervals(self):
         """A sunk loop gives control back every so many steps: whatever is to happen must fall
