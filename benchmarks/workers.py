@@ -53,6 +53,7 @@ def train(flags, report):
 
     from callbacks.base import Callback
     from gitloss import data
+    from gitloss.backend import tf
     from trainers import devices, options
     from trainers.engine.trainer import Trainer
     from trainers.workers import engines as distribution
@@ -65,8 +66,7 @@ def train(flags, report):
 
         def build(self):
             self.parameters = sum(
-                int(np.prod(weight.shape.as_list()))
-                for weight in self.handle._net.model.trainable_weights
+                int(np.prod(weight.shape.as_list())) for weight in tf.trainable_variables()
             )
 
         def on_train_batch_end(self, batch, logs=None):

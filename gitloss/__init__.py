@@ -7,7 +7,7 @@ imported on first use, so that nothing pays for TensorFlow before it needs it.
 import importlib
 
 __version__ = '0.1.0'
-_ROOMS = ('backend', 'data', 'figures', 'heads', 'losses', 'metrics', 'model')
+_ROOMS = ('backbones', 'backend', 'data', 'figures', 'heads', 'losses', 'metrics', 'model')
 
 
 def __getattr__(name):

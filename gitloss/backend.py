@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import warnings
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -69,4 +70,6 @@ else:
     # not tf.keras: that is Keras 3 if TensorFlow was imported before this module
     import tf_keras as keras
 
-__all__ = ['tf', 'keras']
+Tensor = Any  # in annotations: a tf.Tensor, a variable, or what can be converted to a tensor
+
+__all__ = ['Tensor', 'keras', 'tf']

@@ -1,35 +1,35 @@
-"""Centers: which ones a batch reads, and the rule that moves them."""
+"""Class centers: the table that holds them, and the rule that moves them."""
 
 from __future__ import annotations
 
-from gitloss.backend import tf
+from typing import Any
+
+from gitloss.backend import Tensor, keras, tf
 
 DISTANCES = ('euclidean', 'cosine')
 
 
-def check_choice(name, value, allowed):
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
-        raise ValueError(
-            '{}: expected one of {}. Received: {!r}'.format(name, ', '.join(allowed), value)
-        )
+        raise ValueError(f'{name}: expected one of {", ".join(allowed)}. Received: {value!r}')
     return value
 
 
-def unit(rows):
-    return tf.nn.l2_normalize(rows, axis=1)
+def _shape(name: str, tensor: Tensor, meaning: str) -> list[int | None]:
+    """The static shape of `tensor`; ValueError unless it has as many axes as `meaning`."""
+    shape = tf.TensorShape(tensor.shape)
+    if shape.rank != len(meaning.split(',')):
+        received = None if shape.rank is None else shape.as_list()
+        raise ValueError(f'{name}: expected shape {meaning}. Received: {received}')
+    return shape.as_list()
 
 
-def batch_rows(embeddings, labels, centers, distance):
-    """Checks shapes and dtypes. Returns (embeddings, labels, the row of `centers` of each label,
-    [batch, dim], no gradient).
+def check_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as tensors.
 
-    For the cosine distance the embeddings come back with length 1, the rows as they are stored.
+    Raises:
+      ValueError: they are not float [batch, dim] and int32 or int64 [batch].
     """
-    check_choice('distance', distance, DISTANCES)
-    if centers is None:
-        raise ValueError(
-            'centers: expected a table of centers. Received: None, the layer that owns it must be called first'
-        )
     embeddings, labels = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(labels)
     if not embeddings.dtype.is_floating:
         raise ValueError(
@@ -39,44 +39,69 @@ def batch_rows(embeddings, labels, centers, distance):
         raise ValueError(
             f'labels: expected int32 or int64 class numbers. Received: dtype {labels.dtype.name}'
         )
-    shapes = [
-        tensor.shape.as_list() if tensor.shape.rank is not None else None
-        for tensor in (embeddings, labels)
-    ]
-    shapes.append(tf.TensorShape(centers.shape).as_list())
-    for name, shape, rank, meaning in zip(
-        ('embeddings', 'labels', 'centers'),
-        shapes,
-        (2, 1, 2),
-        ('[batch, dim]', '[batch]', '[classes, dim]'),
-    ):
-        if shape is None or len(shape) != rank:
-            raise ValueError(f'{name}: expected shape {meaning}. Received: {shape}')
-    (batch, dim), (count,), (_, width) = shapes
-    if None not in (batch, count) and batch != count:
+    shape = _shape('embeddings', embeddings, '[batch, dim]')
+    (count,) = _shape('labels', labels, '[batch]')
+    if None not in (shape[0], count) and shape[0] != count:
         raise ValueError(
-            'labels: expected one label per embedding, embeddings have shape {}. Received: shape {}'.format(
-                *tuple(shapes[:2])
-            )
+            f'labels: expected one label per embedding, embeddings have shape {shape}. '
+            f'Received: shape {[count]}'
         )
-    if dim != width:
+    return embeddings, labels
+
+
+def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
+    """Each sample's own center: the row of `centers`, [classes, dim], of its label, [batch, dim].
+
+    Raises:
+      ValueError: shapes or dtypes that do not fit together.
+    """
+    if centers is None:
         raise ValueError(
-            f'centers: expected [classes, {dim}] to match embeddings of shape {shapes[0]}. Received: shape {shapes[2]}'
+            'centers: expected a table of centers. '
+            'Received: None, the layer that owns it must be called first'
+        )
+    embeddings, labels = check_batch(embeddings, labels)
+    shape = embeddings.shape.as_list()
+    found = _shape('centers', centers, '[classes, dim]')
+    if found[1] != shape[1]:
+        raise ValueError(
+            f'centers: expected [classes, {shape[1]}] to match embeddings of shape {shape}. '
+            f'Received: shape {found}'
+        )
+    return tf.gather(centers, labels)
+
+
+def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    """Embeddings and own centers, [batch, dim] both, in the float type to compute in: float64 for
+    float64 embeddings, else float32. No gradient flows into the centers. For the cosine distance
+    both have length 1.
+
+    Raises:
+      ValueError: unknown distance, or shapes or dtypes that do not fit together.
+    """
+    check_choice('distance', distance, DISTANCES)
+    shape = _shape('own_centers', own_centers, '[batch, dim]')
+    if not embeddings.shape.is_compatible_with(shape):
+        raise ValueError(
+            f'own_centers: expected the shape of the embeddings, {embeddings.shape.as_list()}. '
+            f'Received: {shape}'
         )
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
-    rows = tf.stop_gradient(tf.cast(tf.gather(centers, labels), dtype))
+    rows = tf.stop_gradient(tf.cast(own_centers, dtype))
     embeddings = tf.cast(embeddings, dtype)
-    return unit(embeddings) if distance == 'cosine' else embeddings, labels, rows
+    if distance == 'cosine':
+        return tf.nn.l2_normalize(embeddings, axis=1), tf.nn.l2_normalize(rows, axis=1)
+    return embeddings, rows
 
 
-def _class_counts(labels, dtype):
-    """How many samples of the batch are of each one's class: [batch]. Counting by comparison keeps
-    the shapes static.
+def _class_counts(labels: Tensor, dtype: Any) -> Tensor:
+    """Of how many samples each sample's class has in the batch: [batch]. Counting by comparison
+    keeps the shapes static.
     """
     return tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), dtype), axis=1)
 
 
-def mean_drift(before, after, labels):
+def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
     """Mean length of the moves of the centers of the classes in a batch.
 
     Args:
@@ -91,16 +116,28 @@ def mean_drift(before, after, labels):
     return tf.reduce_sum(tf.norm(after - before, axis=1) * shares) / tf.reduce_sum(shares)
 
 
-def center_steps(rows, embeddings, labels, alpha):
+def _steps(
+    embeddings: Tensor, labels: Tensor, centers: Tensor, alpha: float, distance: str
+) -> Tensor:
     """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, n_k being the samples of class k in
     the batch: [batch, dim].
 
     Summed per class this is alpha delta c_k of Wen et al., eq. 4.
     """
-    return alpha * (rows - embeddings) / (1.0 + _class_counts(labels, rows.dtype))[:, None]
+    own_centers = look_up(embeddings, labels, centers)
+    embeddings, _ = comparable(embeddings, own_centers, distance)
+    difference = tf.cast(own_centers, embeddings.dtype) - embeddings
+    shares = 1.0 + _class_counts(labels, embeddings.dtype)
+    return tf.stop_gradient(alpha * difference / shares[:, None])
 
 
-def updated_centers(centers, embeddings, labels, alpha=0.5, distance='euclidean'):
+def updated_centers(
+    centers: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
+    alpha: float = 0.5,
+    distance: str = 'euclidean',
+) -> Tensor:
     """The centers after one batch: c_k - alpha sum_i [y_i = k] (c_k - x_i) / (1 + n_k)  (Wen et
     al., ECCV 2016, eq. 4).
 
@@ -113,9 +150,76 @@ def updated_centers(centers, embeddings, labels, alpha=0.5, distance='euclidean'
         themselves are not scaled.
 
     Returns:
-      A new [classes, dim] tensor. To move a table in place, touching only the batch's rows, use a
-      layer's `update`.
+      A new [classes, dim] tensor. `CenterTable.update` moves a table in place and touches only the
+      batch's rows.
+
+    Raises:
+      ValueError: unknown distance, or shapes or dtypes that do not fit together.
     """
-    embeddings, labels, rows = batch_rows(embeddings, labels, centers, distance)
-    steps = tf.stop_gradient(center_steps(rows, embeddings, labels, alpha))
-    return tf.tensor_scatter_sub(tf.cast(centers, rows.dtype), labels[:, None], steps)
+    embeddings, labels = check_batch(embeddings, labels)
+    steps = _steps(embeddings, labels, centers, alpha, distance)
+    return tf.tensor_scatter_sub(tf.cast(centers, steps.dtype), labels[:, None], steps)
+
+
+class CenterTable(keras.layers.Layer):
+    """One center per class, zero at the start, and the rule that moves them.
+
+    `build([None, dim])` makes its variables.
+
+    Args:
+      num_classes: number of centers.
+      alpha: how far centers move, in [0, 1].
+      distance: see `updated_centers`.
+
+    Attributes, None before `build`:
+      centers: the variable, float32 [num_classes, dim].
+      updates: the variable that counts the samples that have moved each center, int32
+        [num_classes]; 0: that center never moved.
+
+    Raises:
+      ValueError: an argument out of its range.
+    """
+
+    centers: Tensor = None
+    updates: Tensor = None
+
+    def __init__(
+        self, num_classes: int, alpha: float = 0.5, distance: str = 'euclidean', **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_classes < 1:
+            raise ValueError(f'num_classes: expected at least 1. Received: {num_classes!r}')
+        if not 0.0 <= alpha <= 1.0:
+            raise ValueError(f'alpha: expected a number in [0, 1]. Received: {alpha!r}')
+        self.num_classes, self.alpha = num_classes, alpha
+        self.distance = check_choice('distance', distance, DISTANCES)
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the variables. input_shape: that of the embeddings, [batch, dim]."""
+        settings = {'initializer': 'zeros', 'trainable': False}
+        shape = (self.num_classes, int(input_shape[-1]))
+        with tf.name_scope(self.name + '/'):
+            self.centers = self.add_weight('centers', shape, tf.float32, **settings)
+            self.updates = self.add_weight('updates', shape[:1], tf.int32, **settings)
+        super().build(input_shape)
+
+    def rows(self, labels: Tensor) -> Tensor:
+        """Each sample's own center, float32 [batch, dim], for labels int [batch]; no gradient."""
+        return tf.stop_gradient(tf.gather(self.centers, labels))
+
+    def update(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """An op that moves the centers in place by `updated_centers`' rule. Nothing moves unless
+        the caller runs it.
+
+        The caller orders it after the reads of its step, by `tf.control_dependencies` on the loss
+        and the gradients.
+        """
+        embeddings, labels = check_batch(embeddings, labels)
+        steps = _steps(embeddings, labels, self.centers, self.alpha, self.distance)
+        move = tf.raw_ops.ResourceScatterSub(
+            resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)
+        )
+        count = tf.raw_ops.ResourceScatterAdd(
+            resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32)
+        )
+        return tf.group(move, count)

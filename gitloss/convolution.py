@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from gitloss.backend import tf
 
-_NAME = 'GitlossConv2D'
-_SMALLEST = 14  # pixels; measured
+NAME = 'GitlossConv2D'
+SMALLEST = 14  # pixels; measured
 
 
 def overrides(device):
     """What to give to `tf.Graph.gradient_override_map` while the network is built for training on
     `device`.
     """
-    return {'Conv2D': _NAME} if device == 'cpu' and tf.__version__.startswith('1.') else {}
+    return {'Conv2D': NAME} if device == 'cpu' and tf.__version__.startswith('1.') else {}
 
 
-@tf.RegisterGradient(_NAME)
+@tf.RegisterGradient(NAME)
 def _gradient(op, upstream):
     """(gradient by images [batch, h, w, in], gradient by kernel [k, k, in, out]) of y =
     conv2d(images, kernel).
@@ -57,7 +57,7 @@ def _gradient(op, upstream):
     # With few channels the matrix product inside has few rows, on small images there is little to
     # win: the kernel made for it is faster.
     sizes = images.shape.as_list()[1:3]
-    if channels < 8 or None in sizes or min(sizes) < _SMALLEST:
+    if channels < 8 or None in sizes or min(sizes) < SMALLEST:
         return by_images, tf.nn.conv2d_backprop_filter(
             images, kernel.shape.as_list(), upstream, strides, 'SAME'
         )

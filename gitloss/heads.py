@@ -1,81 +1,22 @@
-"""Classifiers over embeddings: plain softmax, and the margin heads ArcFace and CosFace on cosines.
+"""Heads over embeddings: plain softmax, and the margin heads ArcFace and CosFace on cosines.
 
-At inference a margin head is a cosine classifier; its margin exists only in the training loss. So a
-head is two things: what the model ends with (`classifier`), and how the training loss reads its
-logits (`training_logits`).
+At inference a margin head is a cosine classifier; its margin exists in the training loss only. So a
+Classifier gives two kinds of logits.
 """
 
 from __future__ import annotations
 
-import collections
+from typing import Any, Callable, NamedTuple
 
-from gitloss.backend import keras, tf
+from gitloss.backend import Tensor, keras, tf
 
-Margin = collections.namedtuple('Margin', 'name margin scale')
-# The defaults of the papers. Softmax has neither.
-HEADS = {
-    'softmax': Margin('softmax', 0.0, 1.0),
-    'arcface': Margin('arcface', 0.5, 64.0),
-    'cosface': Margin('cosface', 0.35, 64.0),
-}
-_SMALLEST_SINE = (
-    1e-6  # keeps the gradient of the square root finite where a sample lies on its class weight
-)
+# keeps the gradient of the square root finite where a sample lies on its class weight
+_SMALLEST_SINE = 1e-6
 
 
-class CosineClassifier(keras.layers.Layer):
-    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch,
-    num_classes].
-    """
-
-    def __init__(self, num_classes, scale, kernel_initializer='glorot_uniform', **kwargs):
-        super().__init__(**kwargs)
-        self.num_classes, self.scale = num_classes, scale
-        self._initializer = kernel_initializer
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(
-            name='kernel',
-            shape=(int(input_shape[-1]), self.num_classes),
-            initializer=self._initializer,
-        )
-        super().build(input_shape)
-
-    def call(self, inputs):
-        return self.scale * tf.matmul(
-            tf.nn.l2_normalize(inputs, axis=1), tf.nn.l2_normalize(self.kernel, axis=0)
-        )
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(num_classes=self.num_classes, scale=self.scale)
-        return config
-
-
-def head(name, margin=None, scale=None):
-    """The Margin settings of a head by name; None takes the paper's value.
-
-    Raises:
-      ValueError: unknown name, margin below 0 (or above pi / 2 for ArcFace), scale not above 0.
-    """
-    if name not in HEADS:
-        raise ValueError(
-            'head: expected one of {}. Received: {!r}'.format(', '.join(sorted(HEADS)), name)
-        )
-    default = HEADS[name]
-    chosen = Margin(
-        name,
-        default.margin if margin is None else margin,
-        default.scale if scale is None else scale,
-    )
-    if not 0 <= chosen.margin <= 1.5707:
-        raise ValueError(f'margin: expected a number from 0 to pi / 2. Received: {margin!r}')
-    if not chosen.scale > 0:
-        raise ValueError(f'scale: expected a number above 0. Received: {scale!r}')
-    return chosen
-
-
-def arcface_logits(cosines, labels, margin=0.5, scale=64.0):
+def arcface_logits(
+    cosines: Tensor, labels: Tensor, margin: float = 0.5, scale: float = 64.0
+) -> Tensor:
     """scale * cos(theta + margin) at the label, scale * cos(theta) elsewhere (Deng et al., CVPR
     2019, eq. 3).
 
@@ -91,32 +32,144 @@ def arcface_logits(cosines, labels, margin=0.5, scale=64.0):
     Returns:
       Logits [batch, classes] for softmax cross-entropy.
     """
-    cosine_of_margin, sine_of_margin = (
-        tf.cos(tf.constant(margin, cosines.dtype)),
-        tf.sin(tf.constant(margin, cosines.dtype)),
-    )
+    angle = tf.constant(margin, cosines.dtype)
+    cosine_of_margin, sine_of_margin = tf.cos(angle), tf.sin(angle)
     sines = tf.sqrt(tf.maximum(1.0 - tf.square(cosines), _SMALLEST_SINE**2))
     moved = cosines * cosine_of_margin - sines * sine_of_margin
     target = tf.where(cosines > -cosine_of_margin, moved, cosines - margin * sine_of_margin)
     return scale * tf.where(_is_label(labels, cosines), target, cosines)
 
 
-def cosface_logits(cosines, labels, margin=0.35, scale=64.0):
+def cosface_logits(
+    cosines: Tensor, labels: Tensor, margin: float = 0.35, scale: float = 64.0
+) -> Tensor:
     """scale * (cos(theta) - margin) at the label, scale * cos(theta) elsewhere (Wang et al., CVPR
     2018, eq. 4). Arguments as above.
     """
     return scale * tf.where(_is_label(labels, cosines), cosines - margin, cosines)
 
 
-def _is_label(labels, cosines):
+def _is_label(labels: Tensor, cosines: Tensor) -> Tensor:
     return tf.cast(tf.one_hot(labels, cosines.shape.as_list()[1]), tf.bool)
 
 
-def training_logits(settings, logits, labels):
-    """What the training's softmax cross-entropy reads: the model's logits, with the margin of
-    `settings` put in.
+class Head(NamedTuple):
+    """margin_logits: a function like `arcface_logits`; None: plain softmax, without margin and
+    scale.
     """
-    if settings.name == 'softmax':
-        return logits
-    margin_logits = {'arcface': arcface_logits, 'cosface': cosface_logits}[settings.name]
-    return margin_logits(logits / settings.scale, labels, settings.margin, settings.scale)
+
+    margin_logits: Callable | None = None
+    margin: float = 0.0
+    scale: float = 1.0
+
+
+# With the defaults of the papers.
+HEADS = {
+    'softmax': Head(),
+    'arcface': Head(arcface_logits, 0.5, 64.0),
+    'cosface': Head(cosface_logits, 0.35, 64.0),
+}
+
+
+def head(name: str, margin: float | None = None, scale: float | None = None) -> Head:
+    """A head by name; None takes the paper's margin or scale.
+
+    Raises:
+      ValueError: unknown name, margin not in [0, pi / 2], scale not above 0.
+    """
+    if name not in HEADS:
+        expected = ', '.join(sorted(HEADS))
+        raise ValueError(f'head: expected one of {expected}. Received: {name!r}')
+    chosen = HEADS[name]
+    if margin is not None:
+        chosen = chosen._replace(margin=margin)
+    if scale is not None:
+        chosen = chosen._replace(scale=scale)
+    if not 0 <= chosen.margin <= 1.5707:
+        raise ValueError(f'margin: expected a number from 0 to pi / 2. Received: {margin!r}')
+    if not chosen.scale > 0:
+        raise ValueError(f'scale: expected a number above 0. Received: {scale!r}')
+    return chosen
+
+
+class CosineClassifier(keras.layers.Layer):
+    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch,
+    num_classes].
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        scale: float,
+        kernel_initializer: Any = 'glorot_uniform',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes, self.scale = num_classes, scale
+        self._initializer = kernel_initializer
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            name='kernel',
+            shape=(int(input_shape[-1]), self.num_classes),
+            initializer=self._initializer,
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.scale * tf.matmul(
+            tf.nn.l2_normalize(inputs, axis=1), tf.nn.l2_normalize(self.kernel, axis=0)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(num_classes=self.num_classes, scale=self.scale)
+        return config
+
+
+class Classifier:
+    """The Keras layers from embeddings to logits.
+
+    Args:
+      head: see `head`.
+      num_classes: number of logits.
+      slope: of the PReLU in front of a softmax head at the start; None: no PReLU. Margin heads have
+        none.
+      seed: decides the initial weights.
+    """
+
+    def __init__(
+        self, head: Head, num_classes: int, slope: float | None = None, seed: int = 1
+    ) -> None:
+        initial = tf.glorot_uniform_initializer(seed=seed * 1000)
+        self.head = head
+        self._layers = []
+        if head.margin_logits is not None:
+            self._layers = [CosineClassifier(num_classes, head.scale, initial, name='logits')]
+            return
+        if slope is not None:
+            start = keras.initializers.Constant(slope)
+            self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
+        self._layers.append(
+            keras.layers.Dense(num_classes, kernel_initializer=initial, name='logits')
+        )
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Logits of the inference, [batch, num_classes], of embeddings [batch, dim]."""
+        for layer in self._layers:
+            embeddings = layer(embeddings)
+        return embeddings
+
+    def training_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the softmax cross-entropy of the training reads: `logits` with the head's margin at
+        the labels, int [batch].
+        """
+        margin_logits, margin, scale = self.head
+        if margin_logits is None:
+            return logits
+        return margin_logits(logits / scale, labels, margin, scale)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Variables, all trainable; they exist after the first call of `logits`."""
+        return [weight for layer in self._layers for weight in layer.weights]

@@ -1,32 +1,33 @@
-"""Embedding networks: raw pixels -> (embeddings, logits), by name.
+"""The embedding model: raw pixels -> preprocessing -> backbone -> embeddings.
 
-A network is a function `images, embedding_dim, seed -> (embeddings, what the classifier reads)` on
-Keras tensors, entered under its name in NETWORKS. `build` puts the preprocessing in front and the
-classifier behind, so that the saved model takes raw pixels and needs nothing else.
+The saved model takes raw pixels and needs nothing else. A classifier over the embeddings is in
+`gitloss.heads`.
 """
 
 from __future__ import annotations
 
 import itertools
+from typing import Any, Callable
 
-from gitloss import heads
-from gitloss.backend import keras, tf
+from gitloss.backbones import backbone as backbone_named
+from gitloss.backend import Tensor, keras, tf
+from gitloss.data.source import DataSpec, Preprocessing
 
 layers = keras.layers
 
 
 class Preprocess(layers.Layer):
-    """pixels / 255 - mean image. The mean image is a weight: it is saved with the model and cannot
-    be forgotten.
+    """pixels / divisor - mean. The mean is a weight, `mean_image`: it is saved with the model and
+    cannot be forgotten.
     """
 
-    def __init__(self, mean_image=None, **kwargs):
+    def __init__(self, preprocessing: Preprocessing, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._initial = (
-            tf.zeros_initializer() if mean_image is None else tf.constant_initializer(mean_image)
-        )
+        self._divisor = preprocessing.divisor
+        mean = 0.0 if preprocessing.mean is None else preprocessing.mean
+        self._initial = tf.constant_initializer(mean)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.mean_image = self.add_weight(
             name='mean_image',
             shape=[int(n) for n in input_shape[1:]],
@@ -35,11 +36,11 @@ class Preprocess(layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, inputs):
-        return inputs / 255.0 - self.mean_image
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs / self._divisor - self.mean_image
 
 
-def _glorot(seed):
+def _glorot(seed: int) -> Callable:
     """A source of Glorot uniform initialisers with seeds of their own.
 
     TensorFlow's, not Keras's: the same numbers on TensorFlow 1.15 and 2.x, and the same whatever
@@ -49,109 +50,37 @@ def _glorot(seed):
     return lambda: tf.glorot_uniform_initializer(seed=seed * 1000 + next(numbers))
 
 
-def mnist_cnn(images, embedding_dim, seed):
-    """The published network: three pairs of 3x3 convolutions (32, 64, 128) with ReLU, each followed
-    by a 2x2 pool.
-    """
-    initial = _glorot(seed)
-    x = images
-    for stage, filters in enumerate((32, 64, 128), 1):
-        for part in (1, 2):
-            x = layers.Conv2D(
-                filters,
-                3,
-                padding='same',
-                activation='relu',
-                kernel_initializer=initial(),
-                name='conv%d_%d' % (stage, part),
-            )(x)
-        x = layers.MaxPooling2D(2, name='pool%d' % stage)(x)
-    embeddings = layers.Dense(embedding_dim, kernel_initializer=initial(), name='embeddings')(
-        layers.Flatten(name='flatten')(x)
-    )
-    return embeddings, layers.PReLU(name='prelu')(embeddings)
-
-
-def lenet_pp(images, embedding_dim, seed):
-    """LeNet++ of the center loss paper (Wen et al., ECCV 2016, table 1): pairs of 5x5 convolutions,
-    PReLU, 2x2 pools.
-    """
-    initial = _glorot(seed)
-    x = images
-    for stage, filters in enumerate((32, 64, 128), 1):
-        for part in (1, 2):
-            x = layers.Conv2D(
-                filters,
-                5,
-                padding='same',
-                kernel_initializer=initial(),
-                name='conv%d_%d' % (stage, part),
-            )(x)
-            x = layers.PReLU(
-                alpha_initializer=keras.initializers.Constant(0.25),
-                shared_axes=[1, 2],
-                name='prelu%d_%d' % (stage, part),
-            )(x)
-        x = layers.MaxPooling2D(2, name='pool%d' % stage)(x)
-    embeddings = layers.Dense(embedding_dim, kernel_initializer=initial(), name='embeddings')(
-        layers.Flatten(name='flatten')(x)
-    )
-    return embeddings, layers.PReLU(
-        alpha_initializer=keras.initializers.Constant(0.25), name='prelu'
-    )(embeddings)
-
-
-NETWORKS = {'mnist_cnn': mnist_cnn, 'lenet_pp': lenet_pp}
-
-
 def build(
-    name,
-    image_shape,
-    num_classes,
-    embedding_dim=2,
-    batch_size=None,
-    seed=1,
-    mean_image=None,
-    head=None,
-):
-    """Builds a network as a `keras.Model` in the current graph.
+    spec: DataSpec, backbone: str, embedding_dim: int, batch_size: int | None = None, seed: int = 1
+) -> keras.Model:
+    """Builds an embedding model in the current graph.
 
     Args:
-      name: a key of NETWORKS.
-      image_shape: (height, width, channels).
-      num_classes: number of logits.
+      spec: a gitloss.data.DataSpec; a mean of None is zero, to be restored from a checkpoint.
+      backbone: a key of gitloss.backbones.BACKBONES.
       embedding_dim: size of the embeddings.
       batch_size: fixed batch of the model's own input; None leaves it open. A call of the model on
         another tensor is free.
       seed: decides all initial weights.
-      mean_image: float32 [height, width, channels] in units of pixels / 255; None is zero, to be
-        restored from a checkpoint.
-      head: a heads.Margin, see `heads.head`; None is plain softmax.
 
     Returns:
-      A model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
-      [embeddings [batch, embedding_dim], logits [batch, num_classes]]. Its layer "preprocess" holds
-      the mean image.
+      A keras.Model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
+      embeddings [batch, embedding_dim]. Its layer "preprocess" holds the mean image.
 
     Raises:
-      ValueError: unknown name, or an image too small for the network's pools.
+      ValueError: unknown backbone, or images too small for it.
     """
-    if name not in NETWORKS:
+    chosen, shape = backbone_named(backbone), tuple(spec.image_shape)
+    if len(shape) != 3 or min(shape[:2]) < chosen.smallest:
         raise ValueError(
-            'model: expected one of {}. Received: {!r}'.format(', '.join(sorted(NETWORKS)), name)
+            f'image_shape: expected (height, width, channels) of {chosen.smallest} x '
+            f'{chosen.smallest} pixels or more for {backbone}. Received: {shape!r}'
         )
-    if len(image_shape) != 3 or min(image_shape[:2]) < 8:
-        raise ValueError(
-            'image_shape: expected (height, width, channels) of 8 x 8 pixels or more, three 2x2 pools follow. '
-            f'Received: {tuple(image_shape)!r}'
-        )
-    images = keras.Input(tuple(image_shape), batch_size=batch_size, name='input_images')
-    embeddings, features = NETWORKS[name](
-        Preprocess(mean_image, name='preprocess')(images), embedding_dim, seed
+    initializer = _glorot(seed)
+    images = keras.Input(shape, batch_size=batch_size, name='input_images')
+    preprocessed = Preprocess(spec.preprocessing, name='preprocess')(images)
+    features = chosen.features(preprocessed, initializer)
+    embeddings = layers.Dense(embedding_dim, kernel_initializer=initializer(), name='embeddings')(
+        features
     )
-    initial = tf.glorot_uniform_initializer(seed=seed * 1000)
-    if head is None or head.name == 'softmax':
-        logits = layers.Dense(num_classes, kernel_initializer=initial, name='logits')(features)
-    else:
-        logits = heads.CosineClassifier(num_classes, head.scale, initial, name='logits')(embeddings)
-    return keras.Model(images, [embeddings, logits], name=name)
+    return keras.Model(images, embeddings, name=backbone)

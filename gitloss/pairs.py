@@ -1,19 +1,62 @@
-"""The git term and its gradient over all pairs of a batch: sums, computed block by block or by
-matrix products.
+"""The git term over all pairs of a batch: its sum and gradient, and the floor of its mean.
 
-With embeddings x [m, dim] and the center c_j = rows[j] of each sample, both functions return
+With embeddings x [m, dim] and the center c_j = rows[j] of each sample, `git_sums`, `direct_terms`
+and `gram_terms` return
     total     sum over pairs of 1 / (1 + d^2), d as `gitloss.losses` defines it for the form
     gradient  [m, dim], sum over j of (x_i - c_j) / (1 + d^2)^2: the gradient of the total is -2
-    times it
+              times it
 """
 
 from __future__ import annotations
 
-from gitloss.backend import tf
+from gitloss.backend import Tensor, tf
+from gitloss.centers import check_choice
 
+FORMS = ('elementwise', 'pairwise')
+# Up to this many dimensions summing the differences directly beats a matrix product.
+_DIRECT_DIMENSIONS = 8
 # Floats in a block of differences, which is processed at once: what the caches hold. Measured
 # fastest of 2^14 to 2^24.
-_BLOCK_FLOATS = 1 << 20
+BLOCK_FLOATS = 1 << 20
+
+
+def git_floor(labels: Tensor, form: str = 'elementwise') -> Tensor:
+    """What the git term comes to when every sample lies on its center and the other centers are
+    infinitely far away.
+
+    It is the share of same-class pairs, which git loss keeps in: with batches of m balanced over K
+    classes about 1/K, and in the elementwise form at least the 1/m of its diagonal. A git term near
+    this floor has nothing left to push.
+
+    Args:
+      labels: int [batch].
+      form: "elementwise" or "pairwise".
+
+    Returns:
+      A float32 scalar in [0, 1].
+
+    Raises:
+      ValueError: unknown form.
+    """
+    check_choice('form', form, FORMS)
+    same = tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.float32))
+    batch = tf.cast(tf.shape(labels)[0], tf.float32)
+    if form == 'elementwise':
+        return same / (batch * batch)
+    return (same - batch) / tf.maximum(batch * (batch - 1.0), 1.0)
+
+
+def git_sums(
+    embeddings: Tensor, labels: Tensor, rows: Tensor, form: str, method: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """(total, gradient) in one pass, by the method that `losses.git_term` describes."""
+    if method is None:
+        few = form == 'elementwise' or embeddings.shape.as_list()[1] <= _DIRECT_DIMENSIONS
+        method = 'direct' if few else 'gram'
+    methods = ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled')
+    if check_choice('method', method, methods) == 'gram':
+        return gram_terms(embeddings, labels, rows)
+    return direct_terms(embeddings, rows, form, method == 'unrolled')
 
 
 def _block_terms(embeddings, first_row, rows, form):
@@ -22,6 +65,7 @@ def _block_terms(embeddings, first_row, rows, form):
 
     embeddings [r, dim] are the samples first_row ... first_row + r - 1 of the batch; rows [m, dim]
     the centers of all m samples.
+
     Differences are taken before they are squared: nothing cancels, whatever the distance of the
     data from the origin. The batch is the last axis, because long sums along it are both faster and
     more exact (10 times at 4096) than across it.
@@ -38,14 +82,16 @@ def _block_terms(embeddings, first_row, rows, form):
     return tf.reduce_sum(term), tf.reduce_sum(difference * tf.square(term)[:, None, :], axis=2)
 
 
-def direct_terms(embeddings, rows, form, unrolled=False):
-    """Value and gradient sums in one pass over row blocks of 2^20 floats, 2^24 where they are
-    unrolled, or of one row if that is more.
+def direct_terms(
+    embeddings: Tensor, rows: Tensor, form: str, unrolled: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The sums in one pass over blocks of rows: 2^20 floats each, 2^24 where they are unrolled, or
+    one row if that is more.
     """
     batch, dim = embeddings.shape.as_list()
     block = 1  # an unknown batch goes row by row
     if batch is not None:
-        limit = 16 * _BLOCK_FLOATS if unrolled else _BLOCK_FLOATS
+        limit = 16 * BLOCK_FLOATS if unrolled else BLOCK_FLOATS
         block = max(
             r
             for r in range(1, batch + 1)
@@ -73,7 +119,7 @@ def direct_terms(embeddings, rows, form, unrolled=False):
     return tf.reduce_sum(sums), tf.reshape(gradients, tf.shape(embeddings))
 
 
-def gram_terms(embeddings, labels, rows):
+def gram_terms(embeddings: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The pairwise terms by ||x||^2 + ||c||^2 - 2 x.c: two matrix products, O(batch^2) floats.
 
     In float64 and around the mean center, because the expansion cancels when samples lie near a
@@ -89,9 +135,8 @@ def gram_terms(embeddings, labels, rows):
     x, c = x - origin, c - origin
     same = tf.equal(labels[:, None], labels[None, :])  # [m, m], the diagonal included
     partners = tf.cast(tf.reduce_sum(tf.cast(same, tf.int32), axis=1) - 1, tf.float64)
-    own_term = 1.0 / (
-        1.0 + tf.reduce_sum(own * own, axis=1)
-    )  # [m], of each pair of a sample with one of its class
+    # [m]: the term of each pair of sample i with another sample of its class
+    own_term = 1.0 / (1.0 + tf.reduce_sum(own * own, axis=1))
     squared = (
         tf.reduce_sum(x * x, axis=1)[:, None]
         + tf.reduce_sum(c * c, axis=1)[None, :]

@@ -251,15 +251,15 @@ usage: bash test/$(basename "$0") [--data_path=FOLDER] [--flag=value ...]
 
 $1
 
-  --resume=auto           continue a training that was broken off; without it each call starts anew, the old run is moved aside
-  --data_path=FOLDER      IDX files, gzip or raw, or an mnist.npz. Default: the MNIST that comes with the project.
-  --ckpt_path=PATH        weights to start from, a checkpoint or a run's folder: the trainer's --init_checkpoint
+  --resume=auto           continue an interrupted training; without it, each call starts anew and moves the earlier run aside
+  --data_path=FOLDER      IDX files, gzipped or raw, or a file mnist.npz. Default: the MNIST that comes with the project.
+  --ckpt_path=PATH        checkpoint with the initial weights, or a run's folder: --init_checkpoint of the trainer
   --precision_mode=MODE   precision mode of the NPU
-  --over_dump=True        on the NPU: dump what overflows, to output/overflow_dump/<device>
-  --data_dump_flag=True   on the NPU: dump inputs and outputs of all operators, to output/data_dump/<device>
+  --over_dump=True        on the NPU: dump overflows to output/overflow_dump/<device>
+  --data_dump_flag=True   on the NPU: dump inputs and outputs of all operators to output/data_dump/<device>
   --data_dump_step=10     the steps that --data_dump_flag dumps, as 0|5|10-20
-  --profiling=True        on the NPU: profile, to output/profiling/<device>
-  --autotune=True         on the NPU: tune the operators before the training, with work files in output/autotune/<device>
+  --profiling=True        on the NPU: profile to output/profiling/<device>
+  --autotune=True         on the NPU: tune the operators before the training; work files in output/autotune/<device>
   --flag=value            any other flag of the trainer: python -m trainers.run --help lists them
   -h, --help              this text
 

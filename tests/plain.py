@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np  # noqa: E402
 
-from gitloss import data  # noqa: E402
+from gitloss import data, heads  # noqa: E402
 from gitloss import model as models  # noqa: E402
 from gitloss.backend import tf  # noqa: E402
 from trainers.options import Options  # noqa: E402
@@ -28,11 +28,12 @@ OPTIMIZERS = {
 
 def losses(dataset, optimizer, rate, steps, batch, moved):
     with tf.Graph().as_default(), tf.Session() as session:
-        net = models.build(
-            'mnist_cnn', (28, 28, 1), 10, seed=1, mean_image=dataset.spec.preprocessing.mean
-        )
+        net = models.build(dataset.spec, 'mnist_cnn', 2)
+        classifier = heads.Classifier(heads.head('softmax'), 10, slope=0.0)
         labels, rows = tf.placeholder(tf.int32, [batch]), tf.placeholder(tf.float32, [batch, 2])
-        embeddings, logits = net.outputs
+        embeddings = net.output
+        logits = classifier.logits(embeddings)
+        weights = net.trainable_weights + classifier.weights
         differences = (embeddings[:, None] - rows[None, :]) * (1.0 - tf.eye(batch))[:, :, None]
         total = (
             tf.reduce_mean(
@@ -41,10 +42,10 @@ def losses(dataset, optimizer, rate, steps, batch, moved):
             + tf.reduce_mean(tf.square(embeddings - rows))
             + tf.reduce_mean(1.0 / (1.0 + tf.square(differences)))
         )
-        train = OPTIMIZERS[optimizer](rate).minimize(total, var_list=net.trainable_weights)
+        train = OPTIMIZERS[optimizer](rate).minimize(total, var_list=weights)
         session.run(tf.global_variables_initializer())
         if moved:
-            for weight in net.trainable_weights:
+            for weight in weights:
                 weight.load(np.nextafter(session.run(weight), np.float32(np.inf)), session)
         centers, seen, stream = (
             np.zeros((10, 2), np.float32),

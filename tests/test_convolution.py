@@ -7,12 +7,12 @@ import pytest
 from gitloss import convolution
 from gitloss.backend import tf
 
-OURS = {'Conv2D': convolution._NAME}
+OURS = {'Conv2D': convolution.NAME}
 
 
 @pytest.fixture(autouse=True)
 def small_images_too(monkeypatch):
-    monkeypatch.setattr(convolution, '_SMALLEST', 1)
+    monkeypatch.setattr(convolution, 'SMALLEST', 1)
 
 
 @pytest.mark.parametrize(

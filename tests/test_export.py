@@ -53,7 +53,7 @@ INFERENCE = {
 
 @pytest.fixture(
     scope='module',
-    params=[{}, {'loss': 'arcface', 'embedding_dim': 8, 'model': 'lenet_pp'}],
+    params=[{}, {'head': 'arcface', 'embedding_dim': 8, 'model': 'lenet_pp'}],
     ids=['mnist_cnn', 'arcface'],
 )
 def trained(request, tmp_path_factory):

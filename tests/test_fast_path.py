@@ -80,7 +80,7 @@ def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
         for op in trainer._graph.get_operations()
         if '_gradient_op_type' in op.node_def.attr
     }
-    assert (convolution._NAME.encode() in ours) == tf.__version__.startswith('1.')
+    assert (convolution.NAME.encode() in ours) == tf.__version__.startswith('1.')
 
 
 def test_the_session_of_a_cpu_runs_one_operation_at_a_time_on_all_cores():

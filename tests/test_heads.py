@@ -97,14 +97,46 @@ def test_cosine_classifier():
         }
 
 
-def test_softmax_logits_pass_through():
-    logits = object()
-    assert heads.training_logits(heads.head('softmax'), logits, None) is logits
+def test_a_softmax_classifier():
+    """Slope 0.25: (2, -4) becomes (2, -1); times (1, 0) and (3, 5): 2 and 1. Without a PReLU:
+    2 and 6 - 20 = -14. The training reads the same logits.
+    """
+    found = {}
+    for slope in (0.25, None):
+        with tf.Graph().as_default(), tf.Session() as session:
+            classifier = heads.Classifier(heads.head('softmax'), 2, slope)
+            logits = classifier.logits(tf.constant([[2.0, -4.0]]))
+            assert classifier.training_logits(logits, None) is logits
+            names = [variable.name for variable in classifier.weights]
+            session.run(tf.global_variables_initializer())
+            classifier.weights[-2].load(np.float32([[1, 3], [0, 5]]), session)
+            found[slope] = names, session.run(logits).tolist()
+    logits_names = ['logits/kernel:0', 'logits/bias:0']
+    assert found == {
+        0.25: (['prelu/alpha:0'] + logits_names, [[2.0, 1.0]]),
+        None: (logits_names, [[2.0, -14.0]]),
+    }
+
+
+def test_a_margin_classifier():
+    """cos = 0.8 and 0.6, times 10, at inference; 10 (0.8 - 0.35) at the label in the training. It
+    has a kernel and nothing else, whatever the slope.
+    """
+    with tf.Graph().as_default(), tf.Session() as session:
+        classifier = heads.Classifier(heads.head('cosface', scale=10.0), 2, slope=0.0)
+        logits = classifier.logits(tf.constant([[4.0, 3.0]]))
+        training = classifier.training_logits(logits, tf.constant([0]))
+        (kernel,) = classifier.weights
+        session.run(tf.global_variables_initializer())
+        kernel.load(np.eye(2, dtype=np.float32), session)
+        found = session.run([logits, training])
+    assert kernel.name == 'logits/kernel:0'
+    np.testing.assert_allclose(found, [[[8.0, 6.0]], [[4.5, 6.0]]], rtol=1e-6)
 
 
 def test_settings():
-    assert heads.head('arcface') == ('arcface', 0.5, 64.0)
-    assert heads.head('cosface', margin=0.2, scale=30.0) == ('cosface', 0.2, 30.0)
+    assert heads.head('arcface') == (heads.arcface_logits, 0.5, 64.0)
+    assert heads.head('cosface', margin=0.2, scale=30.0) == (heads.cosface_logits, 0.2, 30.0)
     with pytest.raises(
         ValueError, match="head: expected one of arcface, cosface, softmax. Received: 'sphere'"
     ):

@@ -545,6 +545,47 @@ def test_wrong_layer_arguments_are_named(arguments, message):
             layer(**arguments)
 
 
+@pytest.mark.parametrize(
+    'own_centers, message',
+    [
+        ((4,), r'own_centers: expected shape \[batch, dim\]\. Received: \[4\]'),
+        (
+            (5, 2),
+            r'own_centers: expected the shape of the embeddings, \[4, 2\]\. Received: \[5, 2\]',
+        ),
+        (
+            (4, 3),
+            r'own_centers: expected the shape of the embeddings, \[4, 2\]\. Received: \[4, 3\]',
+        ),
+    ],
+)
+def test_wrong_rows_are_named(own_centers, message):
+    with tf.Graph().as_default():
+        x, labels, rows = tf.zeros([4, 2]), tf.zeros([4], tf.int32), tf.zeros(own_centers)
+        with pytest.raises(ValueError, match=message):
+            losses.center_term(x, rows)
+        with pytest.raises(ValueError, match=message):
+            losses.git_term(x, labels, rows)
+
+
+@pytest.mark.parametrize('form, method', VARIANTS)
+def test_terms_over_rows_equal_the_double_loop(form, method):
+    """Each sample brings its own center; the rows of a table in another order, 3.0 added to each
+    number, under other labels. No gradient reaches the rows.
+    """
+    x, labels, centers = _case(dim=17)
+    renamed, moved = 4 - labels, centers[::-1] + 3
+
+    def build(x, renamed, rows):
+        center = losses.center_term(x, rows, form)
+        git = losses.git_term(x, renamed, rows, form, method=method)
+        assert tf.gradients(center + git, rows) == [None]
+        return [center, tf.gradients(center, x)[0], git, tf.gradients(git, x)[0]]
+
+    results = run_graph(build, x, renamed, moved[renamed])
+    _check(x, renamed, moved, {(form, method): results})
+
+
 # --- properties -----------------------------------------------------------------------------------
 
 BATCH, DIM, CLASSES = 6, 3, 4
@@ -727,7 +768,7 @@ def test_row_blocks_equal_the_double_loop(monkeypatch, batch, block_floats):
 
     24, 1152: r * 408 <= 1152, r = 2, twelve blocks. 24, 1: r = 1. A prime batch: r = 1 as well.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', block_floats)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', block_floats)
     x, labels, centers = _case(batch=batch, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(
@@ -742,7 +783,7 @@ def test_unrolled_blocks_equal_the_double_loop(monkeypatch, form):
     """16 * 36 floats, dim 17, batch 24: r * 24 * 17 <= 576, r = 1, so 24 blocks, and no loop in the
     graph.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 36)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', 36)
     x, labels, centers = _case(batch=24, dim=17)
     with tf.Graph().as_default() as graph:
         losses.git_loss(
@@ -789,7 +830,7 @@ def test_no_tensor_of_batch_times_batch_times_dim(monkeypatch, form, method):
     """Forward and backward. batch 96, dim 160: batch^2 = 9,216; batch x dim = 15,360; batch x batch
     x dim = 1,474,560.
     """
-    monkeypatch.setattr(pairs, '_BLOCK_FLOATS', 1)
+    monkeypatch.setattr(pairs, 'BLOCK_FLOATS', 1)
     with tf.Graph().as_default() as graph:
         x, labels, centers = (
             tf.placeholder(tf.float32, [96, 160]),

@@ -508,7 +508,7 @@ WIDE = (tf.float64, tf.complex64, tf.complex128)
             'batch_size': 128,
             'distance': 'cosine',
         },
-        {'loss': 'arcface', 'embedding_dim': 64},
+        {'head': 'arcface', 'embedding_dim': 64},
         {'schedule': 'cosine', 'warmup_steps': 2},
         {'schedule': 'step', 'decay_steps': 3, 'optimizer': 'momentum'},
         {'loss_scale': 'dynamic'},
@@ -596,11 +596,15 @@ def test_an_overflow_moves_neither_weights_nor_centers_nor_counts(
             devices.Device(device, '', None, True),
             source=dataset.train,
         )
-        state = [
-            net.center_layer.centers,
-            net.center_layer.updates,
-            net.global_step,
-        ] + net.model.weights
+        state = (
+            [
+                net.center_table.centers,
+                net.center_table.updates,
+                net.global_step,
+            ]
+            + net.model.weights
+            + net.classifier.weights
+        )
         bias = next(weight for weight in net.model.weights if weight.name == 'embeddings/bias:0')
         value = tf.placeholder(tf.float32, bias.shape)
         put = tf.assign(bias, value)

@@ -148,7 +148,10 @@ def test_the_guides_name_every_key(name):
 
 
 def test_values_with_commas_need_no_quotes():
-    text = 'profiling_mode=true,profiling_options={"output":"/tmp/p","training_trace":"on","fp_point":""},dump_step=1|2'
+    text = (
+        'profiling_mode=true,profiling_options={"output":"/tmp/p","training_trace":"on",'
+        '"fp_point":""},dump_step=1|2'
+    )
     assert npu_options.parse(text) == {
         'profiling_mode': True,
         'dump_step': '1|2',
@@ -173,7 +176,8 @@ def test_values_with_commas_need_no_quotes():
         ),  # of older adapters
         (
             'enable_dump',
-            "--npu_option: expected key=value, several with commas between. Received: 'enable_dump'",
+            '--npu_option: expected key=value, several with commas between. Received: '
+            "'enable_dump'",
         ),
         (
             'deterministic=1,deterministic=0',
@@ -190,11 +194,13 @@ def test_values_with_commas_need_no_quotes():
         ),
         (
             'hccl_timeout=soon',
-            "--npu_option: expected hccl_timeout to be a whole number from 1 to 2147483. Received: 'soon'",
+            '--npu_option: expected hccl_timeout to be a whole number from 1 to 2147483. '
+            "Received: 'soon'",
         ),
         (
             'session_device_id=-1',
-            "--npu_option: expected session_device_id to be a whole number from 0 to 9999. Received: '-1'",
+            '--npu_option: expected session_device_id to be a whole number from 0 to 9999. '
+            "Received: '-1'",
         ),
         (
             'jit_compile=True',
@@ -219,7 +225,8 @@ def test_values_with_commas_need_no_quotes():
         ),
         (
             'dump_path=/nowhere',
-            "--npu_option: expected dump_path to be a folder that exists and can be written. Received: '/nowhere'",
+            '--npu_option: expected dump_path to be a folder that exists and can be written. '
+            "Received: '/nowhere'",
         ),
         ('enable_dump=true', '--npu_option: expected dump_path with enable_dump. Received: none'),
         (
@@ -232,11 +239,13 @@ def test_values_with_commas_need_no_quotes():
         ),
         (
             'dump_step=3',
-            '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. Received: none',
+            '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. '
+            'Received: none',
         ),
         (
             'enable_dump_debug=true,dump_path={folder},dump_step=3',
-            '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. Received: none',
+            '--npu_option: expected enable_dump=true with dump_step, which is not read otherwise. '
+            'Received: none',
         ),
         (
             'precision_mode=force_fp32,precision_mode_v2=origin',
@@ -254,7 +263,8 @@ def test_values_with_commas_need_no_quotes():
         ),
         (
             'iterations_per_loop=5',
-            '--npu_option: expected the flag --iterations_per_loop, which checks its rules. Received: the key',
+            '--npu_option: expected the flag --iterations_per_loop, which checks its rules. '
+            'Received: the key',
         ),
     ],
 )
@@ -270,7 +280,8 @@ def test_what_the_adapter_would_ignore_or_fail_at_is_one_line(tmp_path, option, 
     [
         (
             {'precision': 'fp32', 'precision_mode': 'allow_mix_precision'},
-            '--precision=fp32: expected a precision mode of its kind, one of cube_fp16in_fp32out, force_fp32, must_keep_origin_dtype, origin. '
+            '--precision=fp32: expected a precision mode of its kind, one of cube_fp16in_fp32out, '
+            'force_fp32, must_keep_origin_dtype, origin. '
             'Received: allow_mix_precision',
         ),
         (
@@ -287,11 +298,13 @@ def test_what_the_adapter_would_ignore_or_fail_at_is_one_line(tmp_path, option, 
         ),
         (
             {'iterations_per_loop': 4, 'npu_option': 'mix_compile_mode=true'},
-            '--npu_option: expected mix_compile_mode to be false with --iterations_per_loop. Received: true',
+            '--npu_option: expected mix_compile_mode to be false with --iterations_per_loop. '
+            'Received: true',
         ),
         (
             {'iterations_per_loop': 4, 'npu_option': 'enable_data_pre_proc=false'},
-            '--npu_option: expected enable_data_pre_proc to be true with --iterations_per_loop. Received: false',
+            '--npu_option: expected enable_data_pre_proc to be true with --iterations_per_loop. '
+            'Received: false',
         ),
     ],
 )

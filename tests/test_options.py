@@ -48,7 +48,18 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
     [
         (
             '--lamda_c=1',
-            '--lamda_c: expected a known flag, --lambda_c perhaps. Received: an unknown one; --help lists all',
+            '--lamda_c: expected a known flag, --lambda_c perhaps. Received: an unknown one; '
+            '--help lists all',
+        ),
+        (
+            '--loss=arcface',
+            '--loss: expected --head=softmax, arcface or cosface, with the weights --lambda_c and '
+            '--lambda_g. Received: a removed flag',
+        ),
+        (
+            '--loss=arcface',
+            '--loss: expected --head=softmax, arcface or cosface, with the weights --lambda_c and '
+            '--lambda_g. Received: a removed flag',
         ),
         ('--steps=many', "--steps: expected a whole number. Received: 'many'"),
         ('--steps=2.5', "--steps: expected a whole number. Received: '2.5'"),
@@ -68,7 +79,7 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
         ('--schedule=exp', '--schedule: expected one of constant, step, cosine. Received: exp'),
         ('--schedule=step', '--decay_steps: expected at least 1 with --schedule=step. Received: 0'),
         ('--decay_rate=2', '--decay_rate: expected 0 to 1. Received: 2.0'),
-        ('--early_stopping=-1', '--early_stopping: expected 0 to 1e+09. Received: -1'),
+        ('--early_stopping=-1', '--early_stopping: expected 0 to 1000000000. Received: -1'),
         ('--evaluate=perhaps', "--evaluate: expected true or false. Received: 'perhaps'"),
         ('steps=3', 'arguments: expected flags only, --name=value. Received: steps=3'),
     ],
@@ -94,13 +105,138 @@ def test_flags_that_do_not_go_together(arguments, said):
     assert str(caught.value) == said
 
 
-def test_hyperparameters_are_what_decides_what_is_learnt():
-    found = options.Options().hyperparameters()
-    assert {'steps', 'lambda_g', 'precision', 'loss_scale'} <= set(found) and not {
-        'device',
-        'data_path',
-        'resume',
-    } & set(found)
+def names_where(condition):
+    return {name for name, option in options.FIELDS.items() if condition(option)}
+
+
+def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
+    """Bound is what decides the result: data, network, loss, optimization, measurements, metrics.
+    Free are the folders (data_path, exp_save_dir), what is kept and shown (resume to projection),
+    when it ends (steps, early_stopping, on_nan, max_loss), and the device with all that belongs to
+    it, so that a run of an NPU is resumed elsewhere. The flags of the other commands are never set.
+    """
+    assert names_where(lambda option: option.resume) == {
+        *('data_path', 'exp_save_dir'),
+        *('resume', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection'),
+        *('steps', 'early_stopping', 'on_nan', 'max_loss'),
+        *('device', 'precision', 'precision_mode', 'loss_scale', 'iterations_per_loop'),
+        *('npu_option', 'collective_timeout', 'check_replicas'),
+        *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+    }
+
+
+def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone():
+    """Folders of their machines, the device, and what is shown; the chief alone keeps checkpoints
+    and draws, and decides what is resumed. ckpt_path is of other commands.
+    """
+    assert names_where(lambda option: option.workers) == {
+        *('data_path', 'exp_save_dir', 'device', 'log_every', 'tf_logs'),
+        *('resume', 'keep_checkpoints', 'projection', 'ckpt_path'),
+    }
+
+
+def test_hyperparameters_are_what_decides_what_is_learned():
+    """All but folders, checkpoints, output, device and workers, and the flags of other commands. Of
+    the device's, precision and loss_scale change the arithmetic.
+    """
+    assert names_where(lambda option: not option.hyperparameter) == {
+        *('data_path', 'exp_save_dir', 'resume', 'save_every', 'keep_checkpoints', 'best'),
+        *('on_nan', 'max_loss', 'log_every', 'tf_logs', 'projection'),
+        *('device', 'precision_mode', 'iterations_per_loop', 'npu_option'),
+        *('collective_timeout', 'check_replicas'),
+        *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+    }
+    found = options.Options(lambda_g=0.5).hyperparameters()
+    assert found['lambda_g'] == 0.5
+    assert set(found) == names_where(lambda option: option.hyperparameter)
+
+
+def flags_of_command(command):
+    return names_where(lambda option: command in option.commands)
+
+
+def test_each_command_takes_what_it_uses():
+    """An evaluation has data, batches and a device, the rest is in the checkpoint; an export has
+    neither; a run takes all but what the two have for themselves.
+    """
+    evaluates = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
+        *('device', 'precision', 'precision_mode', 'npu_option')
+    }
+    exports = {'ckpt_path', 'tf_logs', 'format', 'export_dir', 'export_batch'}
+    assert flags_of_command('evaluate') == evaluates
+    assert flags_of_command('export') == exports
+    alone = {'ckpt_path', 'format', 'export_dir', 'export_batch'}
+    assert flags_of_command('run') == set(options.FIELDS) - alone
+
+
+def test_every_command_is_a_module():
+    commands = {command for option in options.FIELDS.values() for command in option.commands}
+    for command in commands:
+        assert os.path.exists(os.path.join(options.ROOT, 'trainers', command + '.py'))
+
+
+@pytest.mark.parametrize(
+    'command, argument, said',
+    [
+        (
+            'trainers.evaluate',
+            '--steps=3',
+            '--steps: expected a flag of trainers.evaluate. Received: one of trainers.run; '
+            '--help lists them',
+        ),
+        (
+            'trainers.export',
+            '--noevaluate',
+            '--noevaluate: expected a flag of trainers.export. Received: one of trainers.run; '
+            '--help lists them',
+        ),
+        (
+            'trainers.run',
+            '--ckpt_path=output/0',
+            '--ckpt_path: expected a flag of trainers.run. Received: one of trainers.evaluate and '
+            'trainers.export; --help lists them',
+        ),
+        (
+            'trainers.export',
+            '--export_bach=2',
+            '--export_bach: expected a known flag, --export_batch perhaps. Received: an unknown '
+            'one; --help lists all',
+        ),
+    ],
+)
+def test_a_command_refuses_a_flag_that_it_does_not_use(tmp_path, command, argument, said):
+    """On the command line and in a flag file."""
+    path = tmp_path / 'a.cfg'
+    path.write_text(argument + '\n')
+    for given in (argument, f'--flagfile={path}'):
+        with pytest.raises(OptionError) as caught:
+            parse([given], command)
+        assert str(caught.value) == said
+
+
+@pytest.mark.parametrize('command', ['trainers.evaluate', 'trainers.export'])
+def test_a_required_flag_says_so(command):
+    with pytest.raises(OptionError) as caught:
+        parse([], command)
+    assert (
+        str(caught.value) == f'--ckpt_path: expected a value, {command} requires it. Received: none'
+    )
+    with pytest.raises(options.HelpRequested, match=r'--ckpt_path=  \(required\)'):
+        parse(['--help'], command)
+    assert parse(['--ckpt_path=output/0'], command).ckpt_path == 'output/0'
+
+
+def test_the_options_of_a_checkpoint_for_a_command():
+    """What the command takes and the device are this process's, also where they are at their
+    defaults: a checkpoint of sunk steps is evaluated on a CPU. All else is as saved.
+    """
+    saved = options.Options(
+        embedding_dim=3, batch_size=64, steps=20, iterations_per_loop=5, device='npu'
+    ).as_dict()
+    mine = parse(['--ckpt_path=output/0', '--batch_size=16'], 'trainers.evaluate')
+    assert mine.with_saved(dict(saved, gone=1), 'evaluate') == options.Options(
+        embedding_dim=3, batch_size=16, steps=20, ckpt_path='output/0'
+    )
 
 
 def test_mistakes_in_a_flag_file_read_the_same(tmp_path):
@@ -112,11 +248,15 @@ def test_mistakes_in_a_flag_file_read_the_same(tmp_path):
         parse(['--flagfile=%s' % (tmp_path / 'nowhere.cfg')])
 
 
-def test_help_names_every_flag():
+@pytest.mark.parametrize('command', ['run', 'evaluate', 'export'])
+def test_help_names_every_flag_of_the_command_and_no_other(command):
     with pytest.raises(options.HelpRequested) as caught:
-        parse(['--help'])
-    for name in options.Options().as_dict():
-        assert f'--{name}=' in str(caught.value)
+        parse(['--help'], 'trainers.' + command)
+    lines = str(caught.value).splitlines()
+    named = [line.split('=')[0].strip('- ') for line in lines if line.startswith('  --')]
+    headings = [line for line in lines[1:] if line.endswith(':') and not line.startswith(' ')]
+    assert len(named) == len(set(named)) and set(named) == flags_of_command(command)
+    assert len(headings) == len(set(headings)) > 1
 
 
 def test_the_readme_table_is_the_one_the_flags_make():

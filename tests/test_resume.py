@@ -339,6 +339,15 @@ def test_fine_tuning_with_other_classes(tmp_path, caplog):
     assert 'conv1_1/kernel/Adam' not in after
 
 
+def test_fine_tuning_with_another_head(tmp_path, caplog):
+    """A checkpoint of ArcFace has no PReLU and no bias: they start afresh, all else is taken."""
+    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'), head='arcface')
+    fit(first)
+    with caplog.at_level('INFO', logger='gitloss'):
+        fit(toys.options(tmp_path, init_checkpoint=first.run_dir))
+    assert caplog.text.count('; fresh: prelu/alpha, logits/bias\n') == 1
+
+
 @pytest.mark.parametrize(
     'change, said',
     [

@@ -48,7 +48,7 @@ def test_the_output_tree(finished):
     }
     events = {name for name in found if name.startswith('events.out.tfevents.')}
     checkpoints = {
-        os.path.join('ckpt', 'step-%08d' % step, name)
+        os.path.join('ckpt', f'step-{step:08d}', name)
         for step in (4, 8, 12)
         for name in ('manifest.json', 'model.index', 'model.data-00000-of-00001')
     }
@@ -259,6 +259,10 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
     'change, said',
     [
         ({'model': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        (
+            {'head': 'sphere'},
+            "head: expected one of arcface, cosface, softmax. Received: 'sphere'",
+        ),
         ({'dataset': 'cifar'}, "dataset: expected one of mnist. Received: 'cifar'"),
         (
             {'exp_save_dir': '/dev/null/run'},
@@ -282,9 +286,9 @@ def test_bad_options_are_one_line_and_leave_no_run(tmp_path, capsys, change, sai
 def test_a_mistake_ends_with_status_2_and_no_traceback():
     result = command(['--stepz=3'])
     assert (result.returncode, result.stdout) == (2, '')
-    assert (
-        result.stderr
-        == 'trainers.run: --stepz: expected a known flag, --steps perhaps. Received: an unknown one; --help lists all\n'
+    assert result.stderr == (
+        'trainers.run: --stepz: expected a known flag, --steps perhaps. Received: an unknown one; '
+        '--help lists all\n'
     )
 
 
@@ -297,5 +301,6 @@ def test_evaluate_names_what_is_missing(tmp_path):
     result = command([f'--ckpt_path={tmp_path}'], 'trainers.evaluate')
     assert result.returncode == 2
     assert result.stderr == (
-        f"trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '{tmp_path}'\n"
+        'trainers.evaluate: --ckpt_path: expected a checkpoint, or a folder with checkpoints. '
+        f"Received: '{tmp_path}'\n"
     )

@@ -21,7 +21,10 @@ else:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASH = shutil.which('bash')
-EVERYTHING = 'tensorflow tf_keras numpy absl tensorboard matplotlib tqdm PIL venv ensurepip pytest hypothesis ruff'
+EVERYTHING = (
+    'tensorflow tf_keras numpy absl tensorboard matplotlib tqdm PIL venv ensurepip pytest '
+    'hypothesis ruff'
+)
 
 # An interpreter as far as test/common.sh can tell. The modules that it has stand in <itself>.has;
 # what it is asked to do is
@@ -32,8 +35,14 @@ case "$*" in
   *version_info*) echo VERSION ;;
   *find_spec*)
     shift 2
-    for module; do case " $(cat "$0.has") " in *" $module "*) ;; *) printf '%s ' "$module" ;; esac; done ;;
-  "-m venv "*) echo "venv VERSION" >>"$LOG"; mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; : >"$3/bin/python.has" ;;
+    for module; do
+      case " $(cat "$0.has") " in *" $module "*) ;; *) printf '%s ' "$module" ;; esac
+    done ;;
+  "-m venv "*)
+    echo "venv VERSION" >>"$LOG"
+    mkdir -p "$3/bin"
+    cp "$0" "$3/bin/python"
+    : >"$3/bin/python.has" ;;
   "-m pip "*)
     for file; do :; done
     echo "pip $(basename "$file")" >>"$LOG"
@@ -54,7 +63,7 @@ class Machine:
         self.log, self.fail = folder / 'log', folder / 'fail'
         for path in (self.root, self.bin, self.home):
             path.mkdir()
-        for name in ('test', 'flags', 'trainers'):
+        for name in ('test', 'flags', 'gitloss', 'trainers'):
             shutil.copytree(
                 os.path.join(ROOT, name),
                 str(self.root / name),
@@ -132,7 +141,6 @@ def test_scripts_are_valid_bash(script):
 
 
 # --- which Python
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_lacks_names_missing_modules_without_importing():
@@ -264,7 +272,6 @@ def test_find_python37_passes_over_a_shim_that_refuses(machine):
 
 
 # --- make test
-# --------------------------------------------------------------------------------------------------------------
 
 
 def test_tests_run_on_both_interpreters(machine):
@@ -296,7 +303,6 @@ def test_left_out_leg_is_said_loudly(machine, required, expected):
 
 
 # --- the model zoo's scripts
-# ------------------------------------------------------------------------------------------------
 
 RESULTS = {
     'options': {'batch_size': 128},
@@ -367,7 +373,10 @@ def test_full_script_from_within_test(zoo):
         'train_full_1p.sh', '--steps=20', '--data_path=', cwd=here, RUN=str(run), **zoo.variables
     )
     assert (status, out) == (0, BLOCK)
-    command = f'-m trainers.run --flagfile={zoo.root}/flags/full.cfg --resume=never --steps=20 --data_path='
+    command = (
+        f'-m trainers.run --flagfile={zoo.root}/flags/full.cfg --resume=never --steps=20 '
+        '--data_path='
+    )
     assert zoo.logged() == [str(here), command, '0 1 0 10087']
     name = 'Gitloss_ID1277_for_TensorFlow_bs128_1p_acc'
     assert (run / (name + '.log')).read_text() == CASE_LOG
@@ -525,7 +534,6 @@ def test_arguments_of_the_zoo_that_cannot_be_are_one_line(zoo, arguments, said):
 
 
 # --- several cards
-# ----------------------------------------------------------------------------------------------------------
 
 RANK = r"""#!/bin/sh
 case "$*" in
@@ -567,16 +575,13 @@ def test_eight_ranks_each_with_its_card_and_its_log(ranks):
     assert status == 0, err
     assert out.splitlines()[0] == BLOCK.splitlines()[0]
     for rank in range(8):
-        assert (ranks.home / ('rank_%d' % rank)).read_text() == '%d of 8 on %d, job 10087\n' % (
-            rank,
-            rank,
-        )
+        said = (ranks.home / f'rank_{rank}').read_text()
+        assert said == f'{rank} of 8 on {rank}, job 10087\n'
         # Found instead of said, the device might be another one, on which each rank would train by
         # itself.
-        assert (
-            f'-m trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg --resume=never --steps=20'
-            in (ranks.root / 'output' / ('train_rank_%d.log' % rank)).read_text()
-        )
+        command = f'-m trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg'
+        log = (ranks.root / 'output' / f'train_rank_{rank}.log').read_text()
+        assert command + ' --resume=never --steps=20' in log
     log = (
         ranks.root / 'output' / '0' / 'Gitloss_ID1277_for_TensorFlow_bs128_8p_acc.log'
     ).read_text()
@@ -593,18 +598,16 @@ def test_a_rank_that_fails_ends_the_others_and_the_script(ranks):
         **ranks.variables,
     )
     assert (status, out) == (5, '')
-    assert (
-        err
-        == f'rank 5 ended with status 5, and the other ranks with it; see {ranks.root}/output/train_rank_5.log\n'
+    assert err == (
+        'rank 5 ended with status 5, and the other ranks with it; '
+        f'see {ranks.root}/output/train_rank_5.log\n'
     )
 
 
 def test_several_cards_need_a_rank_table(ranks):
     status, out, err = ranks.bash('test/train_full_8p.sh', **ranks.variables)
-    assert (status, out) == (
-        2,
-        '',
-    ) and err == 'RANK_TABLE_FILE: expected the rank table of the 8 cards. Received: none\n'
+    assert (status, out) == (2, '')
+    assert err == 'RANK_TABLE_FILE: expected the rank table of the 8 cards. Received: none\n'
 
 
 def test_the_level_file_is_in_the_zoos_form():
@@ -615,7 +618,6 @@ def test_the_level_file_is_in_the_zoos_form():
 
 
 # --- requirements
-# -----------------------------------------------------------------------------------------------------------
 
 
 def _lines(name):

@@ -28,7 +28,7 @@ from trainers.engine.meter import Meter
 
 CLASSES, COUNT = 4, 60
 OPTIONS = {
-    'loss': 'git',
+    'head': 'softmax',
     'steps': 12,
     'learning_rate': 0.001,
     'evaluate': True,

@@ -78,25 +78,35 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
 
 
 @pytest.mark.parametrize(
-    'loss, parts',
+    'head, lambda_c, lambda_g',
     [
-        ('git', ('softmax_loss', 'center_loss', 'git_loss')),
-        ('center', ('softmax_loss', 'center_loss')),
-        ('softmax', ('softmax_loss',)),
-        ('arcface', ('softmax_loss',)),
-        ('cosface', ('softmax_loss',)),
+        ('softmax', 1.0, 1.0),
+        ('softmax', 1.0, 0.0),
+        ('softmax', 0.0, 0.0),
+        ('arcface', 0.0, 0.0),
+        ('arcface', 1.0, 1.0),
+        ('cosface', 0.0, 0.0),
+        ('cosface', 0.5, 2.0),
     ],
 )
-def test_one_flag_chooses_the_loss(tmp_path, loss, parts):
-    """The total is the sum of the parts that count (weights 1), the others are logged all the same;
-    every loss falls.
+def test_head_and_weights_choose_the_loss(tmp_path, head, lambda_c, lambda_g):
+    """The total is the weighted sum of the parts; one of weight 0 is logged all the same. Every
+    loss falls.
     """
     watch = Watch()
-    trainer_of(
-        toys.options(tmp_path, loss=loss, steps=30, embedding_dim=8, learning_rate=0.003), [watch]
-    ).fit()
+    settings = toys.options(
+        tmp_path,
+        head=head,
+        lambda_c=lambda_c,
+        lambda_g=lambda_g,
+        steps=30,
+        embedding_dim=8,
+        learning_rate=0.003,
+    )
+    trainer_of(settings, [watch]).fit()
     for logs in watch.logs:
-        assert logs['loss'] == pytest.approx(sum(logs[part] for part in parts), rel=1e-5)
+        total = logs['softmax_loss'] + lambda_c * logs['center_loss'] + lambda_g * logs['git_loss']
+        assert logs['loss'] == pytest.approx(total, rel=1e-5)
         assert np.isfinite(logs['git_loss']) and logs['center_loss'] >= 0
     assert np.mean([logs['loss'] for logs in watch.logs[-5:]]) < 0.8 * np.mean(
         [logs['loss'] for logs in watch.logs[:5]]
@@ -108,7 +118,8 @@ def test_a_callback_may_not_fetch_under_a_name_of_the_trainer(tmp_path, name):
     watch = Watch(lambda handle: {name: handle._net.embeddings})
     with pytest.raises(
         ValueError,
-        match=f'fetches: expected names that no other callback and no log of a step uses. Received: {name} from Watch',
+        match='fetches: expected names that no other callback and no log of a step uses. '
+        f'Received: {name} from Watch',
     ):
         trainer_of(toys.options(tmp_path), [watch]).fit()
     assert watch.logs == []
@@ -295,7 +306,7 @@ def test_the_training_graph_has_static_shapes(tmp_path):
 
 def test_names_in_checkpoints_are_stable(tmp_path):
     from callbacks.checkpoint import Checkpoint
-    from test_model import MNIST_CNN_WEIGHTS
+    from test_backbones import MNIST_CNN_WEIGHTS
 
     trainer_of(toys.options(tmp_path), [Checkpoint()]).fit()
     path = os.path.join(str(tmp_path), 'run', 'ckpt', 'step-00000012', 'model')

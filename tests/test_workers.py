@@ -333,8 +333,8 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
     [
         ('cpu', {'git_loss_form': 'pairwise', 'loss_scale': '1024'}),
         ('cpu', {'distance': 'cosine', 'center_init': 'means'}),
-        ('cpu', {'loss': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
-        ('gpu', {'loss': 'softmax'}),
+        ('cpu', {'head': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
+        ('gpu', {'lambda_c': 0.0, 'lambda_g': 0.0}),
     ],
 )  # in the order that NCCL needs
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):
@@ -382,7 +382,7 @@ def test_fifty_steps_on_mnist(tmp_path):
     command = (
         ['--workers=2', f'--log_dir={tmp_path}', '--']
         + toys.flags_of(two)
-        + [f'--callbacks={crew.PROGRAM}:Witness']
+        + [f'--callbacks={crew.PROGRAM[0]}:Witness']
     )
     assert (
         subprocess.run(

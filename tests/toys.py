@@ -54,5 +54,9 @@ def options(folder, **changes):
 
 
 def flags_of(settings):
-    """The command line of Options."""
-    return [f'--{name}={value}' for name, value in settings.as_dict().items()]
+    """The command line of Options for trainers.run."""
+    return [
+        f'--{name}={value}'
+        for name, value in settings.as_dict().items()
+        if 'run' in options_module.FIELDS[name].commands
+    ]

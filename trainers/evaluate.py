@@ -11,10 +11,9 @@ from gitloss.errors import log
 from trainers import run
 
 _INTRO = (
-    "Evaluates a checkpoint on validation and test images: --ckpt_path is a run's folder (its best "
-    'checkpoint is taken), its ckpt folder or one checkpoint. The model comes from the checkpoint; '
-    "data_path, batch_size and the device's flags are yours. No training images are needed, and "
-    'images of other classes have distances alone.'
+    'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
+    'images, and prints one JSON object. Network and loss are those of the checkpoint. No training '
+    'images are needed; of images of other classes only the distances are measured.'
 )
 
 
@@ -25,13 +24,9 @@ def evaluate(options):
     from gitloss import data
     from trainers import checkpoints, devices
     from trainers.engine.evaluator import Evaluator
-    from trainers.options import Options, names_in
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    here = names_in('device') | {'data_path', 'batch_size', 'tf_logs'}
-    settings = Options.restored(
-        checkpoint.manifest['options'], **{name: getattr(options, name) for name in here}
-    )
+    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
     spec = data.DataSpec.from_facts(checkpoint.manifest['dataset'])
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:

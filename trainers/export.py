@@ -14,8 +14,9 @@ from gitloss.files import write_atomically
 from trainers import run
 
 _INTRO = (
-    'Writes gitloss.pb, a frozen graph that takes raw pixels, and gitloss.json, which describes it, and prints the atc command that '
-    "makes an offline model of it. --ckpt_path is a run's folder (its best checkpoint is taken), its ckpt folder or one checkpoint."
+    'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
+    'gitloss.json, which describes it. Prints the atc command that converts the graph to an '
+    'offline model.'
 )
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
@@ -29,35 +30,30 @@ def frozen_graph(checkpoint, batch):
       [batch, height, width, channels], pixels 0 to 255, and the nodes `embeddings` float32 [batch,
       dim], `logits` float32 [batch, classes] and `predictions` int32 [batch].
     """
-    from gitloss import model
     from gitloss.backend import tf
+    from gitloss.data.source import DataSpec
     from trainers import checkpoints
-    from trainers.engine.graph import head_of
+    from trainers.engine.graph import network
     from trainers.options import Options
 
     saved = Options.restored(checkpoint.manifest['options'])
     facts = checkpoint.manifest['dataset']
+    spec = DataSpec(facts['name'], facts['image_shape'], facts['num_classes'])
     with tf.Graph().as_default() as graph:
-        net = model.build(
-            saved.model,
-            facts['image_shape'],
-            facts['num_classes'],
-            saved.embedding_dim,
-            batch,
-            head=head_of(saved),
-        )
-        saver = tf.train.Saver(net.weights)
+        net, classifier = network(saved, spec, batch)
+        found = [net.output, classifier.logits(net.output)]
+        saver = tf.train.Saver(net.weights + classifier.weights)
         with tf.Session(graph=graph, config=tf.ConfigProto(device_count={'GPU': 0})) as session:
             checkpoints.restore(session, saver, checkpoint)
             frozen = tf.graph_util.convert_variables_to_constants(
-                session, graph.as_graph_def(), [tensor.op.name for tensor in net.outputs]
+                session, graph.as_graph_def(), [tensor.op.name for tensor in found]
             )
     # Into a graph of its own, where the names that others rely on are free: layers have scopes of
     # the same names.
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, net.input.shape, name='input_images')
         embeddings, logits = tf.import_graph_def(
-            frozen, {net.input.name: images}, [tensor.name for tensor in net.outputs], name='model'
+            frozen, {net.input.name: images}, [tensor.name for tensor in found], name='model'
         )
         outputs = [
             tf.identity(embeddings, name='embeddings'),

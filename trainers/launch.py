@@ -1,10 +1,11 @@
 """python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this
 machine, for a trial.
 
-Each worker is a `trainers.run` of its own with a TF_CONFIG of fresh ports, its share of the cores
-and, where there are enough, a GPU. Worker 0, the chief, prints here, the others into worker-<n>.log
-in --log_dir. When one fails the others are ended; the exit status is that of the first to fail.
-When the launcher or its terminal is gone, the workers end as at SIGTERM, with a checkpoint.
+Each worker is a `trainers.run` with a TF_CONFIG of unused ports, its share of the cores and, if
+there are enough, a GPU of its own. Worker 0, the chief, prints to this console, worker n to
+worker-<n>.log in --log_dir. If one fails, the others are stopped; the exit status is that of the
+first to fail. If the launcher or its terminal is gone, the workers stop as on SIGTERM, with a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -24,12 +25,10 @@ import time
 
 from trainers.options import ROOT
 
-_FOLLOWS = (
-    'GITLOSS_FOLLOWS_STDIN'  # set for a worker whose standard input is a pipe from the launcher
-)
-_GRACE = (
-    20  # seconds in which the others may end by themselves, the chief with a checkpoint perhaps
-)
+# Set for a worker whose standard input is a pipe from the launcher.
+_FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
+# Seconds in which the others may end by themselves, the chief perhaps with a checkpoint.
+_GRACE = 20
 
 
 def free_addresses(count):
@@ -38,7 +37,7 @@ def free_addresses(count):
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(('127.0.0.1', 0))
-        return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+        return [f'127.0.0.1:{one.getsockname()[1]}' for one in sockets]
 
 
 def cards(count):
@@ -50,9 +49,8 @@ def cards(count):
         found = [str(number) for number in range(len(glob.glob('/dev/nvidia[0-9]*')))]
     else:
         names = [name.strip() for name in visible.split(',')]
-        found = list(
-            itertools.takewhile(lambda name: name not in ('', '-1'), names)
-        )  # as CUDA reads it
+        # As CUDA reads it.
+        found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
     return found[:count] if len(found) >= count else []
 
 
@@ -87,7 +85,7 @@ def start(
         environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
         if gpus:  # each would take the first, and NCCL refuses two workers on one card
             environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
-        path = os.path.join(log_dir, 'worker-%d.log' % rank) if rank else None
+        path = os.path.join(log_dir, f'worker-{rank}.log') if rank else None
         with open(path or os.devnull, 'wb') as log:
             # A session of its own: Ctrl-C reaches a worker once, from here, because a second
             # signal would end it without a checkpoint.
@@ -102,9 +100,8 @@ def start(
             )
         started.append((process, path))
         share = len(cores) // workers
-        if (
-            cores and process.poll() is None
-        ):  # all shares of one size; the worker counts its cores much later
+        # All shares are of one size; the worker counts its cores much later.
+        if cores and process.poll() is None:
             os.sched_setaffinity(
                 process.pid, cores[rank * share : (rank + 1) * share] or [cores[rank % len(cores)]]
             )
@@ -120,11 +117,8 @@ def wait(started, grace=_GRACE):
         for rank, (process, path) in enumerate(started):
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
-                said = 'trainers.launch: worker %d ended with status %d%s' % (
-                    rank,
-                    status,
-                    ', see ' + path if path else '',
-                )
+                log = f', see {path}' if path else ''
+                said = f'trainers.launch: worker {rank} ended with status {status}{log}'
                 with contextlib.suppress(OSError):  # the terminal is gone
                     sys.stderr.write(said + '\n')  # at once: worker 0 writes there too
         if time.monotonic() > limit:
@@ -151,17 +145,17 @@ def main(arguments=None):
         '--workers',
         type=int,
         default=2,
-        help='how many (default 2); --batch_size must be a multiple',
+        help='number of workers, default 2; --batch_size must be a multiple of it',
     )
     parser.add_argument(
         '--log_dir',
         default=os.path.join(ROOT, 'output', 'workers'),
-        help='where worker-1.log ... go',
+        help='folder of worker-1.log, ...; default output/workers in the project',
     )
-    parser.add_argument('flags', nargs='*', help='of trainers.run, after --')
+    parser.add_argument('flags', nargs='*', help='flags of trainers.run, after --')
     options, started = parser.parse_args(arguments), []
     if options.workers < 1:
-        parser.error('--workers: expected at least 1. Received: %d' % options.workers)
+        parser.error(f'--workers: expected at least 1. Received: {options.workers}')
 
     def hand_on(signum, _):
         for process, _ in started:

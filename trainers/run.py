@@ -15,7 +15,10 @@ from trainers import options as options_module
 
 log = logging.getLogger('gitloss')
 _START = time.monotonic()
-_INTRO = 'Trains discriminative embeddings with softmax + center loss + git loss; everything goes to output/<device id>/.'
+_INTRO = (
+    'Trains discriminative embeddings with softmax, center loss and git loss. Everything is '
+    'written to output/<device id>/, or to --exp_save_dir.'
+)
 
 
 def versions():

@@ -10,54 +10,24 @@ from gitloss.errors import log, one_line
 from gitloss.files import write_atomically
 from trainers import checkpoints
 from trainers.devices import npu_options
-from trainers.options import FIELDS, names_in
+from trainers.options import FIELDS
 
 _LOCK = 'run.lock'
-# Flags in which a continuation may differ from the run it continues: where things lie, what is
-# shown, how long it goes on, and the
-# device with all that belongs to it, so that a run begun on an NPU goes on elsewhere.
-_FREE = names_in('device', 'export') | {
-    'data_path',
-    'exp_save_dir',
-    'ckpt_path',
-    'resume',
-    'steps',
-    'save_every',
-    'keep_checkpoints',
-    'log_every',
-    'tf_logs',
-    'projection',
-    'on_nan',
-    'max_loss',
-    'early_stopping',
-}
-# Flags in which the workers of one run may differ: where things lie on their machine, what they
-# show, and what the chief alone does.
-_FREE_FOR_A_WORKER = {
-    'data_path',
-    'exp_save_dir',
-    'ckpt_path',
-    'resume',
-    'keep_checkpoints',
-    'log_every',
-    'tf_logs',
-    'projection',
-    'device',
-}
 
 
-def differing_flags(saved, now, free=_FREE):
-    """Flags that matter and differ, as 'name (was a, is b)'. A flag the saved options do not know
-    counts as its default.
+def differing_flags(saved, now, between='resume'):
+    """Flags that differ where they may not, as 'name (was a, is b)'.
+
+    Args:
+      saved, now: {flag: value}. A flag that `saved` does not know counts as its default.
+      between: 'resume', a run and its continuation, or 'workers', two workers of a run.
     """
-    defaults = {name: field.default for name, field in FIELDS.items()}
-    free = (
-        free - {'steps'} if 'cosine' in (saved.get('schedule'), now['schedule']) else free
-    )  # the cosine ends at --steps
+    cosine = 'cosine' in (saved.get('schedule'), now['schedule'])  # it ends at --steps
     return [
-        f'--{name} (was {saved.get(name, defaults[name])}, is {now[name]})'
-        for name in defaults
-        if name not in free and saved.get(name, defaults[name]) != now[name]
+        f'--{name} (was {saved.get(name, option.default)}, is {now[name]})'
+        for name, option in FIELDS.items()
+        if not getattr(option, between) or (cosine and name == 'steps')
+        if saved.get(name, option.default) != now[name]
     ]
 
 
@@ -181,7 +151,7 @@ def check_worker(rank, mine, chiefs):
         dict(flags, npu_option=npu_options.of_all_ranks(flags['npu_option']))
         for flags in (chiefs[0], mine[0])
     ]
-    differing = differing_flags(*shared, free=_FREE_FOR_A_WORKER)
+    differing = differing_flags(*shared, between='workers')
     if chiefs[1] != mine[1]:
         differing.append('--data_path (another data set)')
     if differing:

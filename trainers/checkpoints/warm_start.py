@@ -5,12 +5,10 @@ from __future__ import annotations
 from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
-from trainers.engine.graph import name_of
+from trainers.engine.freezing import name_of
 
-_OF_THE_CLASSES = (
-    'logits',
-    'center_loss',
-)  # scopes of what starts afresh with another number of classes
+# Scopes of what starts afresh with another number of classes or another head.
+_OF_THE_CLASSES = ('prelu', 'logits', 'center_loss')
 
 
 class WarmStart:
@@ -18,7 +16,7 @@ class WarmStart:
 
     Args:
       path: a checkpoint, or a folder with some.
-      variables: the model's weights and the centers.
+      variables: the weights of the network and the centers.
 
     Raises:
       ValueError: there is no checkpoint, or it is of another model.
@@ -35,12 +33,10 @@ class WarmStart:
             elif name.split('/')[0] in _OF_THE_CLASSES:
                 self._fresh.append(name)
             else:
+                received = list(there[name]) if name in there else 'a checkpoint without it'
                 raise ValueError(
-                    '--init_checkpoint: expected {} of shape {} as in this model. Received: {}'.format(
-                        name,
-                        list(shape),
-                        list(there[name]) if name in there else 'a checkpoint without it',
-                    )
+                    f'--init_checkpoint: expected {name} of shape {list(shape)} as in this model. '
+                    f'Received: {received}'
                 )
         self._saver = tf.train.Saver(taken)
 

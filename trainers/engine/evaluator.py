@@ -8,7 +8,8 @@ from callbacks.base import Handle
 from gitloss import data
 from gitloss.backend import tf
 from trainers import checkpoints
-from trainers.engine.graph import LOSSES, TrainingGraph
+from trainers.engine.graph import TrainingGraph
+from trainers.engine.objective import LOSSES
 from trainers.workers.group import OneWorker
 
 
@@ -45,7 +46,7 @@ class Evaluator(Handle):
         """
         with self._graph.as_default():
             self._net = TrainingGraph(self._options, self._spec, self._device)
-            saver = tf.train.Saver(self._net.model.weights + self._net.center_layer.weights)
+            saver = tf.train.Saver(self._net.weights)
             self._graph.finalize()
             with tf.Session(graph=self._graph, config=self._device.config) as self._session:
                 checkpoints.restore(self._session, saver, checkpoint)
@@ -72,10 +73,10 @@ class Evaluator(Handle):
             )
 
     def centers(self):
-        return self._session.run(self._net.center_layer.centers)
+        return self._session.run(self._net.center_table.centers)
 
     def center_updates(self):
-        return self._session.run(self._net.center_layer.updates)
+        return self._session.run(self._net.center_table.updates)
 
     def set_centers(self, values):
         self._session.run(self._net.set_centers, {self._net.new_centers: values})

@@ -117,10 +117,7 @@ class Trainer(Evaluator):
         self._initial = tf.global_variables_initializer()
         self._warm_start = None
         if self._options.init_checkpoint and self.is_chief:
-            self._warm_start = WarmStart(
-                self._options.init_checkpoint,
-                self._net.model.weights + self._net.center_layer.weights,
-            )
+            self._warm_start = WarmStart(self._options.init_checkpoint, self._net.weights)
         self._group.build(tf.global_variables())
         self._graph.finalize()
 

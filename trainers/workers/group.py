@@ -48,6 +48,12 @@ class OneWorker:
           weights are then summed."""
         return tensor
 
+    def gather_statistics(self, tensor):
+        """`all_gather` of what the losses of all workers depend on, as the statistics of batch
+        normalisation: the gradients of all are summed, then cut to this worker's rows.
+        """
+        return tensor
+
     def all_reduce(self, tensors):
         """A list of tensors of one float type -> the list of their sums over the workers."""
         return tensors
@@ -105,6 +111,16 @@ class Workers(OneWorker):
         self._started, self._what = None, 'start'
         if math.isfinite(timeout):
             threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
+
+    def gather_statistics(self, tensor):
+        rows = tensor.shape.as_list()[0]
+        mine = slice(self.rank * rows, (self.rank + 1) * rows)
+
+        @tf.custom_gradient
+        def gathered(own):
+            return self.all_gather(own), lambda upstream: self.all_reduce([upstream])[0][mine]
+
+        return gathered(tensor)
 
     def broadcast(self, variables):
         """An op that gives `variables` the chief's values on every worker."""

@@ -1,8 +1,15 @@
+"""The networks against NumPy, and what their initial weights depend on."""
+
 import numpy as np
 import pytest
 
-from gitloss import model
+from gitloss import heads, model
+from gitloss.backbones import BACKBONES
 from gitloss.backend import tf
+from gitloss.data.source import DataSpec, Preprocessing
+
+MNIST = DataSpec('mnist', (28, 28, 1), 10)
+SMALL = DataSpec('small', (8, 8, 1), 3)
 
 MNIST_CNN_WEIGHTS = [
     ('preprocess/mean_image', (28, 28, 1)),
@@ -26,33 +33,46 @@ MNIST_CNN_WEIGHTS = [
 ]
 
 
+def _network(name, spec, seed=1):
+    """(model, logits, all weights) of a network with 2-dimensional embeddings and softmax."""
+    net = model.build(spec, name, 2, seed=seed)
+    classifier = heads.Classifier(
+        heads.head('softmax'), spec.num_classes, BACKBONES[name].slope, seed
+    )
+    logits = classifier.logits(net.output)
+    return net, logits, net.weights + classifier.weights
+
+
 def test_mnist_cnn_is_the_published_network():
     """Names and shapes pin the architecture: 28 -> 14 -> 7 -> 3 by three pools without padding, so
     3 * 3 * 128 = 1152 inputs.
     """
     with tf.Graph().as_default():
-        net = model.build('mnist_cnn', (28, 28, 1), 10, 2)
-        assert sorted(
-            (v.name.split(':')[0], tuple(v.shape.as_list())) for v in net.weights
-        ) == sorted(MNIST_CNN_WEIGHTS)
+        _, _, weights = _network('mnist_cnn', MNIST)
+        assert sorted((v.name.split(':')[0], tuple(v.shape.as_list())) for v in weights) == sorted(
+            MNIST_CNN_WEIGHTS
+        )
 
 
-def test_forward_pass_equals_numpy():
+@pytest.mark.parametrize(
+    'preprocessing',
+    [Preprocessing(mean=np.full((8, 8, 1), 0.25, np.float32)), Preprocessing(128.0, 0.25)],
+    ids=['mean image', 'one mean'],
+)
+def test_forward_pass_equals_numpy(preprocessing):
     """One image through preprocessing, convolutions, pools and dense layers, by loops in
     float64.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        net = model.build(
-            'mnist_cnn', (8, 8, 1), 3, 2, mean_image=np.full((8, 8, 1), 0.25, np.float32)
-        )
+        net, outputs, variables = _network('mnist_cnn', SMALL._replace(preprocessing=preprocessing))
         session.run(tf.global_variables_initializer())
         weights = {
             v.name.split(':')[0]: value.astype(np.float64)
-            for v, value in zip(net.weights, session.run(net.weights))
+            for v, value in zip(variables, session.run(variables))
         }
         image = np.random.RandomState(0).randint(0, 256, (1, 8, 8, 1))
-        embeddings, logits = session.run(net.outputs, {net.input: image})
-    x = image[0] / 255.0 - 0.25
+        embeddings, logits = session.run([net.output, outputs], {net.input: image})
+    x = image[0] / preprocessing.divisor - 0.25
     for stage in '123':
         for part in '12':
             kernel, bias = (
@@ -87,11 +107,11 @@ def test_lenet_pp_layers():
     0.25.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        net = model.build('lenet_pp', (28, 28, 1), 10, 2)
-        shapes = {v.name.split(':')[0]: tuple(v.shape.as_list()) for v in net.weights}
+        _, _, weights = _network('lenet_pp', MNIST)
+        shapes = {v.name.split(':')[0]: tuple(v.shape.as_list()) for v in weights}
         session.run(tf.global_variables_initializer())
-        slopes = session.run([v for v in net.weights if v.name.endswith('alpha:0')])
-    assert [shapes['conv%d_%d/kernel' % (s, p)] for s in (1, 2, 3) for p in (1, 2)] == [
+        slopes = session.run([v for v in weights if v.name.endswith('alpha:0')])
+    assert [shapes[f'conv{s}_{p}/kernel'] for s in (1, 2, 3) for p in (1, 2)] == [
         (5, 5, 1, 32),
         (5, 5, 32, 32),
         (5, 5, 32, 64),
@@ -99,7 +119,7 @@ def test_lenet_pp_layers():
         (5, 5, 64, 128),
         (5, 5, 128, 128),
     ]
-    assert [shapes['prelu%d_1/alpha' % s] for s in (1, 2, 3)] == [
+    assert [shapes[f'prelu{s}_1/alpha'] for s in (1, 2, 3)] == [
         (1, 1, 32),
         (1, 1, 64),
         (1, 1, 128),
@@ -111,9 +131,9 @@ def _weights(seed, before=0):
     with tf.Graph().as_default(), tf.Session() as session:
         for _ in range(before):
             tf.random_uniform([3])
-        net = model.build('mnist_cnn', (8, 8, 1), 3, 2, seed=seed)
+        _, _, weights = _network('mnist_cnn', SMALL, seed)
         session.run(tf.global_variables_initializer())
-        return session.run(net.weights)
+        return session.run(weights)
 
 
 def test_weights_depend_on_the_seed_and_on_nothing_else():
@@ -132,24 +152,24 @@ SUM_OF_SEED_1 = 8550.665861062706  # sum of absolute weights, seen on both Tenso
 
 def test_embedding_size_and_static_shapes():
     with tf.Graph().as_default():
-        net = model.build('mnist_cnn', (28, 28, 1), 7, 64, batch_size=5)
-        assert [output.shape.as_list() for output in net.outputs] == [[5, 64], [5, 7]]
+        net = model.build(MNIST, 'mnist_cnn', 64, batch_size=5)
+        logits = heads.Classifier(heads.head('softmax'), 7).logits(net.output)
+        assert [output.shape.as_list() for output in (net.output, logits)] == [[5, 64], [5, 7]]
 
 
 @pytest.mark.parametrize(
-    'change, said',
+    'name, shape, said',
     [
-        ({'name': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
-        ({'image_shape': (4, 4, 1)}, r'image_shape: expected .* Received: \(4, 4, 1\)'),
+        ('vgg', (28, 28, 1), "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        (
+            'lenet_pp',
+            (4, 9, 1),
+            r'image_shape: expected .* of 8 x 8 pixels or more for lenet_pp. '
+            r'Received: \(4, 9, 1\)',
+        ),
+        ('mnist_cnn', (28, 28), r'image_shape: expected \(height, .* Received: \(28, 28\)'),
     ],
 )
-def test_mistakes_are_named(change, said):
-    arguments = {
-        'name': 'mnist_cnn',
-        'image_shape': (28, 28, 1),
-        'num_classes': 10,
-        'embedding_dim': 2,
-    }
-    arguments.update(change)
+def test_mistakes_are_named(name, shape, said):
     with tf.Graph().as_default(), pytest.raises(ValueError, match=said):
-        model.build(**arguments)
+        model.build(MNIST._replace(image_shape=shape), name, 2)

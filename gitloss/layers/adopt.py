@@ -1,0 +1,93 @@
+"""Networks built elsewhere, as those of keras.applications, with the layers of this package."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable
+
+from gitloss.backend import keras, tf
+from gitloss.layers.dropout import Dropout
+from gitloss.layers.normalization import BatchNormalization
+from gitloss.layers.phase import PhaseLayer
+
+
+def _normalization(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
+    axis = config['axis'][0] if isinstance(config['axis'], (list, tuple)) else config['axis']
+    if axis not in (-1, len(layer.input_shape) - 1):
+        raise ValueError(
+            f'{layer.name}: expected batch normalisation over the last axis. Received: axis {axis}'
+        )
+    names = ('name', 'momentum', 'epsilon', 'center', 'scale')
+    return BatchNormalization(
+        gamma_initializer=layer.gamma_initializer, **{name: config[name] for name in names}
+    )
+
+
+def _dropout(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
+    shape = config.get('noise_shape')
+    if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
+        shape = (None,) + (1,) * (len(layer.input_shape) - 2) + tuple(layer.input_shape[-1:])
+    return Dropout(config['rate'], shape and shape[1:], name=layer.name)
+
+
+def adopt(
+    build: Callable[[], keras.Model], images: tf.Tensor, seed: Callable[[], int]
+) -> tf.Tensor:
+    """The outputs of a Keras model on `images`, with our normalisation and dropout in it.
+
+    The model is built in a graph of its own and cloned layer by layer, so that nothing of Keras's
+    learning phase comes into the current one.
+
+    Args:
+      build: makes the model, without pretrained weights, as
+        `lambda: keras.applications.MobileNetV2(input_shape, include_top=False, weights=None)`.
+      images: Keras tensor [batch, height, width, channels].
+      seed: gives the next seed, one for each initialiser that has none.
+
+    Returns:
+      A Keras tensor, what the model's only output is on `images`.
+
+    Raises:
+      ValueError: batch normalisation over another axis than the last, or some other layer of the
+        model that differs in training.
+    """
+
+    def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return _normalization(layer, config)
+        if isinstance(layer, keras.layers.Dropout):
+            return _dropout(layer, config)
+        for value in config.values():
+            if isinstance(value, dict) and (value.get('config') or {}).get('seed', 0) is None:
+                value['config']['seed'] = seed()
+        return type(layer).from_config(config)
+
+    with tf.Graph().as_default():
+        network = build()
+    clone = keras.models.clone_model(network, clone_function=ours)
+    return clone(images)
+
+
+def refuse_foreign_modes(network: keras.Model) -> None:
+    """Raises ValueError for a layer that Keras would switch by its learning phase, or update.
+
+    Nobody would run its updates, and its phase would stay that of inference: the network would be
+    trained wrongly without a word.
+    """
+    for layer in network.submodules:
+        if isinstance(layer, keras.layers.Layer) and _is_foreign(layer):
+            raise ValueError(
+                f'{layer.name}: expected a layer of gitloss.layers where training differs from '
+                'inference; gitloss.layers.adopt replaces those of a Keras model. '
+                f'Received: {type(layer).__name__} of {type(layer).__module__}'
+            )
+
+
+def _is_foreign(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, (keras.Model, PhaseLayer)):
+        return False
+    of_keras = type(layer).__module__.split('.')[0] in ('tensorflow', 'tensorflow_core', 'tf_keras')
+    return bool(layer.updates) or (
+        of_keras and 'training' in inspect.signature(layer.call).parameters
+    )

@@ -1,0 +1,107 @@
+"""Batch normalisation (Ioffe and Szegedy, ICML 2015) over the global batch of all workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gitloss.backend import tf
+from gitloss.layers.phase import PhaseLayer
+
+_FUSED_EPSILON = 1.001e-5
+
+
+class BatchNormalization(PhaseLayer):
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, over all axes but the last.
+
+    In training mean and variance are those of the batch, of all workers together unless the phase
+    says otherwise, and the phase is told the moving averages after the step (algorithm 2: with the
+    unbiased variance). In inference, and while `trainable` is False, they are the moving averages.
+
+    Args:
+      momentum: the share of the moving average that a step keeps.
+      epsilon: added to the variance.
+      center, scale: whether there is a beta, a gamma.
+      gamma_initializer: first value of gamma.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        gamma_initializer: Any = 'ones',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum, self.epsilon, self.center, self.scale = momentum, epsilon, center, scale
+        self._gamma_initializer = gamma_initializer
+
+    def build(self, input_shape: Any) -> None:
+        shape = [int(input_shape[-1])]
+
+        def weight(name: str, initializer: Any, trainable: bool) -> tf.Variable:
+            return self.add_weight(
+                name=name, shape=shape, initializer=initializer, trainable=trainable
+            )
+
+        self.gamma = weight('gamma', self._gamma_initializer, True) if self.scale else None
+        self.beta = weight('beta', 'zeros', True) if self.center else None
+        self.moving_mean = weight('moving_mean', 'zeros', False)
+        self.moving_variance = weight('moving_variance', 'ones', False)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not training or self.phase is None or not self.trainable:
+            return self._normalised(inputs, self.moving_mean, self.moving_variance)
+        # The fused kernel knows no other worker, and raises an epsilon below cuDNN's.
+        alone = self.phase.gather is None and inputs.shape.rank == 4
+        compute = self._fused if alone and self.epsilon > _FUSED_EPSILON else self._written_out
+        outputs, mean, unbiased = compute(inputs)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            kept = moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum)
+            self.phase.moves.append((moving, kept))
+        return outputs
+
+    def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(outputs, mean, unbiased variance) by TensorFlow's kernel for images."""
+        channels = inputs.shape.as_list()[-1:]
+        gamma = tf.ones(channels) if self.gamma is None else self.gamma
+        beta = tf.zeros(channels) if self.beta is None else self.beta
+        return tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
+
+    def _written_out(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The same over the rows of all workers.
+
+        Every worker has as many rows, so the variance of all is the mean of the workers' variances
+        plus the variance of their means (Chan et al., 1979): one gather a layer.
+        """
+        axes = list(range(inputs.shape.rank - 1))
+        mean, variance = tf.nn.moments(inputs, axes)
+        count, workers = float(inputs.shape[:-1].num_elements()), 1
+        if self.phase.gather is not None:
+            all_of_them = self.phase.gather(
+                tf.stack([mean, variance])[None]
+            )  # [workers, 2, channels]
+            workers, means = all_of_them.shape.as_list()[0], all_of_them[:, 0]
+            mean = tf.reduce_mean(means, axis=0)
+            variance = tf.reduce_mean(all_of_them[:, 1] + tf.square(means - mean), axis=0)
+        outputs = self._normalised(inputs, mean, variance)
+        return outputs, mean, variance * (count * workers / max(count * workers - 1.0, 1.0))
+
+    def _normalised(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        """As one product and one sum, which an exporter can fold into the layer before."""
+        factor = tf.rsqrt(variance + self.epsilon)
+        if self.gamma is not None:
+            factor *= self.gamma
+        offset = -mean * factor
+        if self.beta is not None:
+            offset += self.beta
+        return inputs * factor + offset
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            momentum=self.momentum, epsilon=self.epsilon, center=self.center, scale=self.scale
+        )
+        return config

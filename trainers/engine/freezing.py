@@ -1,0 +1,60 @@
+"""--freeze: which variables are trained, and which normalisation layers rest."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Iterable
+
+from gitloss import layers
+from gitloss.backend import Tensor, keras
+
+
+def name_of(variable: Tensor) -> str:
+    return variable.name.split(':')[0]
+
+
+def matching(patterns: str, names: Iterable[str]) -> set[str]:
+    """Names that begin with one of the comma-separated patterns (shell wildcards allowed).
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    chosen = set()
+    for pattern in (part.strip() for part in patterns.split(',') if part.strip()):
+        found = fnmatch.filter(names, pattern + '*')
+        if not found:
+            expected = ', '.join(sorted({name.split('/')[0] for name in names}))
+            raise ValueError(
+                f'--freeze: expected patterns of variable names, {expected}. '
+                f'Received: {pattern!r}, which matches none'
+            )
+        chosen.update(found)
+    return chosen
+
+
+def trainable(model: keras.Model, others: list[Tensor], patterns: str) -> list[Tensor]:
+    """The variables that are trained, in the order of the network.
+
+    A normalisation layer all of whose variables match, moving averages included, is put in
+    inference mode: its statistics would otherwise go on changing under frozen weights.
+
+    Args:
+      model: the embedding network.
+      others: trainable variables beside it.
+      patterns: as for `matching`.
+
+    Raises:
+      ValueError: a pattern matches nothing, or nothing is left to train.
+    """
+    weights = {name_of(variable): variable for variable in model.trainable_weights + others}
+    resting = [name_of(v) for v in model.non_trainable_weights if v.name.count('/moving_')]
+    frozen = matching(patterns, sorted([*weights, *resting]))
+    if frozen.issuperset(weights):
+        raise ValueError(
+            f'--freeze: expected to leave a variable to train. Received: {patterns!r}, '
+            'which matches all'
+        )
+    for layer in model.submodules:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = not frozen.issuperset(map(name_of, layer.weights))
+    return [variable for name, variable in weights.items() if name not in frozen]

@@ -1,0 +1,96 @@
+"""All settings of a run, as one frozen, validated Options."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any, Mapping
+
+from gitloss.errors import OptionError
+from trainers.options.learning import Learning
+from trainers.options.running import Running
+from trainers.options.spec import Option
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Running, Learning):
+    """All settings. Field names are flag names, those of Learning first.
+
+    Raises:
+      OptionError: a value is not accepted, or two do not go together.
+    """
+
+    def __post_init__(self) -> None:
+        for name, option in FIELDS.items():
+            option.check(name, getattr(self, name))
+        for wrong, line in (
+            (
+                self.schedule == 'step' and not self.decay_steps,
+                '--decay_steps: expected at least 1 with --schedule=step. Received: 0',
+            ),
+            (
+                self.schedule == 'cosine' and self.warmup_steps >= self.steps,
+                f'--warmup_steps: expected less than --steps, {self.steps}, with '
+                f'--schedule=cosine. Received: {self.warmup_steps}',
+            ),
+        ):
+            if wrong:
+                raise OptionError(line)
+
+    @property
+    def save_interval(self) -> tuple[int, int]:
+        """(steps, seconds) between two checkpoints of --save_every; 0: never."""
+        number = int(self.save_every.rstrip('s') or 0)
+        return (0, number) if self.save_every.endswith('s') else (number, 0)
+
+    @property
+    def data_folder(self) -> str:
+        """Path of the data set."""
+        return self.data_path or os.path.join(ROOT, 'data', 'mnist')
+
+    @property
+    def run_dir(self) -> str:
+        """Absolute path of the run's folder."""
+        return os.path.abspath(self.exp_save_dir or os.path.join(ROOT, 'output', device_id()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """{flag: value} of all options, plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], **changes: Any) -> Options:
+        """Options from a saved `as_dict`, with some values changed. Unknown flags are ignored."""
+        return cls(**{**{name: saved[name] for name in FIELDS if name in saved}, **changes})
+
+    def with_saved(self, saved: Mapping[str, Any], command: str) -> Options:
+        """The options of a checkpoint, for `command`: the flags that it takes and the device are
+        those of this process, all others as `saved`.
+        """
+        own = {
+            name: getattr(self, name)
+            for name, option in FIELDS.items()
+            if command in option.commands or option.group == 'device'
+        }
+        return self.restored(saved, **own)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """{flag: value} of the options that are hyperparameters."""
+        return {
+            name: getattr(self, name) for name, option in FIELDS.items() if option.hyperparameter
+        }
+
+
+FIELDS: dict[str, Option] = {
+    field.name: field.metadata['option'] for field in dataclasses.fields(Options)
+}
+
+
+def device_id(environment: Mapping[str, str] = os.environ) -> str:
+    """ASCEND_DEVICE_ID, else DEVICE_ID, else "0"."""
+    value = environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID') or '0'
+    if not re.match(r'\d{1,4}$', value):
+        raise OptionError(f'ASCEND_DEVICE_ID: expected a device number. Received: {value!r}')
+    return value

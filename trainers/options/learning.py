@@ -1,0 +1,172 @@
+"""The options of what is learned: data, network, loss and optimization."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from trainers.options.spec import option
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """The first part of Options."""
+
+    dataset: str = option('mnist', 'Data set: mnist, or any other set in its format.', 'data')
+    data_path: str = option(
+        '',
+        'Folder of IDX files, gzipped or raw, or a file mnist.npz. '
+        'Default: data/mnist in the project.',
+        'data',
+        commands=('run', 'evaluate'),
+        resume=True,
+        workers=True,
+        hyperparameter=False,
+    )
+
+    model: str = option(
+        'mnist_cnn',
+        'Embedding network: mnist_cnn (the published one) or lenet_pp (LeNet++).',
+        'network',
+    )
+    embedding_dim: int = option(2, 'Dimension of the embeddings.', 'network', low=1, high=65536)
+    norm_statistics: str = option(
+        'global',
+        'Statistics of batch normalisation with several workers: global, those of the global '
+        "batch, so that the workers train as one; local, those of each worker's part of it.",
+        'network',
+        choices=('global', 'local'),
+    )
+
+    head: str = option(
+        'softmax',
+        'Classifier of the softmax loss: softmax; arcface or cosface, a margin softmax on '
+        'cosines. See --margin and --scale.',
+        'loss',
+    )
+    lambda_c: float = option(
+        1.0, 'Weight of the center loss. 0: it is only logged.', 'loss', low=0.0
+    )
+    lambda_g: float = option(1.0, 'Weight of the git loss. 0: it is only logged.', 'loss', low=0.0)
+    git_loss_form: str = option(
+        'elementwise',
+        "Form of the center and git losses: elementwise, as in the authors' code and the "
+        'published numbers; pairwise, with the norm of the paper.',
+        'loss',
+        choices=('elementwise', 'pairwise'),
+    )
+    distance: str = option(
+        'euclidean',
+        'Distance in the center and git losses: euclidean; cosine, between embeddings and '
+        'centers normalised to length 1.',
+        'loss',
+        choices=('euclidean', 'cosine'),
+    )
+    alpha: float = option(
+        0.5,
+        'Update rate of the centers: how far each center moves towards its samples in a step.',
+        'loss',
+        low=0.0,
+        high=1.0,
+    )
+    center_init: str = option(
+        'zero',
+        'Initial centers: zero; means, the class means of the training set under the initial '
+        'weights.',
+        'loss',
+        choices=('zero', 'means'),
+    )
+    reset_centers: bool = option(
+        False, 'Set the centers to the class means of the training set at each measurement.', 'loss'
+    )
+    margin: float = option(
+        -1.0,
+        'Margin of --head=arcface (in radians) and cosface. -1: those of the papers, 0.5 and 0.35.',
+        'loss',
+        low=-1.0,
+        high=1.57,
+    )
+    scale: float = option(
+        0.0,
+        'Scale of the cosines of --head=arcface and cosface. 0: that of the papers, 64.',
+        'loss',
+        low=0.0,
+    )
+    weight_decay: float = option(
+        0.0,
+        'Weight of the L2 penalty on kernels. Biases and the parameters of normalisation are '
+        'excluded.',
+        'loss',
+        low=0.0,
+    )
+
+    steps: int = option(8000, 'Number of training steps.', 'optimization', resume=True, low=1)
+    batch_size: int = option(
+        128,
+        'Images per batch. With several workers it is the global batch, which they share.',
+        'optimization',
+        commands=('run', 'evaluate'),
+        low=1,
+        high=1 << 20,
+    )
+    learning_rate: float = option(
+        1e-3,
+        'Learning rate, before --schedule and --warmup_steps apply.',
+        'optimization',
+        above=0.0,
+    )
+    optimizer: str = option(
+        'adam',
+        'Optimizer; momentum is SGD with --momentum. Settings without a flag are the defaults '
+        'of TensorFlow.',
+        'optimization',
+        choices=('adam', 'sgd', 'momentum', 'adagrad'),
+    )
+    adam_epsilon: float = option(
+        1e-8,
+        'Epsilon of --optimizer=adam. Values below 6e-8 are 0 in float16; 1e-4 is advised with '
+        'mixed precision.',
+        'optimization',
+        above=0.0,
+    )
+    momentum: float = option(
+        0.9, 'Momentum of --optimizer=momentum.', 'optimization', low=0.0, high=1.0
+    )
+    schedule: str = option(
+        'constant',
+        'Schedule of the learning rate: constant; step, multiplied by --decay_rate every '
+        '--decay_steps; cosine, down to 0 at --steps.',
+        'optimization',
+        choices=('constant', 'step', 'cosine'),
+    )
+    warmup_steps: int = option(
+        0,
+        'Steps during which the learning rate rises linearly from 0, with any schedule.',
+        'optimization',
+        low=0,
+        high=10**9,
+    )
+    decay_steps: int = option(
+        0, 'Steps between two decays of --schedule=step.', 'optimization', low=0, high=10**9
+    )
+    decay_rate: float = option(
+        0.1, 'Factor of each decay of --schedule=step.', 'optimization', low=0.0, high=1.0
+    )
+    seed: int = option(
+        1,
+        'Seed of the initial weights and of the order of the batches.',
+        'optimization',
+        low=0,
+        high=2**31 // 1000 - 1,
+    )
+    init_checkpoint: str = option(
+        '',
+        "Fine-tuning: checkpoint with the initial weights, or a run's folder. If the number of "
+        'classes differs, the classifier and the centers are initialised afresh.',
+        'optimization',
+    )
+    freeze: str = option(
+        '',
+        'Fine-tuning: variables that are not trained, by prefixes of their names, separated by '
+        'commas: conv1,conv2.',
+        'optimization',
+    )

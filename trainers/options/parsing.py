@@ -1,0 +1,116 @@
+"""Command line -> Options; the help of a command; the table of flags in the README."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from typing import Any, Callable, Iterator, Sequence
+
+from absl import flags
+
+from gitloss.errors import OptionError
+from trainers.options.fields import FIELDS, Options
+from trainers.options.spec import KINDS, Option, shown
+
+_DEFINE: dict[type, Callable[..., Any]] = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+    str: flags.DEFINE_string,
+}
+# Removed flags, and what to use instead.
+_REMOVED = {
+    'loss': '--head=softmax, arcface or cosface, with the weights --lambda_c and --lambda_g'
+}
+
+
+class HelpRequested(Exception):
+    """--help is among the arguments; the message is the help."""
+
+
+def taken_by(command: str) -> dict[str, Option]:
+    """{flag: Option} of the flags of a command, `trainers.run` or `run`."""
+    name = command.rpartition('.')[2]
+    return {flag: option for flag, option in FIELDS.items() if name in option.commands}
+
+
+def _by_group(options: dict[str, Option]) -> Iterator[tuple[str, Any]]:
+    """Yields (group, its (flag, Option) pairs)."""
+    return itertools.groupby(options.items(), key=lambda item: item[1].group)
+
+
+def help_text(command: str, intro: str = '') -> str:
+    """What --help prints: the flags of the command by group, with default and limits."""
+    lines = [f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]', '', intro, '']
+    for group, members in _by_group(taken_by(command)):
+        lines.append(group + ':')
+        for name, option in members:
+            limits = f'  ({option.limits})' if option.limits else ''
+            lines += [f'  --{name}={shown(option.default)}{limits}', '      ' + option.help]
+    return '\n'.join(lines)
+
+
+def markdown_table() -> str:
+    """The flag table of the README; a test compares."""
+    rows = ['| flag | default | commands | what it does |', '|---|---|---|---|']
+    for group, members in _by_group(FIELDS):
+        rows.append(f'| **{group}** | | | |')
+        for name, option in members:
+            default = f'`{shown(option.default)}`' if option.default != '' else ''
+            limits = f' ({option.limits})' if option.limits else ''
+            commands = ', '.join(option.commands)
+            rows.append(f'| `--{name}` | {default} | {commands} | {option.help}{limits} |')
+    return '\n'.join(rows)
+
+
+def _refusal(name: str, command: str) -> str:
+    """Why `command` has no flag of this name."""
+    taken, known = taken_by(command), name if name in FIELDS else re.sub('^no', '', name)
+    if known in FIELDS and known not in taken:
+        others = ' and '.join('trainers.' + other for other in FIELDS[known].commands)
+        return f'expected a flag of {command}. Received: one of {others}; --help lists them'
+    if name in _REMOVED:
+        return f'expected {_REMOVED[name]}. Received: a removed flag'
+    near = difflib.get_close_matches(name, taken, 1)
+    perhaps = f', --{near[0]} perhaps' if near else ''
+    return f'expected a known flag{perhaps}. Received: an unknown one; --help lists all'
+
+
+def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = '') -> Options:
+    """Parses a command line (without the program's name) into Options.
+
+    Raises:
+      OptionError: unknown flag, flag of another command, wrong type, wrong range, required flag
+        missing, unreadable flag file; one line naming flag, expected, received.
+      HelpRequested: for --help and -h.
+    """
+    if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
+        raise HelpRequested(help_text(command, intro))
+    taken, values = taken_by(command), flags.FlagValues()
+    for name, option in taken.items():
+        _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
+    try:
+        rest = values([command] + list(arguments))
+    except flags.UnrecognizedFlagError as error:
+        raise OptionError(f'--{error.flagname}: {_refusal(error.flagname, command)}')
+    except flags.IllegalFlagValueError as error:
+        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+        name, value = found.groups() if found else ('flag', str(error))
+        expected = KINDS[type(FIELDS[name].default)] if name in FIELDS else 'a value'
+        raise OptionError(f'--{name}: expected {expected}. Received: {value!r}')
+    except flags.CantOpenFlagFileError as error:
+        raise OptionError(f'--flagfile: expected a readable file. Received: {error}')
+    except flags.Error as error:
+        raise OptionError(f'flags: expected --name=value. Received: {error}')
+    # Not UTF-8, a NUL in the name of the file, or hundreds of files each of which names the next.
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
+    if len(rest) > 1:
+        raise OptionError(
+            f'arguments: expected flags only, --name=value. Received: {" ".join(rest[1:])}'
+        )
+    for name, option in taken.items():
+        if option.required and getattr(values, name) == option.default:
+            raise OptionError(f'--{name}: expected a value, {command} requires it. Received: none')
+    return Options(**{name: getattr(values, name) for name in taken})
