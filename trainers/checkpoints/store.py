@@ -171,15 +171,13 @@ class CheckpointStore:
     def best(self) -> str | None:
         """Folder of the best checkpoint by the metric that the run chooses by, or None.
 
-        The newest manifest tells the metric. Of equals the earliest is the best.
+        The newest manifest names the metric. Of equals the earliest is the best.
         """
         paths = self.paths()
-        found = [manifest.judgement(path) for path in paths]
-        choice = next((best for _, best in reversed(found) if best), None)
-        if choice is None:
-            return None
+        judged = [manifest.judgement(path) for path in paths]
+        choice = next((best for _, best in reversed(judged) if best), {})
         place = declaration.best(
-            [metrics for metrics, _ in found],
+            [metrics for metrics, _ in judged],
             str(choice.get('name')),
             choice.get('higher_is_better'),
         )
