@@ -110,7 +110,7 @@ class CenterMeasurement(Callback):
     def on_epoch_end(self, epoch, logs=None):
         distances, sums, for_centers = class_distances(*self._swept())
         means = sums.means()
-        shown = metrics.spread(len(means), _SHOWN_CLASSES)
+        shown = metrics.evenly_spaced(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)
         self._inters.append(distances['inter_cls_dist'])
         logs.update(distances)

@@ -55,7 +55,7 @@ class Evaluation(Callback):
 
     def __init__(self, split, final_split=None):
         self.source, self.all_labels = split, split.labels
-        self.numbers = metrics.spread(len(split.labels), _KEPT)
+        self.numbers = metrics.evenly_spaced(len(split.labels), _KEPT)
         self.labels = self.all_labels[self.numbers]
         self.embeddings = self.predictions = self.all_predictions = None
         self._final_split = final_split

@@ -73,7 +73,7 @@ class Projector:
             int [k]; numbers: int [k], those of the samples in the source. A choice of 1000 is
             written.
         """
-        rows = metrics.spread(len(labels), _POINTS)
+        rows = metrics.evenly_spaced(len(labels), _POINTS)
         folder = os.path.join(self._run_dir, _FOLDER)
         if not os.path.isdir(folder):
             os.mkdir(folder)  # not the run's folder: if that is gone, somebody wanted it gone

@@ -1,16 +1,16 @@
-"""Files that are whole or not there."""
+"""Files that are either complete or absent."""
 
 from __future__ import annotations
 
 import os
 
 
-def write_atomically(path, content):
-    """Writes a file of text or bytes whole or not at all: a temporary file beside it, then a
-    rename.
+def write_atomically(path: str, content: str | bytes) -> None:
+    """Writes a file of text or bytes completely or not at all: to a temporary file, which is then
+    renamed.
 
     Raises:
-      OSError: it could not be written, for a full disk perhaps; what was at `path` stays.
+      OSError: the file cannot be written, for example on a full disk; `path` is unchanged.
     """
     temporary = path + '.tmp'
     try:
@@ -21,5 +21,5 @@ def write_atomically(path, content):
         os.replace(temporary, path)
     except OSError as error:
         if os.path.exists(temporary):
-            os.remove(temporary)  # on a full disk every byte counts
+            os.remove(temporary)  # frees its part of a full disk
         raise OSError(error.errno, error.strerror, path)

@@ -370,7 +370,7 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
     means.on_epoch_end(1, logs)
     assert (
         means.means.shape == (200, 1000)
-        and means.means.argmax(axis=1).tolist() == metrics.spread(1000, 200).tolist()
+        and means.means.argmax(axis=1).tolist() == metrics.evenly_spaced(1000, 200).tolist()
     )
 
 

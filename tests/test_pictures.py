@@ -290,7 +290,7 @@ def test_pair_distances():
     [(0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])],
 )
 def test_an_even_choice(count, most, numbers):
-    assert metrics.spread(count, most).tolist() == numbers
+    assert metrics.evenly_spaced(count, most).tolist() == numbers
 
 
 def test_pairs_of_a_set_that_is_sorted_by_class():

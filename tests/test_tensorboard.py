@@ -383,7 +383,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
 
     entry = text_format.Parse(text, ProjectorConfig()).embeddings[0]
     assert entry.tensor_name == 'second'
-    chosen = metrics.spread(count, 1000)
+    chosen = metrics.evenly_spaced(count, 1000)
     side = int(np.ceil(np.sqrt(len(chosen))))
     assert len(chosen) == min(count, 1000) and (chosen[0], chosen[-1]) == (0, count - 1)
     table = np.loadtxt(str(tmp_path / entry.tensor_path), delimiter='\t')

@@ -1,0 +1,97 @@
+"""Figures without a display (the Agg canvas), their colours, and their encoding as PNG and GIF."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Distinguishable for colour-blind readers: Paul Tol's "muted" scheme and black. Marker shapes
+# repeat the information.
+COLOURS = (
+    '#332288',
+    '#88ccee',
+    '#44aa99',
+    '#117733',
+    '#999933',
+    '#ddcc77',
+    '#cc6677',
+    '#882255',
+    '#aa4499',
+    '#000000',
+)
+
+
+def new_figure(
+    size: Sequence[float], place: Sequence[float], title: str, xlabel: str = '', ylabel: str = ''
+) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes.
+
+    Args:
+      size: width and height in inches of 100 pixels.
+      place: left, bottom, width and height of the axes, as fractions of the figure.
+      title, xlabel, ylabel: texts.
+    """
+    figure = Figure(figsize=tuple(size), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes(tuple(place))
+    axes.set_title(title, fontsize=12)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
+
+
+def _palette() -> Image.Image:
+    """One palette for all frames: the class colours, and their lighter shades, which transparent
+    dots and antialiased edges need.
+
+    With a palette per frame, colours change between frames, and a class with few dots gets the
+    colour of another class.
+    """
+    # A lighter shade than the last would replace white.
+    opacities = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)
+    shades = [
+        255 - round((255 - value) * opacity)
+        for opacity in opacities
+        for colour in COLOURS
+        for value in bytes.fromhex(colour[1:])
+    ]
+    image = Image.new('P', (1, 1))
+    image.putpalette((shades + [255, 255, 255] * 256)[:768])
+    return image
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    return buffer.getvalue()
+
+
+def gif_bytes(figures: Iterable[Figure], seconds_per_frame: float = 0.7) -> bytes:
+    """Figures of one size as the bytes of an endless animated GIF.
+
+    The last frame lasts three times as long as the others.
+    """
+    canvases: Any = (figure.canvas for figure in figures)
+    palette = _palette()
+    frames = [
+        Image.frombytes('RGBA', size, pixels)
+        .convert('RGB')
+        .quantize(palette=palette, dither=Image.Dither.NONE)
+        for pixels, size in (canvas.print_to_buffer() for canvas in canvases)
+    ]
+    durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1)
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        format='GIF',
+        save_all=True,
+        append_images=frames[1:],
+        duration=[*durations, int(3000 * seconds_per_frame)],
+        loop=0,
+    )
+    return buffer.getvalue()
