@@ -1,20 +1,23 @@
 """Git loss: discriminative embeddings from softmax + center loss + git loss (arXiv 1807.08512).
 
-`import gitloss` is cheap; the rooms (`gitloss.losses`, `gitloss.model`, `gitloss.data`, ...) are
-imported on first use, so that nothing pays for TensorFlow before it needs it.
+`import gitloss` does not import TensorFlow: the submodules (`gitloss.losses`, `gitloss.model`,
+`gitloss.data`, ...) are imported on first use.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 __version__ = '0.1.0'
-_ROOMS = ('backbones', 'backend', 'data', 'figures', 'heads', 'losses', 'metrics', 'model')
+_SUBMODULES = ('backbones', 'backend', 'data', 'figures', 'heads', 'losses', 'metrics', 'model')
 
 
-def __getattr__(name):
-    if name in _ROOMS:
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
         return importlib.import_module('gitloss.' + name)
     raise AttributeError(f"module 'gitloss' has no attribute {name!r}")
 
 
-def __dir__():
-    return sorted(list(globals()) + list(_ROOMS))
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])

@@ -1,15 +1,13 @@
 """The one place that imports TensorFlow.
 
-`tf` is `tensorflow.compat.v1` and `keras` the graph-mode Keras that belongs to it, on TensorFlow
-1.15 and on 2.x alike. Nothing
-is switched off globally: the trainer works inside its own `tf.Graph`, so a TensorFlow 2 program may
-import `gitloss` and stay eager.
+`tf` is `tensorflow.compat.v1` and `keras` is its graph-mode Keras, on TensorFlow 1.15 and 2.x.
+Nothing is switched off globally: the trainer works inside its own `tf.Graph`, so a TensorFlow 2
+program can import `gitloss` and stay eager.
 
-Environment, read before the import and left alone when already set:
-  TF_ENABLE_ONEDNN_OPTS=1   off by default on CPUs without AVX-512, where it is worth 1.7x
-  TF_USE_LEGACY_KERAS=1     `tf.keras` is the Keras 2 of `tf_keras`, the one with a graph mode
-  TF_CPP_MIN_LOG_LEVEL=3    device chatter off; GITLOSS_TF_LOGS=1 (the flag --tf_logs) leaves
-  everything on
+Environment variables, set before the import unless they are set already:
+  TF_ENABLE_ONEDNN_OPTS=1   1.7 times faster on CPUs without AVX-512, where it is off by default
+  TF_USE_LEGACY_KERAS=1     `tf.keras` is Keras 2 (`tf_keras`), the one with a graph mode
+  TF_CPP_MIN_LOG_LEVEL=3    no device messages; not set with GITLOSS_TF_LOGS=1 (flag --tf_logs)
 """
 
 import contextlib
@@ -17,30 +15,29 @@ import os
 import sys
 import tempfile
 import warnings
-from typing import Any
+from typing import Any, Iterator
 
 
 @contextlib.contextmanager
-def _quiet_stderr():
-    """Holds back what C++ code prints to file descriptor 2; gives it all out when the body raises.
+def _quiet_stderr() -> Iterator[None]:
+    """Buffers what C++ code prints to file descriptor 2, and prints it only when the body raises.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach the messages that TensorFlow 2.x logs before its logger is
-    initialised.
+    TensorFlow 2.x logs some messages before TF_CPP_MIN_LOG_LEVEL takes effect.
     """
     try:
         sys.stderr.flush()
         saved = os.dup(2)
-    except (AttributeError, OSError):  # no stderr at all: nothing to hold back
+    except (AttributeError, OSError):  # there is no stderr
         yield
         return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException:
             os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
+            buffer.seek(0)
+            os.write(2, buffer.read())
             raise
         finally:
             sys.stderr.flush()
@@ -48,7 +45,7 @@ def _quiet_stderr():
             os.close(saved)
 
 
-def _load():
+def _load() -> Any:
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
     if os.environ.get('GITLOSS_TF_LOGS') == '1':
@@ -64,12 +61,12 @@ def _load():
 
 
 tf = _load()
-if tf.__version__.startswith('1.'):
-    keras = tf.keras
-else:
-    # not tf.keras: that is Keras 3 if TensorFlow was imported before this module
+if not tf.__version__.startswith('1.'):
+    # tf.keras is Keras 3 if TensorFlow was imported before this module.
     import tf_keras as keras
+else:
+    keras = tf.keras
 
-Tensor = Any  # in annotations: a tf.Tensor, a variable, or what can be converted to a tensor
+Tensor = Any  # in annotations: a tf.Tensor, a variable, or a value that converts to a tensor
 
 __all__ = ['Tensor', 'keras', 'tf']

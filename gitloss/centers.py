@@ -1,18 +1,13 @@
-"""Class centers: the table that holds them, and the rule that moves them."""
+"""Class centers: the table of centers, and its update rule."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gitloss.backend import Tensor, keras, tf
+from gitloss.errors import check_choice
 
 DISTANCES = ('euclidean', 'cosine')
-
-
-def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise ValueError(f'{name}: expected one of {", ".join(allowed)}. Received: {value!r}')
-    return value
 
 
 def _check_rank(name: str, tensor: Tensor, meaning: str) -> None:
@@ -48,36 +43,37 @@ def labels_of(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 
 def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(embeddings and labels as tensors, each sample's own center: the row of `centers`, [classes,
-    dim], of its label, [batch, dim]).
+    """(embeddings, labels, own centers) as tensors: own centers [batch, dim] are the rows of
+    `centers`, [classes, dim], at the labels.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together.
+      ValueError: shapes or dtypes do not match.
     """
     if centers is None:
         raise ValueError(
             'centers: expected a table of centers. '
-            'Received: None, the layer that owns it must be called first'
+            'Received: None; call the layer that owns the table first'
         )
     embeddings = float_rows('embeddings', embeddings)
     labels = labels_of(embeddings, labels)
     _check_rank('centers', centers, '[classes, dim]')
-    shape, found = embeddings.shape.as_list(), tf.TensorShape(centers.shape).as_list()
-    if shape[1] != found[1]:
+    shape, table_shape = embeddings.shape.as_list(), tf.TensorShape(centers.shape).as_list()
+    if shape[1] != table_shape[1]:
         raise ValueError(
             f'centers: expected [classes, {shape[1]}] to match embeddings of shape {shape}. '
-            f'Received: shape {found}'
+            f'Received: shape {table_shape}'
         )
     return embeddings, labels, tf.gather(centers, labels)
 
 
 def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[Tensor, Tensor]:
-    """Embeddings and own centers, [batch, dim] both, in the float type to compute in: float64 for
-    float64 embeddings, else float32. No gradient flows into the centers. For the cosine distance
-    both have length 1.
+    """Embeddings and own centers, both [batch, dim], in the dtype of the computation.
+
+    It is float64 for float64 embeddings, else float32. No gradient flows into the centers. For the
+    cosine distance both are scaled to length 1.
 
     Raises:
-      ValueError: unknown distance, or shapes or dtypes that do not fit together.
+      ValueError: unknown distance, or shapes or dtypes do not match.
     """
     check_choice('distance', distance, DISTANCES)
     embeddings = float_rows('embeddings', embeddings)
@@ -95,39 +91,40 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
 
 
 def _class_counts(labels: Tensor, dtype: Any) -> Tensor:
-    """Of how many samples each sample's class has in the batch: [batch]. Counting by comparison
-    keeps the shapes static.
+    """The number of samples in the batch with the label of each sample: [batch].
+
+    Counting by comparison keeps the shapes static.
     """
     return tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), dtype), axis=1)
 
 
 def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
-    """Mean length of the moves of the centers of the classes in a batch.
+    """Mean distance that the centers of the classes in a batch move.
 
     Args:
-      before, after: float [batch, dim], row i the center of sample i's class before and after the
-        update.
+      before, after: float [batch, dim]; row i is the center of sample i's class before and after
+        the update.
       labels: int [batch].
 
     Returns:
-      A scalar: every class of the batch counts once, however many samples it has.
+      A scalar; each class of the batch counts once, whatever its number of samples.
     """
-    shares = 1.0 / _class_counts(labels, before.dtype)
-    return tf.reduce_sum(tf.norm(after - before, axis=1) * shares) / tf.reduce_sum(shares)
+    weights = 1.0 / _class_counts(labels, before.dtype)
+    return tf.reduce_sum(tf.norm(after - before, axis=1) * weights) / tf.reduce_sum(weights)
 
 
 def _steps(
     embeddings: Tensor, labels: Tensor, own_centers: Tensor, alpha: float, distance: str
 ) -> Tensor:
-    """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, n_k being the samples of class k in
-    the batch: [batch, dim].
+    """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, where n_k is the number of samples
+    of class k in the batch: [batch, dim].
 
     Summed per class this is alpha delta c_k of Wen et al., eq. 4.
     """
     embeddings, _ = comparable(embeddings, own_centers, distance)
     difference = tf.cast(own_centers, embeddings.dtype) - embeddings
-    shares = 1.0 + _class_counts(labels, embeddings.dtype)
-    return tf.stop_gradient(alpha * difference / shares[:, None])
+    counts = 1.0 + _class_counts(labels, embeddings.dtype)
+    return tf.stop_gradient(alpha * difference / counts[:, None])
 
 
 def updated_centers(
@@ -143,17 +140,17 @@ def updated_centers(
     Args:
       centers: float [classes, dim].
       embeddings: float [batch, dim].
-      labels: int32 or int64 [batch]; duplicates are the usual case.
-      alpha: how far centers move, in [0, 1].
+      labels: int32 or int64 [batch]; duplicates are allowed.
+      alpha: step size, in [0, 1].
       distance: "cosine" moves the centers towards the embeddings scaled to length 1; the centers
         themselves are not scaled.
 
     Returns:
-      A new [classes, dim] tensor. `CenterTable.update` moves a table in place and touches only the
-      batch's rows.
+      A new [classes, dim] tensor. `CenterTable.update` updates a table in place and touches only
+      the rows of the batch.
 
     Raises:
-      ValueError: unknown distance, or shapes or dtypes that do not fit together.
+      ValueError: unknown distance, or shapes or dtypes do not match.
     """
     embeddings, labels, own_centers = look_up(embeddings, labels, centers)
     steps = _steps(embeddings, labels, own_centers, alpha, distance)
@@ -161,22 +158,22 @@ def updated_centers(
 
 
 class CenterTable(keras.layers.Layer):
-    """One center per class, zero at the start, and the rule that moves them.
+    """One center per class, initially zero, and their update rule.
 
-    `build([None, dim])` makes its variables.
+    `build([None, dim])` creates its variables.
 
     Args:
       num_classes: number of centers.
-      alpha: how far centers move, in [0, 1].
+      alpha: step size, in [0, 1].
       distance: see `updated_centers`.
 
     Attributes, None before `build`:
       centers: the variable, float32 [num_classes, dim].
-      updates: the variable that counts the samples that have moved each center, int32
-        [num_classes]; 0: that center never moved.
+      updates: the variable with the number of samples that have moved each center, int32
+        [num_classes].
 
     Raises:
-      ValueError: an argument out of its range.
+      ValueError: an argument is out of range.
     """
 
     centers: Tensor = None
@@ -194,7 +191,7 @@ class CenterTable(keras.layers.Layer):
         self.distance = check_choice('distance', distance, DISTANCES)
 
     def build(self, input_shape: Any) -> None:
-        """Makes the variables. input_shape: that of the embeddings, [batch, dim]."""
+        """Creates the variables. input_shape: of the embeddings, [batch, dim]."""
         shape = (self.num_classes, int(input_shape[-1]))
         with tf.name_scope(self.name + '/'):
             self.centers = self.add_weight('centers', shape, tf.float32, 'zeros', trainable=False)
@@ -206,11 +203,10 @@ class CenterTable(keras.layers.Layer):
         return tf.stop_gradient(tf.gather(self.centers, labels))
 
     def update(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """An op that moves the centers in place by `updated_centers`' rule. Nothing moves unless
-        the caller runs it.
+        """An op that moves the centers in place by the rule of `updated_centers`.
 
-        The caller orders it after the reads of its step, by `tf.control_dependencies` on the loss
-        and the gradients.
+        The caller runs it, ordered after the reads of the step by `tf.control_dependencies` on the
+        loss and the gradients.
         """
         embeddings, labels, own_centers = look_up(embeddings, labels, self.centers)
         steps = _steps(embeddings, labels, own_centers, self.alpha, self.distance)

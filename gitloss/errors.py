@@ -1,4 +1,4 @@
-"""The project's log, its exceptions, and how an error is told in one line."""
+"""The project's log, its exceptions, and error messages of one line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import os
 import re
 import signal
 import traceback
+from typing import Any, Iterable
 
 log = logging.getLogger('gitloss')
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def one_line(text: str, length: int = 500) -> str:
-    """Text from outside, fit for one line of a terminal: no control characters, cut at `length`."""
-    line = ''.join(letter if letter.isprintable() else ' ' for letter in text[:length])
+    """Untrusted text as one line: no control characters, at most `length` characters."""
+    line = ''.join(char if char.isprintable() else ' ' for char in text[:length])
     return line if len(text) <= length else line + '...'
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
+    """`value`; ValueError unless it is in `allowed`."""
+    if value not in allowed:
+        raise ValueError(f'{name}: expected one of {", ".join(allowed)}. Received: {value!r}')
+    return value
 
 
 def reason(error: BaseException) -> str:
@@ -29,8 +37,8 @@ def reason(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An exception of a user's code in one line, with the last place outside libraries and
-    callbacks/.
+    """An exception of a user's code in one line, with its innermost source line outside libraries
+    and callbacks/.
     """
     ours = os.path.join(_ROOT, 'callbacks')
     frames = traceback.extract_tb(error.__traceback__)
@@ -46,21 +54,21 @@ def describe(error: BaseException) -> str:
 
 
 class OptionError(ValueError):
-    """A mistake on the command line, in one line."""
+    """An invalid command line; the message is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint folder that is not what its manifest says, in one line."""
+    """A checkpoint folder that does not match its manifest; the message is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class Diverged(RuntimeError):
-    """Raised in a hook when the training has gone wrong.
+    """Raised in a hook when the training diverges.
 
     With a `rate_factor` the trainer returns to the last checkpoint and multiplies the learning rate
     by it. Without one, or without a checkpoint, the training ends with the message.
@@ -72,19 +80,19 @@ class Diverged(RuntimeError):
 
 
 class HookError(RuntimeError):
-    """A mistake in the code of a callback, in one line that names it."""
+    """An error in the code of a callback; the message is one line and names the callback."""
 
 
 class TrainingError(RuntimeError):
-    """The training cannot go on, in one line."""
+    """The training cannot continue; the message is one line."""
 
 
 class WorkerLost(RuntimeError):
-    """Another worker has ended, does not answer or has different variables, in one line."""
+    """Another worker has ended, does not answer or has different variables."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the training; a checkpoint of the last whole step was written.
+    """A signal ended the training; a checkpoint of the last completed step was written.
 
     Not an Exception: a callback's `except Exception` must not swallow it.
     """

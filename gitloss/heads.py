@@ -1,7 +1,7 @@
 """Heads over embeddings: plain softmax, and the margin heads ArcFace and CosFace on cosines.
 
-At inference a margin head is a cosine classifier; its margin exists in the training loss only. So a
-Classifier gives two kinds of logits.
+In inference a margin head is a cosine classifier; the margin is part of the training loss only. A
+Classifier therefore has two kinds of logits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple
 
 from gitloss.backend import Tensor, keras, tf
+from gitloss.errors import check_choice
 
-# keeps the gradient of the square root finite where a sample lies on its class weight
+# Keeps the gradient of the square root finite for a sample that lies on its class weight.
 _SMALLEST_SINE = 1e-6
 
 
@@ -20,8 +21,8 @@ def arcface_logits(
     """scale * cos(theta + margin) at the label, scale * cos(theta) elsewhere (Deng et al., CVPR
     2019, eq. 3).
 
-    Where theta + margin would pass pi the target is continued by cos(theta) - margin sin(margin),
-    which keeps it falling with theta, as the authors' code does.
+    Where theta + margin exceeds pi, the target logit is cos(theta) - margin sin(margin), as in the
+    authors' code: it keeps decreasing with theta.
 
     Args:
       cosines: float [batch, classes] in [-1, 1].
@@ -44,7 +45,7 @@ def cosface_logits(
     cosines: Tensor, labels: Tensor, margin: float = 0.35, scale: float = 64.0
 ) -> Tensor:
     """scale * (cos(theta) - margin) at the label, scale * cos(theta) elsewhere (Wang et al., CVPR
-    2018, eq. 4). Arguments as above.
+    2018, eq. 4). Arguments as for `arcface_logits`.
     """
     return scale * tf.where(_is_label(labels, cosines), cosines - margin, cosines)
 
@@ -54,8 +55,11 @@ def _is_label(labels: Tensor, cosines: Tensor) -> Tensor:
 
 
 class Head(NamedTuple):
-    """margin_logits: a function like `arcface_logits`; None: plain softmax, without margin and
-    scale.
+    """The kind of logits that the softmax cross-entropy reads.
+
+    Attributes:
+      margin_logits: a function like `arcface_logits`; None: plain softmax.
+      margin, scale: its arguments.
     """
 
     margin_logits: Callable | None = None
@@ -63,7 +67,7 @@ class Head(NamedTuple):
     scale: float = 1.0
 
 
-# With the defaults of the papers.
+# Margins and scales are the defaults of the papers.
 HEADS = {
     'softmax': Head(),
     'arcface': Head(arcface_logits, 0.5, 64.0),
@@ -72,15 +76,12 @@ HEADS = {
 
 
 def head(name: str, margin: float | None = None, scale: float | None = None) -> Head:
-    """A head by name; None takes the paper's margin or scale.
+    """A head by name; a margin or scale of None is the paper's.
 
     Raises:
       ValueError: unknown name, margin not in [0, pi / 2], scale not above 0.
     """
-    if name not in HEADS:
-        expected = ', '.join(sorted(HEADS))
-        raise ValueError(f'head: expected one of {expected}. Received: {name!r}')
-    default = HEADS[name]
+    default = HEADS[check_choice('head', name, sorted(HEADS))]
     chosen = Head(
         default.margin_logits,
         default.margin if margin is None else margin,
@@ -123,9 +124,7 @@ class CosineClassifier(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(num_classes=self.num_classes, scale=self.scale)
-        return config
+        return dict(super().get_config(), num_classes=self.num_classes, scale=self.scale)
 
 
 class Classifier:
@@ -134,9 +133,9 @@ class Classifier:
     Args:
       head: see `head`.
       num_classes: number of logits.
-      slope: of the PReLU in front of a softmax head at the start; None: no PReLU. Margin heads have
-        none.
-      seed: decides the initial weights.
+      slope: initial slope of the PReLU before a softmax head; None: no PReLU. Margin heads have no
+        PReLU.
+      seed: of the initial weights.
     """
 
     def __init__(
@@ -154,14 +153,14 @@ class Classifier:
         self._layers.append(logits)
 
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Logits of the inference, [batch, num_classes], of embeddings [batch, dim]."""
+        """Logits [batch, num_classes] of embeddings [batch, dim] for inference."""
         for layer in self._layers:
             embeddings = layer(embeddings)
         return embeddings
 
     def training_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What the softmax cross-entropy of the training reads: `logits` with the head's margin at
-        the labels, int [batch].
+        """Logits for the softmax cross-entropy in training: `logits` with the head's margin at the
+        labels, int [batch].
         """
         margin_logits, margin, scale = self.head
         if margin_logits is None:
@@ -170,5 +169,5 @@ class Classifier:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Variables, all trainable; they exist after the first call of `logits`."""
+        """The variables, all trainable; empty before the first call of `logits`."""
         return [weight for layer in self._layers for weight in layer.weights]

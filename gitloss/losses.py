@@ -1,27 +1,27 @@
-"""Git loss, center loss and the rule that moves the centers.
+"""Git loss, center loss and the update rule of the centers.
 
 With m samples x_i of class y_i and one center c_k per class (arXiv 1807.08512, L = L_S + lambda_c
 L_C + lambda_g L_G):
 
-form "pairwise", the norms of the paper, as means so that the lambdas do not depend on the batch
-size (the paper's L_C divided by m, its L_G by the number of pairs):
+form "pairwise" has the norms of the paper. They are means, so that the lambdas do not depend on the
+batch size (the paper's L_C divided by m, its L_G by the number of pairs):
     center = 1/2 mean_i ||x_i - c_{y_i}||^2
     git    = mean over the m (m - 1) pairs i != j of 1 / (1 + ||x_i - c_{y_j}||^2)
-form "elementwise", what the authors' code computes and what the published MNIST numbers come from:
+form "elementwise" is what the authors' code computes and how the published MNIST numbers were made:
     center = mean_{i,k} (x_ik - c_{y_i}k)^2
     git    = mean_{i,j,k} 1 / (1 + d_ijk^2), d_ijk = x_ik - c_{y_j}k and d_iik = 0
 (the diagonal adds a constant 1/m)
 
-distance "cosine" takes the same formulas over embeddings and centers scaled to length 1, where
-||x - c||^2 = 2 (1 - cos(x, c)): for embeddings that are compared by their angle, as in face
+distance "cosine" applies the same formulas to embeddings and centers scaled to length 1, where
+||x - c||^2 = 2 (1 - cos(x, c)). It is for embeddings that are compared by their angle, as in face
 verification.
 
-Same-class pairs with i != j stay in. A gradient flows into the embeddings only: centers move by
-their own rule (Wen et al., ECCV 2016). Computation is in float32 whatever float type comes in
-(float64 stays float64).
+Same-class pairs with i != j are included. Gradients flow into the embeddings only; centers move by
+their own rule (Wen et al., ECCV 2016). Computation is in float32, or in float64 for float64
+embeddings.
 
-`center_term` and `git_term` take each sample's own center, wherever it comes from. `center_loss`
-and `git_loss` look it up in a table first; the layers own that table.
+`center_term` and `git_term` take the own center of each sample as an argument. `center_loss` and
+`git_loss` look it up in a table; the layers own that table.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import (
     DISTANCES,
     CenterTable,
-    check_choice,
     comparable,
     labels_of,
     look_up,
     mean_drift,
     updated_centers,
 )
+from gitloss.errors import check_choice
 from gitloss.pairs import FORMS, git_floor
 
 __all__ = [
@@ -65,7 +65,7 @@ def center_term(
 
     Args:
       embeddings: float [batch, dim].
-      own_centers: float [batch, dim], the center of each sample's class; receives no gradient.
+      own_centers: float [batch, dim], the center of each sample's class; gets no gradient.
       form: "elementwise" or "pairwise".
       distance: "euclidean" or "cosine".
 
@@ -73,11 +73,10 @@ def center_term(
       A scalar >= 0, float32 (float64 for float64 embeddings).
 
     Raises:
-      ValueError: unknown form or distance, or shapes or dtypes that do not fit together.
+      ValueError: unknown form or distance, or shapes or dtypes do not match.
     """
     check_choice('form', form, FORMS)
-    embeddings, rows = comparable(embeddings, own_centers, distance)
-    squared = tf.square(embeddings - rows)
+    squared = tf.square(tf.subtract(*comparable(embeddings, own_centers, distance)))
     if form == 'elementwise':
         return tf.reduce_mean(squared)
     return 0.5 * tf.reduce_mean(tf.reduce_sum(squared, axis=1))
@@ -94,39 +93,39 @@ def git_term(
     """How close the samples are to the centers of the other samples (formulas at the top of the
     module).
 
-    The gradient is written by hand and computed along with the value: what lives until the backward
-    pass is [batch, dim], what lives inside is O(batch^2), never batch x batch x dim.
+    The gradient is written by hand and computed together with the value: the memory kept until the
+    backward pass is [batch, dim], the peak is O(batch^2), never batch x batch x dim.
 
     Args:
-      embeddings: float [batch, dim]. With a batch unknown at build time the direct method goes
-        sample by sample.
+      embeddings: float [batch, dim]. If the batch size is unknown at build time, the direct method
+        processes one sample at a time.
       labels: int32 or int64 [batch].
       own_centers: float [batch, dim], the center of each sample's class, equal for equal labels;
-        receives no gradient.
+        gets no gradient.
       form: "elementwise" or "pairwise".
       distance: "euclidean" or "cosine".
-      method: how "pairwise" is computed: "direct" (differences, float32 only, O(batch^2 dim) work),
-        "gram" (two float64 matrix products), "unrolled" (direct, for a static batch, without the
-        loop, whose shapes are open: NPUs want them static) or None: direct up to 8 dimensions, gram
-        above. "elementwise" knows all but gram.
+      method: how "pairwise" is computed. "direct": differences, O(batch^2 dim) work. "gram": two
+        float64 matrix products. "unrolled": as direct, without a loop, for devices that need static
+        shapes (NPUs); the batch size must be static. None: direct up to 8 dimensions, gram above.
+        "elementwise" has no gram method.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
       batch of one has no pair: 0 in the pairwise form, 1 (its diagonal) in the elementwise form.
 
     Raises:
-      ValueError: unknown form, distance or method, or shapes or dtypes that do not fit together.
+      ValueError: unknown form, distance or method, or shapes or dtypes do not match.
     """
     check_choice('form', form, FORMS)
-    embeddings, rows = comparable(embeddings, own_centers, distance)
+    embeddings, own_centers = comparable(embeddings, own_centers, distance)
     labels = labels_of(embeddings, labels)
     dim = embeddings.shape.as_list()[1]
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
     @tf.custom_gradient
-    def value_of(x):
-        total, gradient = pairs.git_sums(x, labels, rows, form, method)
+    def value_of(x: Tensor) -> Any:
+        total, gradient = pairs.git_sums(x, labels, own_centers, form, method)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
 
     return value_of(embeddings)
@@ -139,8 +138,8 @@ def center_loss(
     form: str = 'elementwise',
     distance: str = 'euclidean',
 ) -> Tensor:
-    """`center_term` with the own centers looked up in `centers`, float [classes, dim], a tensor or
-    variable, by labels in [0, classes).
+    """`center_term` with own centers from `centers`, a tensor or variable [classes, dim], at the
+    labels, int [batch] in [0, classes).
     """
     embeddings, _, own_centers = look_up(embeddings, labels, centers)
     return center_term(embeddings, own_centers, form, distance)
@@ -154,25 +153,25 @@ def git_loss(
     distance: str = 'euclidean',
     method: str | None = None,
 ) -> Tensor:
-    """`git_term` with the own centers looked up in `centers`, float [classes, dim], a tensor or
-    variable, by labels in [0, classes).
+    """`git_term` with own centers from `centers`, a tensor or variable [classes, dim], at the
+    labels, int [batch] in [0, classes).
     """
     embeddings, labels, own_centers = look_up(embeddings, labels, centers)
     return git_term(embeddings, labels, own_centers, form, distance, method)
 
 
 class _CentersLayer(keras.layers.Layer):
-    """A loss over (embeddings, labels) with a CenterTable: its own, or that of another layer.
+    """A loss over (embeddings, labels) with its own CenterTable or that of another layer.
 
     Args:
       num_classes: number of centers.
       form: "elementwise" or "pairwise".
       alpha: see CenterTable.
       distance: "euclidean" or "cosine".
-      share: another such layer, called before this one; its table and that table's alpha count.
+      share: another such layer, called before this one, whose table (and its alpha) is used.
 
     Raises:
-      ValueError: an argument out of its range, or a `share` with other classes.
+      ValueError: an argument is out of range, or `share` has another number of classes.
     """
 
     def __init__(
@@ -185,15 +184,15 @@ class _CentersLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.form = check_choice('form', form, FORMS)
+        self.num_classes, self.alpha, self.distance = num_classes, alpha, distance
         if share is not None and share.num_classes != num_classes:
             raise ValueError(
                 f'share: expected a layer with {num_classes} classes. '
                 f'Received: {share.name} with {share.num_classes}'
             )
-        self.form = check_choice('form', form, FORMS)
-        self.num_classes, self.alpha, self.distance = num_classes, alpha, distance
         self._owns_table = share is None
-        self.table = (
+        self.table: CenterTable = (
             share.table if share else CenterTable(num_classes, alpha, distance, name=self.name)
         )
 
@@ -204,12 +203,12 @@ class _CentersLayer(keras.layers.Layer):
 
     @property
     def centers(self) -> Tensor:
-        """The variable, [num_classes, dim]; None until the owner of the table has been called."""
+        """The variable, [num_classes, dim]; None until the layer that owns the table is called."""
         return self.table.centers
 
     @property
     def updates(self) -> Tensor:
-        """Samples that have moved each center, see CenterTable; None like `centers`."""
+        """`CenterTable.updates`; None until the layer that owns the table is called."""
         return self.table.updates
 
     def update(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -217,19 +216,20 @@ class _CentersLayer(keras.layers.Layer):
         return self.table.update(embeddings, labels)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            num_classes=self.num_classes, form=self.form, alpha=self.alpha, distance=self.distance
+        return dict(
+            super().get_config(),
+            num_classes=self.num_classes,
+            form=self.form,
+            alpha=self.alpha,
+            distance=self.distance,
         )
-        return config
 
 
 class CenterLoss(_CentersLayer):
-    """`center_loss` as a layer over (embeddings, labels); its centers are zero at the start."""
+    """`center_loss` as a layer over (embeddings, labels); the centers are initially zero."""
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        embeddings, labels = inputs
-        return center_loss(embeddings, labels, self.centers, self.form, self.distance)
+        return center_loss(*inputs, self.centers, self.form, self.distance)
 
 
 class GitLoss(_CentersLayer):
@@ -242,5 +242,4 @@ class GitLoss(_CentersLayer):
         self.method = method
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        embeddings, labels = inputs
-        return git_loss(embeddings, labels, self.centers, self.form, self.distance, self.method)
+        return git_loss(*inputs, self.centers, self.form, self.distance, self.method)

@@ -1,7 +1,7 @@
 """The embedding model: raw pixels -> preprocessing -> backbone -> embeddings.
 
-The saved model takes raw pixels and needs nothing else. A classifier over the embeddings is in
-`gitloss.heads`.
+The saved model takes raw pixels: preprocessing is part of it. `gitloss.heads` has the classifiers
+over the embeddings.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from gitloss.backbones import backbone as backbone_named
 from gitloss.backend import Tensor, keras, tf
 from gitloss.data.source import DataSpec, Preprocessing
 
-layers = keras.layers
 
-
-class Preprocess(layers.Layer):
-    """pixels / divisor - mean. The mean is a weight, `mean_image`: it is saved with the model and
-    cannot be forgotten.
-    """
+class Preprocess(keras.layers.Layer):
+    """pixels / divisor - mean. The mean is a weight, `mean_image`, saved with the model."""
 
     def __init__(self, preprocessing: Preprocessing, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,10 +37,10 @@ class Preprocess(layers.Layer):
 
 
 def _glorot(seed: int) -> Callable:
-    """A source of Glorot uniform initialisers with seeds of their own.
+    """A function that returns Glorot uniform initialisers, each with its own seed.
 
-    TensorFlow's, not Keras's: the same numbers on TensorFlow 1.15 and 2.x, and the same whatever
-    else is in the graph.
+    They are TensorFlow's, not Keras's: these give the same numbers on TensorFlow 1.15 and 2.x, and
+    whatever else the graph contains.
     """
     numbers = itertools.count(1)
     return lambda: tf.glorot_uniform_initializer(seed=seed * 1000 + next(numbers))
@@ -56,12 +52,12 @@ def build(
     """Builds an embedding model in the current graph.
 
     Args:
-      spec: a gitloss.data.DataSpec; a mean of None is zero, to be restored from a checkpoint.
+      spec: a gitloss.data.DataSpec; a mean of None is zero until a checkpoint is restored.
       backbone: a key of gitloss.backbones.BACKBONES.
       embedding_dim: size of the embeddings.
-      batch_size: fixed batch of the model's own input; None leaves it open. A call of the model on
-        another tensor is free.
-      seed: decides all initial weights.
+      batch_size: static batch size of the model's own input; None: any. Calls of the model on other
+        tensors are not restricted.
+      seed: of all initial weights.
 
     Returns:
       A keras.Model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
@@ -80,7 +76,5 @@ def build(
     images = keras.Input(shape, batch_size=batch_size, name='input_images')
     preprocessed = Preprocess(spec.preprocessing, name='preprocess')(images)
     features = chosen.features(preprocessed, initializer)
-    embeddings = layers.Dense(embedding_dim, kernel_initializer=initializer(), name='embeddings')(
-        features
-    )
-    return keras.Model(images, embeddings, name=backbone)
+    embed = keras.layers.Dense(embedding_dim, kernel_initializer=initializer(), name='embeddings')
+    return keras.Model(images, embed(features), name=backbone)

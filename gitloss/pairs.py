@@ -1,32 +1,32 @@
-"""The git term over all pairs of a batch: its sum and gradient, and the floor of its mean.
+"""The git term over all pairs of a batch: sum, gradient, and lower bound of the mean.
 
-With embeddings x [m, dim] and the center c_j = rows[j] of each sample, `git_sums`, `direct_terms`
-and `gram_terms` return
-    total     sum over pairs of 1 / (1 + d^2), d as `gitloss.losses` defines it for the form
-    gradient  [m, dim], sum over j of (x_i - c_j) / (1 + d^2)^2: the gradient of the total is -2
-              times it
+With embeddings x [m, dim] and the own center c_j = centers[j] of each sample, `git_sums`,
+`direct_terms` and `gram_terms` return
+    total     sum over pairs of 1 / (1 + d^2), with d as in `gitloss.losses` for the form
+    gradient  [m, dim], sum over j of (x_i - c_j) / (1 + d^2)^2; -2 times it is the gradient of the
+              total
 """
 
 from __future__ import annotations
 
 from gitloss.backend import Tensor, tf
-from gitloss.centers import check_choice
+from gitloss.errors import check_choice
 
 FORMS = ('elementwise', 'pairwise')
-# Up to this many dimensions summing the differences directly beats a matrix product.
+# Up to this many dimensions the direct sum of differences is faster than a matrix product.
 _DIRECT_DIMENSIONS = 8
-# Floats in a block of differences, which is processed at once: what the caches hold. Measured
-# fastest of 2^14 to 2^24.
+# Floats in a block of differences: it should fit into the CPU caches. Measured fastest of 2^14 to
+# 2^24.
 BLOCK_FLOATS = 1 << 20
 
 
 def git_floor(labels: Tensor, form: str = 'elementwise') -> Tensor:
-    """What the git term comes to when every sample lies on its center and the other centers are
-    infinitely far away.
+    """The git term when every sample lies on its center and the other centers are infinitely far
+    away.
 
-    It is the share of same-class pairs, which git loss keeps in: with batches of m balanced over K
-    classes about 1/K, and in the elementwise form at least the 1/m of its diagonal. A git term near
-    this floor has nothing left to push.
+    It is the fraction of same-class pairs, which git loss includes: about 1/K for batches balanced
+    over K classes, and in the elementwise form at least 1/m, its diagonal. A git term near this
+    floor cannot decrease further.
 
     Args:
       labels: int [batch].
@@ -47,33 +47,36 @@ def git_floor(labels: Tensor, form: str = 'elementwise') -> Tensor:
 
 
 def git_sums(
-    embeddings: Tensor, labels: Tensor, rows: Tensor, form: str, method: str | None = None
+    embeddings: Tensor, labels: Tensor, centers: Tensor, form: str, method: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(total, gradient) in one pass, by the method that `losses.git_term` describes."""
+    """(total, gradient), computed together by one of the methods of `losses.git_term`."""
     if method is None:
         few = form == 'elementwise' or embeddings.shape.as_list()[1] <= _DIRECT_DIMENSIONS
         method = 'direct' if few else 'gram'
     methods = ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled')
     if check_choice('method', method, methods) == 'gram':
-        return gram_terms(embeddings, labels, rows)
-    return direct_terms(embeddings, rows, form, method == 'unrolled')
+        return gram_terms(embeddings, labels, centers)
+    return direct_terms(embeddings, centers, form, method == 'unrolled')
 
 
-def _block_terms(embeddings, first_row, rows, form):
-    """Sum of the git terms of a block of samples against all centers of the batch, and half its
-    negative gradient.
+def _block_terms(
+    embeddings: Tensor, first_row: Tensor, centers: Tensor, form: str
+) -> tuple[Tensor, Tensor]:
+    """(total, gradient) of a block of samples against all centers of the batch.
 
-    embeddings [r, dim] are the samples first_row ... first_row + r - 1 of the batch; rows [m, dim]
-    the centers of all m samples.
+    embeddings [r, dim] are the samples first_row ... first_row + r - 1 of the batch; centers
+    [m, dim] are those of all m samples.
 
-    Differences are taken before they are squared: nothing cancels, whatever the distance of the
-    data from the origin. The batch is the last axis, because long sums along it are both faster and
-    more exact (10 times at 4096) than across it.
+    Differences are computed before they are squared, so that nothing cancels far from the origin.
+    The batch is the last axis: long sums along it are faster and more exact (10 times at 4096) than
+    across it.
     """
     size = tf.shape(embeddings)[0]
-    other = tf.not_equal(first_row + tf.range(size)[:, None], tf.range(tf.shape(rows)[0])[None, :])
+    other = tf.not_equal(
+        first_row + tf.range(size)[:, None], tf.range(tf.shape(centers)[0])[None, :]
+    )
     other = tf.cast(other, embeddings.dtype)  # [r, m], 0 where i == j
-    difference = embeddings[:, :, None] - tf.transpose(rows)[None, :, :]  # [r, dim, m]
+    difference = embeddings[:, :, None] - tf.transpose(centers)[None, :, :]  # [r, dim, m]
     if form == 'elementwise':
         difference = difference * other[:, None, :]
         term = 1.0 / (1.0 + tf.square(difference))
@@ -83,13 +86,11 @@ def _block_terms(embeddings, first_row, rows, form):
 
 
 def direct_terms(
-    embeddings: Tensor, rows: Tensor, form: str, unrolled: bool = False
+    embeddings: Tensor, centers: Tensor, form: str, unrolled: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The sums in one pass over blocks of rows: 2^20 floats each, 2^24 where they are unrolled, or
-    one row if that is more.
-    """
+    """The sums over blocks of samples: 2^20 floats each, 2^24 if unrolled, at least one sample."""
     batch, dim = embeddings.shape.as_list()
-    block = 1  # an unknown batch goes row by row
+    block = 1  # for an unknown batch size
     if batch is not None:
         limit = 16 * BLOCK_FLOATS if unrolled else BLOCK_FLOATS
         block = max(
@@ -98,11 +99,11 @@ def direct_terms(
             if batch % r == 0 and (r == 1 or r * batch * dim <= limit)
         )
     if block == batch:
-        return _block_terms(embeddings, 0, rows, form)
+        return _block_terms(embeddings, 0, centers, form)
     if unrolled:
         sums, gradients = zip(
             *(
-                _block_terms(embeddings[first : first + block], first, rows, form)
+                _block_terms(embeddings[first : first + block], first, centers, form)
                 for first in range(0, batch, block)
             )
         )
@@ -110,7 +111,7 @@ def direct_terms(
     blocks = tf.reshape(embeddings, [-1, block, dim])
     first_rows = tf.range(tf.shape(blocks)[0]) * block
     sums, gradients = tf.map_fn(
-        lambda args: _block_terms(args[0], args[1], rows, form),
+        lambda args: _block_terms(args[0], args[1], centers, form),
         (blocks, first_rows),
         dtype=(embeddings.dtype, embeddings.dtype),
         parallel_iterations=1,
@@ -119,31 +120,32 @@ def direct_terms(
     return tf.reduce_sum(sums), tf.reshape(gradients, tf.shape(embeddings))
 
 
-def gram_terms(embeddings: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def gram_terms(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The pairwise terms by ||x||^2 + ||c||^2 - 2 x.c: two matrix products, O(batch^2) floats.
 
-    In float64 and around the mean center, because the expansion cancels when samples lie near a
-    center and far from the origin: float32 would be off by 6e-8 (||x||^2 + ||c||^2) in the squared
-    distance, 6 at a norm of 1e4. Same-class pairs, which share their center with the sample, take
-    the difference x_i - c_{y_i} itself, however far apart the classes are. What is left is an error
-    of some 1e-16 times the squared spread of the centers where a sample lies near a center of
-    *another* class: 1e-5 of the loss if the others are 1e5 away, below 1e-3 at 1e6. Beyond that
-    take the direct method.
+    They are computed in float64 around the mean center, because the expansion cancels when samples
+    lie near a center and far from the origin: the error of float32 is 6e-8 (||x||^2 + ||c||^2) in
+    the squared distance, 6 at a norm of 1e4. Same-class pairs use the difference x_i - c_{y_i}
+    itself. The remaining error, where a sample lies near a center of *another* class, is about
+    1e-16 times the squared diameter of the centers: 1e-5 of the loss for a diameter of 1e5, below
+    1e-3 for 1e6. Beyond that, use the direct method.
     """
-    x, c, own = (tf.cast(tensor, tf.float64) for tensor in (embeddings, rows, embeddings - rows))
+    x, c, own = (
+        tf.cast(tensor, tf.float64) for tensor in (embeddings, centers, embeddings - centers)
+    )
     origin = tf.reduce_mean(c, axis=0, keepdims=True)
     x, c = x - origin, c - origin
     same = tf.equal(labels[:, None], labels[None, :])  # [m, m], the diagonal included
     partners = tf.cast(tf.reduce_sum(tf.cast(same, tf.int32), axis=1) - 1, tf.float64)
-    # [m]: the term of each pair of sample i with another sample of its class
+    # [m]: the term of a pair of sample i and another sample of its class
     own_term = 1.0 / (1.0 + tf.reduce_sum(own * own, axis=1))
     squared = (
         tf.reduce_sum(x * x, axis=1)[:, None]
         + tf.reduce_sum(c * c, axis=1)[None, :]
         - 2.0 * tf.matmul(x, c, transpose_b=True)
     )
-    nothing = tf.zeros([], tf.float64)
-    term = tf.where_v2(same, nothing, 1.0 / (1.0 + tf.maximum(squared, nothing)))
+    zero = tf.zeros([], tf.float64)
+    term = tf.where_v2(same, zero, 1.0 / (1.0 + tf.maximum(squared, zero)))
     weight = tf.square(term)
     gradient = (
         own * (partners * tf.square(own_term))[:, None]

@@ -1,9 +1,9 @@
-"""Backbones: networks from images to features, one a file, by name.
+"""Backbones: networks from images to features, one per file, registered by name.
 
 A backbone is a function `features(images, initializer)` of a Keras tensor, float32 [batch, height,
-width, channels], that returns a Keras tensor [batch, n]. `initializer()` gives the next seeded
-initialiser, one per kernel in the order of the layers. `gitloss.model` puts the preprocessing in
-front and the embedding layer behind.
+width, channels], that returns a Keras tensor [batch, n]. `initializer()` returns the next seeded
+initialiser; each kernel takes one, in the order of the layers. `gitloss.model` adds the
+preprocessing before the backbone and the embedding layer after it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 from gitloss.backbones import lenet_pp, mnist_cnn
+from gitloss.errors import check_choice
 
 
 class Backbone(NamedTuple):
-    """slope: where the PReLU between the embeddings and the softmax classifier starts; None: no
-    PReLU. smallest: the least height and width of an image in pixels.
+    """A network and what the model around it needs.
+
+    Attributes:
+      features: the function, see the module.
+      slope: initial slope of the PReLU between embeddings and softmax classifier; None: no PReLU.
+      smallest: minimum height and width of an image in pixels.
     """
 
     features: Callable
@@ -30,12 +35,5 @@ BACKBONES = {
 
 
 def backbone(name: str) -> Backbone:
-    """The backbone of that name.
-
-    Raises:
-      ValueError: unknown name.
-    """
-    if name not in BACKBONES:
-        expected = ', '.join(sorted(BACKBONES))
-        raise ValueError(f'model: expected one of {expected}. Received: {name!r}')
-    return BACKBONES[name]
+    """The backbone of that name; ValueError for an unknown name."""
+    return BACKBONES[check_choice('model', name, sorted(BACKBONES))]

@@ -8,24 +8,22 @@ from typing import Callable
 
 from gitloss.backend import Tensor, keras
 
-layers = keras.layers
-
 
 def features(images: Tensor, initializer: Callable) -> Tensor:
     x = images
     for stage, filters in enumerate((32, 64, 128), 1):
         for part in (1, 2):
-            x = layers.Conv2D(
+            x = keras.layers.Conv2D(
                 filters,
                 5,
                 padding='same',
                 kernel_initializer=initializer(),
                 name=f'conv{stage}_{part}',
             )(x)
-            x = layers.PReLU(
+            x = keras.layers.PReLU(
                 alpha_initializer=keras.initializers.Constant(0.25),
                 shared_axes=[1, 2],
                 name=f'prelu{stage}_{part}',
             )(x)
-        x = layers.MaxPooling2D(2, name=f'pool{stage}')(x)
-    return layers.Flatten(name='flatten')(x)
+        x = keras.layers.MaxPooling2D(2, name=f'pool{stage}')(x)
+    return keras.layers.Flatten(name='flatten')(x)

@@ -8,14 +8,12 @@ from typing import Callable
 
 from gitloss.backend import Tensor, keras
 
-layers = keras.layers
-
 
 def features(images: Tensor, initializer: Callable) -> Tensor:
     x = images
     for stage, filters in enumerate((32, 64, 128), 1):
         for part in (1, 2):
-            x = layers.Conv2D(
+            x = keras.layers.Conv2D(
                 filters,
                 3,
                 padding='same',
@@ -23,5 +21,5 @@ def features(images: Tensor, initializer: Callable) -> Tensor:
                 kernel_initializer=initializer(),
                 name=f'conv{stage}_{part}',
             )(x)
-        x = layers.MaxPooling2D(2, name=f'pool{stage}')(x)
-    return layers.Flatten(name='flatten')(x)
+        x = keras.layers.MaxPooling2D(2, name=f'pool{stage}')(x)
+    return keras.layers.Flatten(name='flatten')(x)

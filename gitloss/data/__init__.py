@@ -5,22 +5,22 @@ from __future__ import annotations
 from gitloss.data import mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
+from gitloss.errors import check_choice
 
-# --dataset: functions of --data_path that return a Dataset.
+# Values of --dataset: functions from --data_path to a Dataset.
 DATASETS = {
     'mnist': mnist.load_mnist,
 }
 
 
 def load(name: str, path: str) -> Dataset:
-    """Loads a data set by name. Raises ValueError for an unknown name; the loader's errors for what
-    lies at `path`.
+    """Loads a data set by name.
+
+    Raises:
+      ValueError: unknown name, or the loader rejects the data at `path`.
+      OSError: a file cannot be read.
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f'dataset: expected one of {", ".join(sorted(DATASETS))}. Received: {name!r}'
-        )
-    return DATASETS[name](path)
+    return DATASETS[check_choice('dataset', name, sorted(DATASETS))](path)
 
 
 __all__ = [

@@ -1,9 +1,9 @@
 """Training batches as a pure function of (seed, step).
 
-Sample number k of the endless stream is sample k mod n of the shuffle of epoch k // n, and batch t
-holds the samples t * batch_size ... (t + 1) * batch_size - 1: every sample comes once an epoch,
-batches run across epoch boundaries and none is short. A run is resumed by its step number alone,
-and the global batches do not depend on who reads them.
+Sample k of the endless stream is sample k mod n of the permutation of epoch k // n. Batch t contains
+the samples t * batch_size ... (t + 1) * batch_size - 1. Every sample occurs once per epoch, batches
+cross epoch boundaries, and no batch is short. The step number alone resumes a run, and the global
+batches do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class BatchStream:
 
     Args:
       source: the split to read.
-      batch_size: samples per batch; may exceed the source's.
-      seed: decides all shuffles. NumPy's legacy generator is used: its numbers are frozen across
+      batch_size: samples per batch; may exceed the number of samples.
+      seed: of all permutations. They come from NumPy's legacy generator, which is the same in all
         NumPy versions.
-      rank, size: worker `rank` of `size` reads the rank-th part of each batch and nothing else;
-        `size` divides the batch.
+      rank, size: worker `rank` of `size` reads only the rank-th part of each batch; `size` divides
+        the batch size.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class BatchStream:
     ) -> None:
         self._source, self._batch_size, self._seed = source, batch_size, seed
         self._part = part_of(batch_size, rank, size)
-        # Most batches need one epoch, the others also the one before.
+        # A batch needs the permutation of its epoch, and at a boundary that of the previous one.
         self._shuffle = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.RandomState([self._seed, epoch]).permutation(len(self._source))
 
     def indices(self, step: int) -> np.ndarray:
-        """Numbers of the samples of batch `step` (from 0): int64 [batch_size]."""
+        """Indices of the samples of batch `step` (from 0): int64 [batch_size]."""
         positions = int(step) * self._batch_size + np.arange(self._batch_size, dtype=np.int64)
         epochs, places = np.divmod(positions, len(self._source))
         return np.concatenate(
@@ -49,8 +49,8 @@ class BatchStream:
         )
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """This worker's part of batch `step`: what the source's `read` gives of the images, and
-        their labels int32 [batch_size / size].
+        """This worker's part of batch `step`: (the result of the source's `read`, labels int32
+        [batch_size / size]).
         """
         chosen = self.indices(step)[self._part]
         return self._source.read(chosen), self._source.labels[chosen]
@@ -59,16 +59,16 @@ class BatchStream:
         """A tf.data.Dataset of the batches from `first_step` (int64 scalar tensor) on: images uint8
         [batch_size / size, height, width, channels] and labels, with static shapes.
 
-        Gathering and decoding are host work beside the step: the pipeline keeps two batches ahead.
+        Reading and decoding run on the host in parallel with the step, two batches ahead.
 
         Raises:
-          ValueError: the source's `decode` gives another type than uint8, or another shape.
+          ValueError: the source's `decode` returns another dtype than uint8, or another shape.
         """
         source, rows = self._source, self._part.stop - self._part.start
-        stored = source.read(np.zeros(1, np.int64))  # its type, and the shape of what lies in it
+        stored = source.read(np.zeros(1, np.int64))  # for its dtype and shape
 
-        @tf.autograph.experimental.do_not_convert  # an error in `decode` stays one line
-        def at(step):
+        @tf.autograph.experimental.do_not_convert  # keeps an error in `decode` to one line
+        def at(step: Any) -> Any:
             raw, labels = tf.numpy_function(
                 self.batch, [step], [tf.as_dtype(stored.dtype), tf.int32]
             )
@@ -92,13 +92,13 @@ def part_of(batch_size: int, rank: int, size: int) -> slice:
 def padded_batches(
     source: Source, batch_size: int, rank: int = 0, size: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Walks a Source in order in batches of one size, as a graph of static shapes wants it.
+    """Batches of a Source in order, all of one size, for graphs with static shapes.
 
     Yields:
       (images uint8 [batch_size / size, height, width, channels], labels int32 [batch_size], n): the
-      first n samples are the source's next ones. The last batch is filled up with samples from the
-      beginning, again and again if the source is shorter than a batch. Labels are those of the
-      whole batch, images those of this worker's part.
+      first n samples are the next samples of the source. The last batch is padded with samples from
+      the beginning, repeated if the source is shorter than a batch. Labels are those of the whole
+      batch, images those of this worker's part.
     """
     total, part = len(source), part_of(batch_size, rank, size)
     for start in range(0, total, batch_size):

@@ -1,13 +1,15 @@
 """MNIST, or any data set in its format: a folder of IDX files, gzip or raw, or Keras's mnist.npz.
 
-IDX: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each dimension as a
-big-endian uint32, the values.
+An IDX file is two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each
+dimension as a big-endian uint32, and the values.
 """
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import operator
 import os
 import struct
 import zipfile
@@ -23,7 +25,7 @@ _STEMS = {
     'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
     'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'),
 }
-_CHECKSUMS = 'SHA256SUMS'  # in `sha256sum` format; what it names is verified
+_CHECKSUMS = 'SHA256SUMS'  # in `sha256sum` format
 _Arrays = Tuple[np.ndarray, np.ndarray]  # images, labels
 
 
@@ -36,7 +38,7 @@ def _read_bytes(path: str) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise ValueError(
-            f'{path}: expected a complete gzip file. Received: {error or "a truncated one"}'
+            f'{path}: expected a complete gzip file. Received: {error or "a truncated file"}'
         )
 
 
@@ -51,7 +53,7 @@ def read_idx(path: str, rank: int) -> np.ndarray:
       A uint8 array.
 
     Raises:
-      ValueError: not IDX, another type or rank, or fewer or more bytes than the header says.
+      ValueError: not IDX, wrong type or rank, or a size that does not match the header.
       OSError: the file cannot be read.
     """
     content = _read_bytes(path)
@@ -67,9 +69,8 @@ def read_idx(path: str, rank: int) -> np.ndarray:
             f'{path}: expected an IDX header of {header} bytes. Received: {len(content)} bytes'
         )
     shape = struct.unpack(f'>{rank}I', content[4:header])
-    expected = 1
-    for size in shape:  # Python integers: a forged header cannot overflow
-        expected *= size
+    # In Python integers, which an invalid header cannot overflow.
+    expected = functools.reduce(operator.mul, shape, 1)
     if len(content) - header != expected:
         raise ValueError(
             f'{path}: expected {expected} bytes of values for shape {list(shape)}. '
@@ -79,7 +80,7 @@ def read_idx(path: str, rank: int) -> np.ndarray:
 
 
 def _verify(folder: str) -> None:
-    """Compares the files named in SHA256SUMS, if the folder has one, with what they should be."""
+    """Checks the files that SHA256SUMS lists, if the folder has such a file."""
     sums = os.path.join(folder, _CHECKSUMS)
     if not os.path.exists(sums):
         return
@@ -93,12 +94,12 @@ def _verify(folder: str) -> None:
             )
         path = os.path.join(folder, entry[1])
         if not os.path.isfile(path):
-            continue  # unpacked perhaps; one that is wanted and missing is named by _read_folder
-        with open(path, 'rb') as file:
-            found = hashlib.sha256(file.read()).hexdigest()
-        if found != entry[0]:
+            continue  # it may have been decompressed; _read_folder reports missing files
+        with open(path, 'rb') as content:
+            digest = hashlib.sha256(content.read()).hexdigest()
+        if digest != entry[0]:
             raise ValueError(
-                f'{path}: expected SHA-256 {entry[0]} as in {sums}. Received: {found}. '
+                f'{path}: expected SHA-256 {entry[0]} as in {sums}. Received: {digest}. '
                 'The file is damaged'
             )
 
@@ -119,34 +120,33 @@ def _find(folder: str, stem: str) -> str:
 
 
 def _read_folder(folder: str) -> dict[str, _Arrays]:
-    """The parts that are there; one of which a file is missing is refused."""
+    """The parts of which at least one file exists; ValueError if the other file is missing."""
     _verify(folder)
     present = set(os.listdir(folder))
-    there = [
+    parts = [
         part
         for part, stems in _STEMS.items()
         if any(present.intersection(_names(stem)) for stem in stems)
     ]
-    parts = {}
-    for part in there or _STEMS:
-        images, labels = _STEMS[part]
-        parts[part] = (
-            read_idx(_find(folder, images), rank=3),
-            read_idx(_find(folder, labels), rank=1),
+    return {
+        part: (
+            read_idx(_find(folder, _STEMS[part][0]), rank=3),
+            read_idx(_find(folder, _STEMS[part][1]), rank=1),
         )
-    return parts
+        for part in parts or _STEMS
+    }
 
 
 def _read_npz(path: str) -> dict[str, _Arrays]:
-    """As _read_folder, from arrays x_train, y_train, x_test, y_test."""
+    """Like _read_folder, from the arrays x_train, y_train, x_test, y_test."""
     parts = {}
     try:
-        # not np.load: it also takes other kinds of files, and members that are no arrays
+        # np.load would also accept other kinds of files, and members that are not arrays.
         with zipfile.ZipFile(path) as archive:
             members = set(archive.namelist())
             names = {part: (f'x_{part}.npy', f'y_{part}.npy') for part in _STEMS}
-            there = [part for part in names if members.intersection(names[part])]
-            for part in there or names:
+            present = [part for part in names if members.intersection(names[part])]
+            for part in present or names:
                 missing = [name[:-4] for name in names[part] if name not in members]
                 if missing:
                     raise ValueError(f'{", ".join(missing)} missing')
@@ -155,7 +155,7 @@ def _read_npz(path: str) -> dict[str, _Arrays]:
                         np.lib.format.read_array(images, allow_pickle=False),
                         np.lib.format.read_array(labels, allow_pickle=False),
                     )
-    # zipfile, its decompressors and NumPy raise some twenty kinds for bytes that are wrong
+    # zipfile, its decompressors and NumPy raise about twenty types of errors for invalid bytes.
     except Exception as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -195,7 +195,7 @@ def _checked(where: str, images: np.ndarray, labels: np.ndarray) -> _Arrays:
 def _train_and_valid(
     path: str, wanted: int, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Source]:
-    """Holds the first `wanted` training images out for validation, a tenth at most."""
+    """Holds out the first `wanted` training images for validation, at most a tenth."""
     held_out = min(wanted, len(labels) // 10)
     if held_out < 1:
         raise ValueError(
@@ -209,21 +209,20 @@ def _train_and_valid(
 
 
 def load_mnist(path: str, validation_size: int = VALIDATION_SIZE) -> Dataset:
-    """Loads MNIST with upstream's split: the first 5,000 training images are the validation set,
-    the other 55,000 train.
+    """Loads MNIST with the split of the authors' code: the first 5,000 training images are the
+    validation set, the other 55,000 the training set.
 
     Args:
       path: a folder with IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked against a
-        SHA256SUMS file if there is one) or with `mnist.npz`, or such an npz file itself. Either the
-        training or the test images may be missing, both files of them.
-      validation_size: how many of the training images to hold out; a tenth at most when the set is
-        small.
+        SHA256SUMS file if it exists) or with `mnist.npz`, or an npz file. The two training files or
+        the two test files may be missing.
+      validation_size: number of training images to hold out, at most a tenth of them.
 
     Returns:
       A Dataset.
 
     Raises:
-      ValueError: nothing there, a damaged file, counts or shapes that do not fit together.
+      ValueError: no data, a damaged file, or counts or shapes that do not match.
       OSError: a file cannot be read.
     """
     archive = path if os.path.isfile(path) else os.path.join(path, 'mnist.npz')
@@ -232,8 +231,8 @@ def load_mnist(path: str, validation_size: int = VALIDATION_SIZE) -> Dataset:
             'data_path: expected a folder of IDX files or an npz file. '
             f'Received: {path!r}, which does not exist'
         )
-    found = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)
-    parts = {part: _checked(f'{path} ({part})', *arrays) for part, arrays in found.items()}
+    raw = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)
+    parts = {part: _checked(f'{path} ({part})', *arrays) for part, arrays in raw.items()}
     shapes = [images.shape[1:] for images, _ in parts.values()]
     if shapes[0] != shapes[-1]:
         raise ValueError(

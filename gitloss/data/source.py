@@ -1,11 +1,12 @@
-"""What is known of a data set, and how its images are read: by index, one split at a time.
+"""Descriptions of data sets, and Sources, which read the images of a split by index.
 
-A new kind of data is a subclass of Source and a loader that returns a Dataset, in a file of its
-own, entered in `gitloss.data.DATASETS`.
+To add a kind of data, write a subclass of Source and a loader that returns a Dataset, in a new
+file, and register the loader in `gitloss.data.DATASETS`.
 """
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from typing import Any, Iterator, NamedTuple
 
@@ -13,14 +14,14 @@ import numpy as np
 
 from gitloss.errors import one_line
 
-_BLOCK_BYTES = 16 << 20  # of pixels that are read at once where a whole split is gone through
+_BLOCK_BYTES = 16 << 20  # pixels per read while a whole split is traversed
 
 
 class Preprocessing(NamedTuple):
     """Input of the network = pixels / divisor - mean.
 
-    mean: float32 [height, width, channels], or one number for all pixels; None is zero. In a
-    checkpoint it is the weight `preprocess/mean_image`.
+    mean: float32 [height, width, channels], or one number for all pixels; None is zero. A checkpoint
+    has it as the weight `preprocess/mean_image`.
     """
 
     divisor: float = 255.0
@@ -28,7 +29,7 @@ class Preprocessing(NamedTuple):
 
 
 class DataSpec(NamedTuple):
-    """All that a graph needs to know of a data set. image_shape: (height, width, channels)."""
+    """What a graph depends on in a data set. image_shape: (height, width, channels)."""
 
     name: str
     image_shape: tuple[int, ...]
@@ -46,10 +47,10 @@ class DataSpec(NamedTuple):
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> DataSpec:
-        """The DataSpec that `facts` describe; its mean is zero until the weights are restored.
+        """The DataSpec of `facts`; its mean is zero until the weights are restored.
 
         Raises:
-          ValueError: something is missing or of another type.
+          ValueError: a key is missing or a value is invalid.
         """
         try:
             shape, classes = tuple(facts['image_shape']), facts['num_classes']
@@ -58,7 +59,7 @@ class DataSpec(NamedTuple):
                 type(size) is int and 0 < size < 1 << 31 for size in shape + (classes,)
             )
             if not sizes_are_good or not 0 < divisor < float('inf'):
-                raise ValueError('sizes or a divisor that no data set has')
+                raise ValueError('a size or divisor is out of range')
             return cls(str(facts['name']), shape, classes, Preprocessing(divisor))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise ValueError(
@@ -70,9 +71,9 @@ class DataSpec(NamedTuple):
 class Source:
     """One split of a data set: labels in memory (or in a memory map), images read by index.
 
-    Batches are a function of (seed, step), so any image may be asked for at any time, and by
-    several threads at once. A subclass sets `labels` and `image_shape` and defines `read`; where
-    that gives encoded bytes, `decode` and `images` too.
+    Batches are a function of (seed, step): any image can be read at any time, and by several
+    threads at once. A subclass sets `labels` and `image_shape` and defines `read`; if `read`
+    returns encoded images, it also defines `decode` and `images`.
 
     Attributes:
       labels: int32 [n].
@@ -86,15 +87,15 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @abc.abstractmethod
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """What is stored of the images `indices`, int64 [k]: pixels, uint8 [k, height, width,
+        """The images `indices`, int64 [k], as they are stored: pixels, uint8 [k, height, width,
         channels], or encoded images, an object array [k] of bytes.
         """
-        raise NotImplementedError
 
     def decode(self, raw: Any) -> Any:
-        """Called while a tf.data pipeline is built: the tensor uint8 [k, height, width, channels]
-        of the pixels in `raw`, the tensor of what `read` gave (uint8, or strings [k]).
+        """The pixels, a tensor uint8 [k, height, width, channels], of the tensor `raw`, which is
+        the result of `read` (uint8, or strings [k]). A tf.data pipeline calls it.
         """
         return raw
 
@@ -104,8 +105,9 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over images and labels as they are stored, computed once. A split that takes long
-        to read may define its own; equal fingerprints mean equal data.
+        """SHA-256 over images and labels as they are stored, computed once.
+
+        A subclass that is slow to read may override it; equal fingerprints mean equal data.
         """
         if self._fingerprint is None:
             digest = hashlib.sha256()
@@ -125,7 +127,7 @@ class ArraySource(Source):
       labels: integers [n].
 
     Raises:
-      ValueError: another type or rank, or counts that differ.
+      ValueError: wrong dtype or rank, or the counts differ.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -134,7 +136,7 @@ class ArraySource(Source):
                 'images and labels: expected uint8 [n, height, width, channels] and integers [n]. '
                 f'Received: {images.dtype} {list(images.shape)} and {list(labels.shape)}'
             )
-        # A view of a memory map stays one; indexing it gives plain arrays.
+        # asarray: indexing a view of a memory map returns plain arrays.
         self._images, self.labels = np.asarray(images), np.asarray(labels, np.int32)
         self.image_shape = self._images.shape[1:]
 
@@ -143,7 +145,7 @@ class ArraySource(Source):
 
 
 class Dataset(NamedTuple):
-    """A DataSpec and the splits that are there; None for one that is not."""
+    """A DataSpec and the splits; a missing split is None."""
 
     spec: DataSpec
     train: Source | None = None
@@ -151,24 +153,24 @@ class Dataset(NamedTuple):
     test: Source | None = None
 
     def require(self, *names: str) -> None:
-        """Raises ValueError where one of the splits `names` is missing."""
-        found = [name for name in self._fields[1:] if getattr(self, name) is not None]
-        if not set(names) <= set(found):
+        """Raises ValueError if one of the splits `names` is missing."""
+        present = [name for name in self._fields[1:] if getattr(self, name) is not None]
+        if not set(names) <= set(present):
             raise ValueError(
                 f'--data_path: expected a data set with the splits {", ".join(names)}. '
-                f'Received: one with {", ".join(found) or "none"}'
+                f'Received: one with {", ".join(present) or "none"}'
             )
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint remembers of the data it was trained on: the spec's facts, and the
-        fingerprints of the splits that decide its course.
+        """What a checkpoint records of its training data: the spec's facts, and the fingerprints of
+        the splits that influence the run.
         """
         prints = [split.fingerprint for split in (self.train, self.valid) if split is not None]
         return dict(self.spec.facts(), fingerprint=' '.join(prints))
 
 
 def blocks(source: Source) -> Iterator[np.ndarray]:
-    """Walks a source in order by indices, int64 [k], of 16 MiB of pixels or one image each."""
+    """Indices of a source in order, in blocks int64 [k] of 16 MiB of pixels or one image."""
     size = max(1, _BLOCK_BYTES // int(np.prod(source.image_shape)))
     for start in range(0, len(source), size):
         yield np.arange(start, min(start + size, len(source)))
@@ -176,7 +178,8 @@ def blocks(source: Source) -> Iterator[np.ndarray]:
 
 def mean_image(source: Source, divisor: float = 255.0) -> np.ndarray:
     """Mean of a source's images in units of pixels / divisor: float32 [height, width, channels].
-    Integer sums make it exact before its one rounding.
+
+    The sums are integers: only the result is rounded.
     """
     sums = np.zeros(source.image_shape, np.int64)
     for indices in blocks(source):

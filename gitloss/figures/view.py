@@ -43,9 +43,7 @@ class View:
             if len(self._anchors) == len(anchors):
                 left, _, right = np.linalg.svd(anchors.T.dot(self._anchors))
                 rotation = left.dot(right)
-                points, means, anchors = (
-                    rows.dot(rotation) for rows in (points, means, anchors)
-                )
+                points, means, anchors = (rows.dot(rotation) for rows in (points, means, anchors))
             self._anchors = [[float(f'{value:.4g}') for value in row] for row in anchors]
         extent = plots.extent(points, means)
         if extent > self.limit:

@@ -1,7 +1,7 @@
-"""Layers that behave differently in training: batch normalisation and dropout for graph mode.
+"""Layers that differ between training and inference: batch normalisation and dropout.
 
-A layer here computes inference unless it is called with `training=True` inside a network that was
-given a `Phase`. So the evaluation and the exported graph hold no phase, no conditional, no dropout.
+They compute inference unless they are called with `training=True` in a network that has a `Phase`.
+The evaluation and the exported graph therefore contain no switch and no dropout.
 """
 
 from gitloss.layers.adopt import adopt, refuse_foreign_modes

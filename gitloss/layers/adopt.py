@@ -1,4 +1,4 @@
-"""Networks built elsewhere, as those of keras.applications, with the layers of this package."""
+"""Keras models, for example of keras.applications, with the layers of this package."""
 
 from __future__ import annotations
 
@@ -33,23 +33,22 @@ def _dropout(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
 def adopt(
     build: Callable[[], keras.Model], images: tf.Tensor, seed: Callable[[], int]
 ) -> tf.Tensor:
-    """The outputs of a Keras model on `images`, with our normalisation and dropout in it.
+    """The outputs of a Keras model on `images`, with this package's normalisation and dropout.
 
-    The model is built in a graph of its own and cloned layer by layer, so that nothing of Keras's
-    learning phase comes into the current one.
+    The model is built in a separate graph and cloned layer by layer, so that Keras's learning phase
+    does not enter the current graph.
 
     Args:
-      build: makes the model, without pretrained weights, as
+      build: creates the model, without pretrained weights, for example
         `lambda: keras.applications.MobileNetV2(input_shape, include_top=False, weights=None)`.
       images: Keras tensor [batch, height, width, channels].
-      seed: gives the next seed, one for each initialiser that has none.
+      seed: returns the next seed, for an initialiser without one.
 
     Returns:
-      A Keras tensor, what the model's only output is on `images`.
+      A Keras tensor, the model's only output.
 
     Raises:
-      ValueError: batch normalisation over another axis than the last, or some other layer of the
-        model that differs in training.
+      ValueError: batch normalisation over another axis than the last.
     """
 
     def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -70,10 +69,10 @@ def adopt(
 
 
 def refuse_foreign_modes(network: keras.Model) -> None:
-    """Raises ValueError for a layer that Keras would switch by its learning phase, or update.
+    """Raises ValueError for a layer that depends on Keras's learning phase, or has updates.
 
-    Nobody would run its updates, and its phase would stay that of inference: the network would be
-    trained wrongly without a word.
+    The trainer runs no Keras updates and never sets the learning phase: such a network would train
+    wrongly without any error.
     """
     for layer in network.submodules:
         if isinstance(layer, keras.layers.Layer) and _is_foreign(layer):
@@ -85,9 +84,7 @@ def refuse_foreign_modes(network: keras.Model) -> None:
 
 
 def _is_foreign(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, (keras.Model, PhaseLayer)):
-        return False
     of_keras = type(layer).__module__.split('.')[0] in ('tensorflow', 'tensorflow_core', 'tf_keras')
-    return bool(layer.updates) or (
-        of_keras and 'training' in inspect.signature(layer.call).parameters
+    return not isinstance(layer, (keras.Model, PhaseLayer)) and (
+        bool(layer.updates) or (of_keras and 'training' in inspect.signature(layer.call).parameters)
     )

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al., JMLR 2014) whose masks are a function of seed and step."""
+"""Dropout (Srivastava et al., JMLR 2014) with masks that are a function of seed and step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gitloss.layers.phase import PhaseLayer
 
 
 class Dropout(PhaseLayer):
-    """Sets a random share `rate` of its inputs to 0 in training and scales the rest up.
+    """Sets a random fraction `rate` of its inputs to 0 in training and scales up the rest.
 
-    A continued run drops what an undisturbed one would, and N workers drop what one would.
+    Masks do not change when a run is resumed, or with the number of workers.
 
     Args:
-      rate: the share, in [0, 1).
-      noise_shape: shape of the mask without the batch, 1 where it is broadcast; None: the
-        inputs' own.
+      rate: the fraction, in [0, 1).
+      noise_shape: shape of the mask without the batch dimension, 1 where it is broadcast; None: the
+        shape of the inputs.
 
     Raises:
       ValueError: `rate` is outside [0, 1).

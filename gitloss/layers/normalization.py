@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from gitloss.backend import tf
 from gitloss.layers.phase import PhaseLayer
@@ -13,15 +13,15 @@ _FUSED_EPSILON = 1.001e-5
 class BatchNormalization(PhaseLayer):
     """gamma (x - mean) / sqrt(variance + epsilon) + beta, over all axes but the last.
 
-    In training mean and variance are those of the batch, of all workers together unless the phase
-    says otherwise, and the phase is told the moving averages after the step (algorithm 2: with the
-    unbiased variance). In inference, and while `trainable` is False, they are the moving averages.
+    In training, mean and variance are those of the batch (of all workers if the phase has a
+    `gather`), and the new moving averages are appended to `phase.moves` (algorithm 2: with the
+    unbiased variance). In inference, and if `trainable` is False, they are the moving averages.
 
     Args:
-      momentum: the share of the moving average that a step keeps.
+      momentum: weight of the old moving average in a step.
       epsilon: added to the variance.
-      center, scale: whether there is a beta, a gamma.
-      gamma_initializer: first value of gamma.
+      center, scale: whether beta and gamma exist.
+      gamma_initializer: initial value of gamma.
     """
 
     def __init__(
@@ -54,43 +54,46 @@ class BatchNormalization(PhaseLayer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.phase is None or not self.trainable:
             return self._normalised(inputs, self.moving_mean, self.moving_variance)
-        # The fused kernel knows no other worker, and raises an epsilon below cuDNN's.
-        alone = self.phase.gather is None and inputs.shape.rank == 4
-        compute = self._fused if alone and self.epsilon > _FUSED_EPSILON else self._written_out
-        outputs, mean, unbiased = compute(inputs)
+        # The fused kernel sees one worker only, and raises an epsilon below cuDNN's minimum.
+        gather = self.phase.gather
+        if gather is None and inputs.shape.rank == 4 and self.epsilon > _FUSED_EPSILON:
+            outputs, mean, unbiased = self._fused(inputs)
+        else:
+            outputs, mean, unbiased = self._global(inputs, gather)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
-            kept = moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum)
-            self.phase.moves.append((moving, kept))
+            after = moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum)
+            self.phase.moves.append((moving, after))
         return outputs
 
     def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """(outputs, mean, unbiased variance) by TensorFlow's kernel for images."""
+        """(outputs, mean, unbiased variance) from TensorFlow's kernel for images."""
         channels = inputs.shape.as_list()[-1:]
         gamma = tf.ones(channels) if self.gamma is None else self.gamma
         beta = tf.zeros(channels) if self.beta is None else self.beta
         return tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
 
-    def _written_out(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _global(
+        self, inputs: tf.Tensor, gather: Callable[[tf.Tensor], tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The same over the rows of all workers.
 
-        Every worker has as many rows, so the variance of all is the mean of the workers' variances
-        plus the variance of their means (Chan et al., 1979): one gather a layer.
+        All workers have the same number of rows. The total variance is therefore the mean of the
+        workers' variances plus the variance of their means (Chan et al., 1979): one gather per
+        layer.
         """
         axes = list(range(inputs.shape.rank - 1))
         mean, variance = tf.nn.moments(inputs, axes)
         count, workers = float(inputs.shape[:-1].num_elements()), 1
-        if self.phase.gather is not None:
-            all_of_them = self.phase.gather(
-                tf.stack([mean, variance])[None]
-            )  # [workers, 2, channels]
-            workers, means = all_of_them.shape.as_list()[0], all_of_them[:, 0]
+        if gather is not None:
+            moments = gather(tf.stack([mean, variance])[None])  # [workers, 2, channels]
+            workers, means = moments.shape.as_list()[0], moments[:, 0]
             mean = tf.reduce_mean(means, axis=0)
-            variance = tf.reduce_mean(all_of_them[:, 1] + tf.square(means - mean), axis=0)
+            variance = tf.reduce_mean(moments[:, 1] + tf.square(means - mean), axis=0)
         outputs = self._normalised(inputs, mean, variance)
         return outputs, mean, variance * (count * workers / max(count * workers - 1.0, 1.0))
 
     def _normalised(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-        """As one product and one sum, which an exporter can fold into the layer before."""
+        """One product and one sum, which an exporter can fold into the previous layer."""
         factor = tf.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
             factor *= self.gamma
@@ -100,8 +103,10 @@ class BatchNormalization(PhaseLayer):
         return inputs * factor + offset
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            momentum=self.momentum, epsilon=self.epsilon, center=self.center, scale=self.scale
+        return dict(
+            super().get_config(),
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            center=self.center,
+            scale=self.scale,
         )
-        return config

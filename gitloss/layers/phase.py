@@ -1,4 +1,4 @@
-"""The training phase: what layers need to know of the step they are part of."""
+"""The training phase: what layers need from the training step."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from typing import Callable, Sequence
 
 from gitloss.backend import keras, tf
 
-# Weights that weight decay leaves alone: biases, normalisation, PReLU slopes. Ends of their names.
+# Last parts of the names of weights without weight decay: biases, normalisation, PReLU slopes.
 _NOT_DECAYED = ('bias', 'beta', 'gamma', 'alpha')
 
 
 class Phase:
-    """One training step, as the layers of a network see it.
+    """The training step as the layers of a network see it.
 
     Args:
-      seed: decides the dropout masks, together with `step`.
-      step: int scalar tensor, the steps done before this one.
-      rows: slice of the global batch that this worker computes.
-      batch_size: samples of the global batch.
-      gather: [1, ...] of this worker -> [workers, ...] of all of them, with a gradient that sums
-        over the workers; None: statistics are those of this worker's rows alone.
+      seed: of the dropout masks, together with `step`.
+      step: int scalar tensor, the number of steps before this one.
+      rows: the slice of the global batch that this worker computes.
+      batch_size: samples in the global batch.
+      gather: [1, ...] of this worker -> [workers, ...] of all workers, with a gradient that sums
+        over the workers; None: statistics are over this worker's rows alone.
+
+    Attributes:
+      moves: (variable, value after the step) of each moving average. The trainer assigns them: it
+        knows what must be read before, and whether the step counts.
     """
 
     def __init__(
@@ -32,18 +36,16 @@ class Phase:
     ) -> None:
         self._seed, self._step, self._rows, self._batch_size = seed, step, rows, batch_size
         self.gather = gather
-        # (variable, its value after the step): moving averages. Whoever runs the step assigns them,
-        # because only there is known what must be read first and whether the step counts.
         self.moves: list[tuple[tf.Variable, tf.Tensor]] = []
 
     def uniform(self, shape: Sequence[int], number: int) -> tf.Tensor:
         """Uniform numbers in [0, 1) for this worker's rows: a function of (seed, step, number).
 
-        The numbers are drawn for the global batch, so that N workers drop what one would drop.
+        They are drawn for the global batch, so that masks do not depend on the number of workers.
 
         Args:
-          shape: of this worker's rows, static; 1 in the first place: one draw for all rows.
-          number: of the layer that asks.
+          shape: static shape for this worker's rows; a first dimension of 1: one draw for all rows.
+          number: the number of the layer.
         """
         seed = tf.stack([self._seed * 1000 + number, tf.cast(self._step, tf.int32)])
         if shape[0] == 1:
@@ -52,23 +54,23 @@ class Phase:
 
 
 class PhaseLayer(keras.layers.Layer):
-    """A layer that computes something else in training. `phase` and `number` come from `enter`."""
+    """A layer that differs in training. `enter` sets `phase` and `number`."""
 
     phase: Phase | None = None
     number = 0
 
 
 def enter(network: keras.Model, phase: Phase) -> None:
-    """Gives all layers of `network`, nested ones too, the phase of its `training=True` calls."""
+    """Sets the phase of all layers of `network`, also nested ones, for `training=True` calls."""
     layers = [layer for layer in network.submodules if isinstance(layer, PhaseLayer)]
     for number, layer in enumerate(layers, 1):
         layer.phase, layer.number = phase, number
 
 
 def decayed(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-    """Those of `variables` that decay: all but biases, normalisation and PReLU slopes."""
-
-    def last_part(variable: tf.Variable) -> str:
-        return variable.name.split(':')[0].split('/')[-1]
-
-    return [variable for variable in variables if last_part(variable) not in _NOT_DECAYED]
+    """The variables with weight decay: all but biases, normalisation and PReLU slopes."""
+    return [
+        variable
+        for variable in variables
+        if variable.name.split(':')[0].split('/')[-1] not in _NOT_DECAYED
+    ]

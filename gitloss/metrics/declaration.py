@@ -1,8 +1,7 @@
-"""What a number in the logs means, declared once, by the code that computes it.
+"""Declarations of metrics: what a number in the logs means, written by the code that computes it.
 
-Console, history, TensorBoard, report, --monitor and --best read the declaration. Numbers in the
-logs that nobody declares are written under their own name, in the group `run`, and nothing is
-chosen by them.
+Console, history, TensorBoard, report, --monitor and --best read them. An undeclared number is shown
+under its own name in the group `run`, and cannot be monitored.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ _PLACES = {group: place for place, group in enumerate((*SETS, 'distance', 'cente
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """Declares one number of a measurement.
+    """Declares one number in the logs of a measurement.
 
     Attributes:
       name: its key in the logs and in history.jsonl.
-      title: its name for readers. Of a metric of a data set, which is one named after its group
-        (`valid_acc` in `valid`), the title leaves out the set: accuracy.
-      group: train, valid, test, distance, centers, run, or a new one: its section in TensorBoard.
-      higher_is_better: None if neither direction is better: nothing can be chosen by it.
-      form: format specification of its values, as '.4f'. Default: four significant digits.
-      label: a short name. Metrics with a label are the ones that the console shows at each
-        measurement; they come first in history.jsonl and have columns in the report.
+      title: its displayed name. The metric of a data set, which is named after its group
+        (`valid_acc` in `valid`), has a title without the data set: accuracy.
+      group: train, valid, test, distance, centers, run, or a new one; a section in TensorBoard.
+      higher_is_better: None if neither direction is better; it cannot be monitored then.
+      form: format specification of its values, for example '.4f'. Default: four significant digits.
+      label: a short name. Metrics with a label are shown on the console at each measurement, come
+        first in history.jsonl and have columns in the report.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Metric:
 
     @property
     def part(self) -> str:
-        """`acc` of `valid_acc`: the name within a data set. Empty for a metric of no data set."""
+        """The name within a data set, `acc` of `valid_acc`; empty for a metric of no data set."""
         is_of_set = self.group in SETS and self.name.startswith(self.group + '_')
         return self.name[len(self.group) + 1 :] if is_of_set else ''
 
@@ -55,7 +54,7 @@ class Metric:
         return f'{SETS[self.group]} {self.title}' if self.part else self.title
 
     def text(self, value: Any) -> str:
-        """A value for readers."""
+        """A formatted value."""
         if isinstance(value, float) and not self.form:
             return format(value, '.0f' if 1e3 <= abs(value) < 1e9 else '#.4g')
         return format(value, self.form) if isinstance(value, (int, float)) else str(value)
@@ -67,7 +66,7 @@ def loss(group: str, name: str = 'loss') -> Metric:
         f'{group}_{name}',
         name.replace('_', ' '),
         group,
-        None if group == 'test' else False,  # nothing is chosen by the test set
+        None if group == 'test' else False,  # no choice depends on the test set
         label=f'{group} loss' if name == 'loss' and group != 'test' else '',
     )
 
@@ -79,22 +78,22 @@ def accuracy(group: str) -> Metric:
 
 
 def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
-    """{name: Metric}, group by group. Of two declarations of one name the last one counts."""
+    """{name: Metric}, ordered by group. The last of several declarations of one name counts."""
     grouped = sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
     return {metric.name: metric for metric in grouped}
 
 
 def find(metrics: Mapping[str, Metric], names: Sequence[str]) -> list[Metric]:
-    """The metrics of some names in the order of `metrics`, then those that are not declared."""
+    """The metrics with these names in the order of `metrics`, then the undeclared names."""
     declared = [metric for name, metric in metrics.items() if name in names]
     return declared + [Metric(name, name) for name in names if name not in metrics]
 
 
 def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
-    """The declared metric that a flag names, to choose by.
+    """The declared metric that a flag names, to monitor or choose by.
 
     Raises:
-      ValueError: it is not declared, or neither direction is better.
+      ValueError: the metric is not declared, or neither direction is better.
     """
     known = [each for each, metric in metrics.items() if metric.higher_is_better is not None]
     if name not in known:
@@ -106,10 +105,10 @@ def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
     return metrics[name]
 
 
-def best(rows: Sequence[Mapping[str, Any]], name: str, higher_is_better: bool) -> int | None:
-    """Index of the row with the best value of `name`, the first of equals; None if there is none.
+def best(rows: Sequence[Mapping[str, Any]], name: str, higher_is_better: bool | None) -> int | None:
+    """Index of the row with the best value of `name`, the first of equal ones.
 
-    Rows without a finite number of that name do not count.
+    Rows without a finite value of that name do not count. None if no row counts.
     """
     sign = 1 if higher_is_better else -1
     values = {
