@@ -1,13 +1,13 @@
-"""What a callback is, and what it may ask of the model it stands beside.
+"""The interface of callbacks, and of the handle through which they use the model.
 
-The hooks bear Keras's names. An *epoch* is the stretch between two measurements (`--update_centers`
-steps): measurements are made and read in `on_epoch_end`. All hooks of a list share one `logs`
-dictionary per call, in the order of the list: callbacks that measure come first, those that read
-come after.
+Hooks have Keras's names. An *epoch* ends with a measurement, every `--update_centers` steps:
+measurements are computed and read in `on_epoch_end`. A call passes one `logs` dictionary to all
+callbacks in the order of the list: callbacks that measure come before those that read.
 """
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -17,21 +17,21 @@ from gitloss.metrics import Metric
 if TYPE_CHECKING:
     from gitloss.data import Source
 
-Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, Dict[str, float]]  # of a sweep
-Logs = Any  # {name: value}, shared by all callbacks of a list; None where a hook is called without
+Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, Dict[str, float]]  # one batch of a sweep, see Handle.sweep
+Logs = Any  # {name: value}, shared by all callbacks of a list; may be None
 
 
 class Handle:
-    """What a callback may ask while it measures; training and evaluation both provide it.
+    """What a callback can use during a measurement, in training and in evaluation.
 
     Attributes:
-      batch_size: images of a global batch.
+      batch_size: images in a global batch.
       num_classes: classes of the data set.
       options: {flag: plain value}.
-      metrics: {name: Metric} of all that the run and its callbacks declare, from `build` on.
+      metrics: {name: Metric}, declared by the run and its callbacks; complete from `build` on.
       run_dir: the folder of the run's files.
-      rank, workers, is_chief: the number of this worker, how many there are, and whether it is the
-        one that writes.
+      rank, workers, is_chief: the number of this worker, the number of workers, and whether this
+        worker writes the files.
     """
 
     batch_size: int = 0
@@ -44,125 +44,117 @@ class Handle:
     is_chief: bool = True
 
     @property
+    @abc.abstractmethod
     def step(self) -> int:
-        """Training steps behind the weights as they are now."""
-        raise NotImplementedError
+        """Number of training steps of the current weights."""
 
+    @abc.abstractmethod
     def sweep(self, source: Source, with_losses: bool = False) -> Iterator[Batch]:
-        """A forward pass over a source in order, with the weights as they are now.
+        """A forward pass over a source in order, with the current weights.
 
-        Several workers share the work of each batch and all see all of it: every worker must make
-        the same sweeps.
+        The workers share the work of each batch, and each gets the whole result: every worker must
+        do the same sweeps.
 
         Yields:
           (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses) per batch of
-          the training's size. `losses` are the batch's scalars (`loss`, `softmax_loss`,
-          `center_loss`, `git_loss`) if asked for, else empty. A short last batch is padded with
-          samples from the beginning of the source, which count in its losses and nowhere else.
+          the training batch size. `losses` are the batch's scalars (`loss`, `softmax_loss`,
+          `center_loss`, `git_loss`), empty without `with_losses`. A short last batch is padded with
+          samples from the beginning of the source, which count in its losses only.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def centers(self) -> np.ndarray:
         """The centers of the center and git losses: float32 [classes, dim]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def center_updates(self) -> np.ndarray:
-        """How many samples have moved each center so far: int32 [classes]."""
-        raise NotImplementedError
+        """Number of samples that have moved each center so far: int32 [classes]."""
 
     def set_centers(self, values: np.ndarray) -> None:
         """Replaces the centers by `values`, float [classes, dim]."""
-        raise NotImplementedError
 
 
 class RunHandle(Handle):
-    """What a callback may ask of a training besides.
+    """What a callback can use during training, in addition.
 
     Attributes:
-      run_name: the last part of `run_dir`, the device number by default.
       steps: steps of the whole run.
       every: steps between two measurements.
-      learning_rate: the base rate, before --schedule and --warmup_steps. May be set from
-        on_train_begin on; a checkpoint keeps it.
+      learning_rate: the base rate, before --schedule and --warmup_steps. It can be set from
+        on_train_begin on, and is saved in checkpoints.
     """
 
-    run_name: str = ''
     steps: int = 0
     every: int = 0
     learning_rate: float
 
     @property
     def net(self) -> Any:
-        """The trainers.engine.graph.TrainingGraph, from `build` on: its tensors may be fetched."""
-        raise NotImplementedError
+        """The trainers.engine.graph.TrainingGraph, from `build` on; its tensors can be fetched."""
 
     @property
     def rate_variable(self) -> Any:
         """The float32 variable behind `learning_rate`, from `build` on."""
-        raise NotImplementedError
 
     @property
     def session(self) -> Any:
         """The tf.Session, from on_train_begin on.
 
-        Its graph is finalized: operations to run are created in `build`.
+        Its graph is finalized: create operations in `build`.
         """
-        raise NotImplementedError
 
     def passed(self, every: int) -> bool:
-        """Whether the last session.run reached a multiple of `every` steps, or passed one.
+        """Whether the last session.run reached or passed a multiple of `every` steps.
 
-        Where an NPU makes several steps per call, an overflow may let a call end between two
-        multiples.
+        On an NPU with several steps per call, an overflow can make a call end between multiples.
         """
         return self.step % every == 0
 
+    @abc.abstractmethod
     def save(self, metrics: Mapping[str, float] | None = None) -> str:
         """Writes a checkpoint of this step into the run's series. Returns its path.
 
         Args:
-          metrics: the values it is judged by when the best checkpoint is chosen.
+          metrics: the values by which the best checkpoint is chosen.
 
         Raises:
           OSError: the disk is full.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
-        """Writes a checkpoint of this step to `path`: never continued from, never pruned.
+        """Writes a checkpoint of this step to `path`. --resume ignores it, and it is never pruned.
 
-        A checkpoint found at `path` is replaced. Returns the path.
+        An existing checkpoint at `path` is replaced. Returns the path.
 
         Raises:
           OSError: the disk is full.
-          ValueError: something else than a checkpoint is at `path`.
+          ValueError: `path` exists and is not a checkpoint.
         """
-        raise NotImplementedError
 
     def stop(self, reason: str) -> None:
-        """Ends the training after this step, with a measurement."""
-        raise NotImplementedError
+        """Ends the training after this step and a measurement."""
 
+    @abc.abstractmethod
     def throughput(self) -> dict[str, float | None]:
-        """{'images_per_sec', 'sec_per_step'} of training steps alone.
+        """{'images_per_sec', 'sec_per_step'} over the training steps only.
 
-        The first step of the process, which also compiles, is left out.
+        The first step of the process, which includes compilation, does not count.
         """
-        raise NotImplementedError
 
 
 class Callback:
-    """Does nothing at every hook.
+    """The base class of callbacks; its hooks do nothing.
 
-    With several workers every one of them has the list, and what a callback decides it must decide
-    alike on all: from logs and sweeps, which are the same everywhere, not from a clock.
+    With several workers, every worker runs the list. A callback must make the same decisions on all
+    of them: from logs and sweeps, which are the same on all workers, not from a clock.
 
     Attributes:
-      handle: from `build` on; of an evaluation only a Handle.
-      metrics: declares what it adds to the logs of a measurement.
-      chief_only: True for a callback that only writes; the chief alone has it.
-      intervals: {name: steps between two of its turns}. A device that makes several steps per call
-        gives control back only every so many steps.
+      handle: set before `build`; in an evaluation it is a Handle, not a RunHandle.
+      metrics: declarations of the numbers that it adds to the logs of a measurement.
+      chief_only: True for a callback that only writes; it runs on the chief only.
+      intervals: {name: number of steps} of the periods of a callback. On a device that runs several
+        steps per call, they must be multiples of that number.
     """
 
     handle: RunHandle
@@ -171,13 +163,13 @@ class Callback:
     intervals: Mapping[str, int] = {}
 
     def build(self) -> None:
-        """The only place to create graph operations: the graph is finalized afterwards."""
+        """The only place to create graph operations: the graph is then finalized."""
 
     def fetches(self, step: int) -> Mapping[str, Any]:
         """{name: tensor} to fetch in the `session.run` of step `step`.
 
-        The values arrive in the logs of on_train_batch_end. Where a new set of fetches means a new
-        compilation (NPU), the names must not depend on the step.
+        The values are in the logs of on_train_batch_end. On devices that compile each set of
+        fetches (NPU), the names must not depend on the step.
         """
         return {}
 
@@ -185,13 +177,14 @@ class Callback:
         """Once, before the first step."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Before step `batch`, counted from 1; with --iterations_per_loop the last of its call."""
+        """Before step `batch`, counted from 1; with --iterations_per_loop, the last of its call."""
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """After step `batch`; with --iterations_per_loop the last of its call.
+        """After step `batch`; with --iterations_per_loop, the last of its call.
 
         logs: `loss`, `softmax_loss`, `center_loss`, `git_loss`, `git_floor`, `center_drift`,
-        `accuracy` of the step's batch, `learning_rate`, `images_per_sec`, and the fetched extras.
+        `accuracy` of the step's batch, `learning_rate`, `images_per_sec`, and the values of
+        `fetches`.
         """
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -203,38 +196,37 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """At each measurement, numbered from 1.
 
-        logs: `step`, `train_loss`, `train_acc`, ... and what the callbacks before have added.
+        logs: `step`, `train_loss`, `train_acc`, ... and the additions of earlier callbacks.
         """
 
     def on_rewind(self, step: int) -> None:
-        """After a rollback to the last checkpoint, of `step`; `load_state` was called before."""
+        """After a rollback to the last checkpoint, at `step`, and after `load_state`."""
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Once, after the last step of a training that was not broken off.
+        """Once, after the last step of a training that was not aborted.
 
         logs: the last measurement.
         """
 
     def close(self) -> None:
-        """The last call wherever `build` was called, after an error too: release files, threads."""
+        """The last call after `build`, also after an error: releases files and threads."""
 
     def state(self) -> Any:
-        """What a checkpoint must keep of this callback: plain JSON values, or None."""
-        return None
+        """The state of this callback for a checkpoint: plain JSON values, or None."""
 
     def load_state(self, state: Any) -> None:
-        """Takes back what `state` returned, before on_train_begin and at a rollback."""
+        """Restores what `state` returned, before on_train_begin and at a rollback."""
 
 
 def as_callback(thing: Any) -> Callback:
-    """A Callback as it is, a `tf.keras.callbacks` object in a wrapper.
+    """A Callback unchanged, or a `tf.keras.callbacks` object in a wrapper.
 
     Raises:
-      ValueError: it is neither, or one of Keras's that cannot work here.
+      ValueError: it is neither, or a Keras callback that cannot work here.
     """
     if isinstance(thing, Callback):
         return thing
-    # Imports TensorFlow, which a list without Keras's callbacks does not need.
+    # Imports TensorFlow, which a list without Keras callbacks does not need.
     from callbacks.keras import KerasCallback
 
     return KerasCallback(thing)

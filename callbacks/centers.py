@@ -1,31 +1,41 @@
-"""The measurement Git loss is judged by: do classes pull together and stay apart?"""
+"""Intra- and inter-class distances of the training set, by which Git loss is evaluated."""
 
 from __future__ import annotations
 
+from typing import Any, Iterable, List, Tuple
+
 import numpy as np
 
-from callbacks.base import Callback
+from callbacks.base import Callback, Handle
 from gitloss import metrics
-from gitloss.metrics import Metric
+from gitloss.data.source import Source
+from gitloss.metrics import ClassSums, Metric
 
-# Embeddings up to this many bytes are kept for the second pass, which needs the means of the
-# first; more are computed again, so that memory stays O(classes x dim) for data sets of any size.
+# Embeddings up to this many bytes stay in memory for the second pass, which needs the class means.
+# Larger ones are computed again, so that memory is O(classes x dim) for data sets of any size.
 KEPT_BYTES = 256 << 20
-_SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gigabytes
+_SHOWN_CLASSES = 200  # in pictures: with a million means, each frame would take gigabytes
+_Batches = Iterable[Tuple[np.ndarray, np.ndarray]]  # embeddings, labels
 
 
-def _batches(handle, source):
+def _batches(handle: Handle, source: Source) -> _Batches:
     return ((embeddings, labels) for embeddings, _, labels, _ in handle.sweep(source))
 
 
-def class_sums(handle, source, num_classes, distance='euclidean', keep=0):
-    """Sweeps a Source: (ClassSums of the embeddings, ClassSums of what centers are means of, the
-    batches as a list if they take at most `keep` bytes, else None). With distance "cosine" centers
-    are means of embeddings of length 1.
+def class_sums(
+    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean', keep: int = 0
+) -> tuple[ClassSums, ClassSums, _Batches | None]:
+    """Sums of a Source per class, in one sweep.
+
+    Returns:
+      (ClassSums of the embeddings, ClassSums whose means are centers, the batches if they take at
+      most `keep` bytes, else None). With distance "cosine", centers are means of embeddings of
+      length 1.
     """
-    sums = metrics.ClassSums(num_classes)
-    for_centers = metrics.ClassSums(num_classes) if distance == 'cosine' else sums
-    kept, size = [], 0
+    sums = ClassSums(num_classes)
+    for_centers = ClassSums(num_classes) if distance == 'cosine' else sums
+    kept: List[Tuple[np.ndarray, np.ndarray]] = []
+    size = 0
     for embeddings, labels in _batches(handle, source):
         sums.add(embeddings, labels)
         if for_centers is not sums:
@@ -39,13 +49,17 @@ def class_sums(handle, source, num_classes, distance='euclidean', keep=0):
     return sums, for_centers, kept if size <= keep else None
 
 
-def class_distances(handle, source, num_classes, distance='euclidean'):
-    """Euclidean distances within and between the classes of a Source that have samples.
+def class_distances(
+    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean'
+) -> tuple[dict[str, float], ClassSums, ClassSums]:
+    """Euclidean distances within and between the classes of a Source.
+
+    Classes without samples do not count.
 
     Args:
-      handle: gives the sweep, or two where the embeddings take more than KEPT_BYTES.
+      handle: computes one sweep, or two if the embeddings take more than KEPT_BYTES.
       source: the Source.
-      num_classes: its labels are below it.
+      num_classes: number of classes.
       distance: as in class_sums.
 
     Returns:
@@ -57,26 +71,28 @@ def class_distances(handle, source, num_classes, distance='euclidean'):
     batches = _batches(handle, source) if kept is None else kept
     intra = metrics.intra_class_distance(batches, means)
     inter = metrics.inter_class_distance(means, sums.counts)
-    found = {'intra_cls_dist': intra, 'inter_cls_dist': inter}
-    if intra > 0:
-        found['inter_over_intra'] = inter / intra
-    return found, sums, for_centers
+    ratio = {'inter_over_intra': inter / intra} if intra > 0 else {}
+    return {'intra_cls_dist': intra, 'inter_cls_dist': inter, **ratio}, sums, for_centers
 
 
 class CenterMeasurement(Callback):
-    """At each measurement sweeps the training set: class means, intra- and inter-class distance.
+    """Sweeps the training set at each measurement: class means, intra- and inter-class distance.
 
     Logs: `intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio
-    `inter_over_intra` of now; `inter_cls_dist_running`, the mean over all measurements so far,
-    which is what the published tables call "inter"; `centers_moved`, the fraction of classes whose
-    center has ever moved.
+    `inter_over_intra`; `inter_cls_dist_running`, the mean of `inter_cls_dist` over all measurements
+    so far, called "inter" in the published tables; `centers_moved`, the fraction of classes whose
+    center has moved.
 
     Args:
       split: a Source, the training set.
-      init: "zero" leaves the first centers alone, "means" sets them to the class means of a sweep
-        before the first step.
+      init: "zero" does not change the initial centers, "means" sets them to the class means before
+        the first step.
       reset: set the centers to the exact class means at each measurement.
-      distance: "cosine" takes the means for the centers over embeddings of length 1.
+      distance: with "cosine", centers are set to means of embeddings of length 1.
+
+    Attributes:
+      means: float64 [k, dim] of the latest measurement, of at most 200 classes; NaN for a class
+        without samples; None before the first measurement.
     """
 
     metrics = (
@@ -87,40 +103,41 @@ class CenterMeasurement(Callback):
         Metric('centers_moved', 'share of centers moved', 'centers'),
     )
 
-    def __init__(self, split, init='zero', reset=False, distance='euclidean'):
-        # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no
-        # sample
-        self.means = None
+    def __init__(
+        self, split: Source, init: str = 'zero', reset: bool = False, distance: str = 'euclidean'
+    ) -> None:
+        self.means: Any = None
         self._split, self._init, self._reset, self._distance = split, init, reset, distance
-        self._inters = []
+        self._inters: list[float] = []
 
-    def _swept(self):
+    def _arguments(self) -> tuple[Handle, Source, int, str]:
         return self.handle, self._split, self.handle.num_classes, self._distance
 
-    def _set_centers(self, sums):
+    def _set_centers(self, sums: ClassSums) -> None:
         self.handle.set_centers(
             np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers())
         )
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         if self._init == 'means' and self.handle.step == 0:
-            _, for_centers, _ = class_sums(*self._swept())
-            self._set_centers(for_centers)
+            self._set_centers(class_sums(*self._arguments())[1])
 
-    def on_epoch_end(self, epoch, logs=None):
-        distances, sums, for_centers = class_distances(*self._swept())
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        distances, sums, for_centers = class_distances(*self._arguments())
         means = sums.means()
         shown = metrics.evenly_spaced(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)
         self._inters.append(distances['inter_cls_dist'])
-        logs.update(distances)
-        logs['inter_cls_dist_running'] = float(np.mean(self._inters))
-        logs['centers_moved'] = float(np.mean(self.handle.center_updates() > 0))
+        logs.update(
+            distances,
+            inter_cls_dist_running=float(np.mean(self._inters)),
+            centers_moved=float(np.mean(self.handle.center_updates() > 0)),
+        )
         if self._reset:
             self._set_centers(for_centers)
 
-    def state(self):
-        return list(self._inters)  # as it is now: a measurement may yet be broken off
+    def state(self) -> Any:
+        return list(self._inters)  # a copy: the measurement may still be aborted
 
-    def load_state(self, state):
+    def load_state(self, state: Any) -> None:
         self._inters = [float(value) for value in state]

@@ -11,9 +11,10 @@ from gitloss.errors import log
 class Checkpoint(Callback):
     """Saves at each measurement.
 
-    It comes last of all callbacks that have a state, so that a checkpoint holds the state that the
-    measurement left. A full disk costs this checkpoint, not the training: the ones before stay, and
-    the next measurement tries again. If the last one could not be written, the run fails.
+    It is the last callback with a state in the list, so that a checkpoint contains the states after
+    the measurement. On a full disk this checkpoint is lost, and the training continues: earlier
+    checkpoints remain, and the next measurement tries again. If the last checkpoint of the run
+    cannot be written, the run fails.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,7 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         try:
-            # A bool is an int for isinstance, but a manifest takes numbers only.
+            # type(): a bool is an instance of int, and a manifest has numbers only.
             self.handle.save(
                 {name: logs[name] for name in logs if type(logs[name]) in (int, float)}
             )

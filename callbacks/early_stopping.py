@@ -1,4 +1,4 @@
-"""The end of a training that does not improve any more."""
+"""Ends a training that no longer improves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gitloss.metrics import declaration
 
 
 class EarlyStopping(KerasCallback):
-    """Keras's EarlyStopping; the declaration of its metric tells which direction is better.
+    """Keras's EarlyStopping, with the better direction from the declaration of the metric.
 
     Args:
       monitor: name of a declared metric.
-      patience: measurements in a row without an improvement that end the training.
+      patience: number of successive measurements without an improvement that ends the training.
 
     Raises:
-      ValueError: in `build`, if no such metric is declared.
+      ValueError: in `build`, if the metric is not declared.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:

@@ -1,50 +1,65 @@
-"""Loss and accuracy on images the training does not see."""
+"""Loss and accuracy on the validation and test sets."""
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 import numpy as np
 
-from callbacks.base import Callback
+from callbacks.base import Callback, Handle
 from gitloss import metrics
+from gitloss.data.source import Source
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import accuracy, loss
 
-_TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss that a sweep gives
-_KEPT = 2000  # embeddings; those of millions of samples would take gigabytes
+_TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss in a sweep
+_LIMIT = 2000  # of embeddings in memory: millions of samples would take gigabytes
 
 
-def evaluate(handle, split, rows=()):
-    """One sweep. Returns ({'loss': ..., 'softmax_loss': ..., ..., 'acc': ...}, embeddings float32
-    [k, dim], predictions int [n]).
+def evaluate(
+    handle: Handle, split: Source, numbers: Sequence[int] | np.ndarray = ()
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Evaluates a split in one sweep.
 
-    The losses are means over the batches, each of the training's size, so that the git term means
-    what it means in training; the accuracy is exact, padding left out. Embeddings are kept of the k
-    samples with the numbers `rows`, which must rise.
+    Args:
+      handle: computes the sweep.
+      split: a Source.
+      numbers: increasing indices of the k samples whose embeddings are returned.
+
+    Returns:
+      ({'loss': ..., 'softmax_loss': ..., ..., 'acc': ...}, embeddings float32 [k, dim], predictions
+      int [n]). The losses are means over batches of the training batch size, on which the git term
+      depends. The accuracy is exact, without padding.
     """
-    rows, embeddings, predictions, losses, start = np.asarray(rows, np.int64), [], [], [], 0
-    for points, guesses, _, batch_losses in handle.sweep(split, with_losses=True):
-        first, last = np.searchsorted(rows, (start, start + len(guesses)))
-        embeddings.append(points[rows[first:last] - start])
-        predictions.append(guesses)
+    chosen, start = np.asarray(numbers, np.int64), 0
+    embeddings, predictions, losses = [], [], []
+    for points, batch_predictions, _, batch_losses in handle.sweep(split, with_losses=True):
+        first, last = np.searchsorted(chosen, (start, start + len(points)))
+        embeddings.append(points[chosen[first:last] - start])
+        predictions.append(batch_predictions)
         losses.append(batch_losses)
-        start += len(guesses)
-    predictions = np.concatenate(predictions)
+        start += len(points)
     result = {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
-    result['acc'] = float(np.mean(predictions == split.labels))
-    return result, np.concatenate(embeddings), predictions
+    result['acc'] = float(np.mean(np.concatenate(predictions) == split.labels))
+    return result, np.concatenate(embeddings), np.concatenate(predictions)
 
 
 class Evaluation(Callback):
-    """Evaluates a split at each measurement, and another one once, at the end of the training.
+    """Evaluates a split at each measurement, and optionally another split at the end of training.
 
-    Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`, and at the end `test_loss` ... and
-    `test_images`, their number. For pictures it holds, of the latest measurement, `embeddings`
-    float32 [k, dim], `labels` and `predictions` int [k] of the samples `numbers` int [k], 2000 at
-    most and evenly spread; `all_labels` and `all_predictions` of the whole split, and its `source`.
+    Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`; at the end `test_loss` ... and
+    `test_images`, the number of test images.
 
     Args:
       split: a Source, evaluated at each measurement.
-      final_split: one evaluated at the end; None for none.
+      final_split: a Source, evaluated at the end; or None.
+
+    Attributes, of the latest measurement, for pictures:
+      numbers: int64 [k], indices of at most 2000 samples, evenly spaced.
+      embeddings: float32 [k, dim] of these samples; None before the first measurement.
+      labels, predictions: int [k] of these samples.
+      all_labels, all_predictions: int [n] of the whole split.
+      source: the split.
     """
 
     metrics = (
@@ -52,28 +67,30 @@ class Evaluation(Callback):
         *(accuracy(group) for group in ('valid', 'test')),
         Metric('test_images', 'images', 'test', form=','),
     )
+    embeddings: Any = None
+    predictions: Any = None
+    all_predictions: Any = None
 
-    def __init__(self, split, final_split=None):
+    def __init__(self, split: Source, final_split: Source | None = None) -> None:
         self.source, self.all_labels = split, split.labels
-        self.numbers = metrics.evenly_spaced(len(split.labels), _KEPT)
+        self.numbers = metrics.evenly_spaced(len(split.labels), _LIMIT)
         self.labels = self.all_labels[self.numbers]
-        self.embeddings = self.predictions = self.all_predictions = None
         self._final_split = final_split
 
-    def _evaluate(self):
+    def _evaluate(self) -> dict[str, float]:
         result, self.embeddings, self.all_predictions = evaluate(
             self.handle, self.source, self.numbers
         )
         self.predictions = self.all_predictions[self.numbers]
         return result
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs.update({'valid_' + key: value for key, value in self._evaluate().items()})
 
-    def on_train_end(self, logs=None):
-        if (
-            self.embeddings is None
-        ):  # the run was continued at its end: no more was measured, yet there are pictures to draw
+    def on_train_end(self, logs: Any = None) -> None:
+        # A run that is resumed at its last step has no measurement, but needs embeddings for
+        # pictures.
+        if self.embeddings is None:
             self._evaluate()
         if self._final_split is not None:
             result, _, _ = evaluate(self.handle, self._final_split)

@@ -1,8 +1,8 @@
-"""The figures of a measurement, drawn once for all callbacks that write or show them."""
+"""The pictures of a measurement, drawn once for all callbacks that write or show them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -13,10 +13,10 @@ from gitloss.metrics.declaration import accuracy
 
 
 class Figures(Callback):
-    """Draws the scatter and the confusion matrix of the latest measurement, each when it is first
-    asked for. It comes before the callbacks that ask.
+    """Draws the scatter plot and the confusion matrix of the latest measurement, each at the first
+    request. In the list it comes before the callbacks that use it.
 
-    The scatters of a run share a View, which a checkpoint keeps.
+    The scatter plots of a run share a View, which is saved in checkpoints.
 
     Args:
       evaluation: has the embeddings, labels and predictions of the validation set.
@@ -41,14 +41,19 @@ class Figures(Callback):
         self.title = '   '.join([f'step {logs["step"]}', *values])
         self._drawn = {}
 
+    def _png(self, name: str, draw: Callable[[], Any]) -> bytes:
+        if name not in self._drawn:
+            self._drawn[name] = plots.png_bytes(draw())
+        return self._drawn[name]
+
+    def _draw_scatter(self) -> Any:
+        evaluation = self.evaluation
+        points, means, limit = self._view.project(evaluation.embeddings, self.centers.means)
+        return plots.scatter(points, evaluation.labels, means, self.title, limit)
+
     def scatter(self) -> bytes:
         """PNG of 720 x 640 pixels: validation embeddings, and the class means on their plane."""
-        if 'scatter' not in self._drawn:
-            held = self.evaluation
-            points, means, limit = self._view.project(held.embeddings, self.centers.means)
-            figure = plots.scatter(points, held.labels, means, self.title, limit)
-            self._drawn['scatter'] = plots.png_bytes(figure)
-        return self._drawn['scatter']
+        return self._png('scatter', self._draw_scatter)
 
     def confusion(self) -> bytes:
         """PNG of the confusion matrix of the whole validation set.
@@ -56,11 +61,9 @@ class Figures(Callback):
         Raises:
           ValueError: more than 1000 classes.
         """
-        if 'confusion' not in self._drawn:
-            labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
-            figure = plots.confusion(labels, predictions, self.handle.num_classes)
-            self._drawn['confusion'] = plots.png_bytes(figure)
-        return self._drawn['confusion']
+        labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
+        classes = self.handle.num_classes
+        return self._png('confusion', lambda: plots.confusion(labels, predictions, classes))
 
     def state(self) -> Any:
         return self._view.state()

@@ -1,8 +1,9 @@
-"""Stops a training that has gone wrong, or sends it back."""
+"""Ends a training whose loss diverges, or rolls it back."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from callbacks.base import Callback
 from gitloss.errors import Diverged
@@ -12,33 +13,29 @@ _MOST_ROLLBACKS = 10
 
 
 class LossGuard(Callback):
-    """Watches every step's loss; first in the list, so that nothing is made of a bad step.
+    """Checks the loss of every step. It is first in the list, so that no callback uses a bad step.
 
     Args:
-      max_loss: a loss above it counts as gone wrong; 0 for no bound.
-      rollback: go back to the last checkpoint with half the learning rate, up to ten times a run,
+      max_loss: the largest loss allowed; 0 for no limit.
+      rollback: return to the last checkpoint with half the learning rate, up to ten times a run,
         instead of ending the training.
     """
 
-    def __init__(self, max_loss=0.0, rollback=False):
+    def __init__(self, max_loss: float = 0.0, rollback: bool = False) -> None:
         self._max_loss, self._rollback = max_loss, rollback
-        self._rollbacks = 0  # of this process: a checkpoint must not bring an older count back
+        self._rollbacks = 0  # not in the state: a checkpoint would reset it
 
-    def on_train_batch_end(self, batch, logs=None):
-        if math.isfinite(logs['loss']) and not 0 < self._max_loss < logs['loss']:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        is_finite = math.isfinite(logs['loss'])
+        if is_finite and not 0 < self._max_loss < logs['loss']:
             return
-        message = 'step %d: expected a %s. Received: %s' % (
-            batch,
-            f'loss of at most {self._max_loss:g}' if math.isfinite(logs['loss']) else 'finite loss',
-            ', '.join(
-                f'{name} {logs[name]:g}'
-                for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss')
-                if name in logs
-            ),
-        )
+        names = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
+        values = ', '.join(f'{name} {logs[name]:g}' for name in names if name in logs)
+        expected = f'loss of at most {self._max_loss:g}' if is_finite else 'finite loss'
+        message = f'step {batch}: expected a {expected}. Received: {values}'
         self._rollbacks += 1
-        if self._rollback and self._rollbacks > _MOST_ROLLBACKS:
-            message += '; gone back %d times already' % _MOST_ROLLBACKS
-        raise Diverged(
-            message, _RATE_FACTOR if self._rollback and self._rollbacks <= _MOST_ROLLBACKS else None
-        )
+        if not self._rollback:
+            raise Diverged(message)
+        if self._rollbacks > _MOST_ROLLBACKS:
+            raise Diverged(f'{message}; rolled back {_MOST_ROLLBACKS} times already')
+        raise Diverged(message, _RATE_FACTOR)

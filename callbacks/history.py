@@ -1,4 +1,4 @@
-"""history.jsonl, one object per measurement, and results.json, the outcome of the run."""
+"""history.jsonl, one JSON object per measurement, and results.json, the results of the run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class History(Callback):
     """Writes `history.jsonl` and `results.json` into the run's folder.
 
     Args:
-      facts: entries of results.json beside the metrics: options, versions ...
+      facts: further entries of results.json: options, versions ...
       best: name of the declared metric that chooses the best measurement.
-      started: `time.monotonic()` when the program began.
+      started: `time.monotonic()` at the start of the program.
 
     Attributes:
       rows: the logs of all measurements so far.
@@ -36,20 +36,20 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self._facts, self._best = facts or {}, best
         self._started = time.monotonic() if started is None else started
-        self._before = 0.0  # seconds of the processes that this one continues
+        self._before = 0.0  # seconds of the earlier processes of a resumed run
 
-    def _row(self, logs):
-        """Logs in the order of the file: step, metrics with a label, then the rest by name."""
+    def _row(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Logs in the order of the file: step, metrics with a label, all others by name."""
         labelled = [name for name, metric in self.handle.metrics.items() if metric.label]
         first = [name for name in ('step', *labelled) if name in logs]
         return {name: logs[name] for name in first + sorted(set(logs) - set(first))}
 
-    def _seconds(self):
+    def _seconds(self) -> float:
         return self._before + time.monotonic() - self._started
 
-    def _write(self):
-        """Writes the whole file: after a resume the rows up to the checkpoint, and after a full
-        disk the rows it cost.
+    def _write(self) -> None:
+        """Writes all rows: a resume drops those after the checkpoint, and a full disk may have lost
+        some.
         """
         try:
             write_atomically(
@@ -71,7 +71,9 @@ class History(Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         metric = self.handle.metrics.get(self._best)
-        place = metric and declaration.best(self.rows, metric.name, metric.higher_is_better)
+        place = None
+        if metric is not None:
+            place = declaration.best(self.rows, metric.name, metric.higher_is_better)
         results = {
             **self._facts,
             'final': self._row(logs),
@@ -89,6 +91,6 @@ class History(Callback):
 
     def load_state(self, state: Any) -> None:
         self.rows = [dict(row) for row in state['rows']]
-        # A rollback gives back steps, not the time they took.
+        # A rollback does not reset the elapsed time.
         self._before = max(float(state['seconds']), self._seconds())
         self._started = time.monotonic()

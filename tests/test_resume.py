@@ -271,7 +271,7 @@ def test_rollback_goes_back_with_half_the_rate(tmp_path):
 
 
 def test_rollback_gives_up_in_the_end(tmp_path):
-    with pytest.raises(TrainingError, match='gone back 10 times already'):
+    with pytest.raises(TrainingError, match='rolled back 10 times already'):
         fit_poisoned(toys.options(tmp_path, on_nan='rollback'), Poison(6, times=100))
 
 
