@@ -17,7 +17,7 @@ from gitloss.metrics import Metric
 if TYPE_CHECKING:
     from gitloss.data import Source
 
-Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, Dict[str, float]]  # one batch of a sweep, see Handle.sweep
+Batch = Tuple[np.ndarray, np.ndarray, np.ndarray, Dict[str, float]]  # see Handle.sweep
 Logs = Any  # {name: value}, shared by all callbacks of a list; may be None
 
 

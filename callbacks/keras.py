@@ -1,13 +1,15 @@
 """Unmodified objects of `tf.keras.callbacks` in the list of callbacks.
 
-A Keras epoch, counted from 0, is the stretch between two measurements, a Keras batch a step within
-it. Their `model` is a small stand-in: `stop_training` ends the run, `optimizer.lr` is the variable
-of the learning rate, and saving writes a checkpoint of ours. Keras's `get_value` and `set_value`
-work in the finalized graph because each hook runs with the run's session as the default one.
+A Keras epoch, counted from 0, ends with a measurement; a Keras batch is a step within it. The
+`model` of the callbacks is a substitute: `stop_training` ends the run, `optimizer.lr` is the
+variable of the learning rate, and saving writes a checkpoint of this project. Keras's `get_value`
+and `set_value` work in the finalized graph, because each hook runs with the run's session as the
+default session.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from callbacks.base import Callback
+from callbacks.base import Callback, Logs
 from callbacks.keras_model import NUMBER, STATE, Model, refusal
 from gitloss.backend import keras, tf
 
@@ -23,14 +25,14 @@ from gitloss.backend import keras, tf
 class KerasCallback(Callback):
     """Wraps one object of tf.keras.callbacks.
 
-    Numbers it adds to the logs of a measurement (`lr`) reach the callbacks after it. The counters
-    and best values of stock callbacks survive a resume to the last bit.
+    Numbers that it adds to the logs of a measurement (`lr`) reach the callbacks after it. The
+    counters and best values of Keras's own callbacks are restored exactly when a run is resumed.
 
     Args:
-      wrapped: the object; it stays an attribute.
+      wrapped: the object, also an attribute.
 
     Raises:
-      ValueError: it is no Keras callback, or one that cannot work here; the message says why.
+      ValueError: it is not a Keras callback, or it cannot work here; the message says why.
     """
 
     def __init__(self, wrapped: Any) -> None:
@@ -59,24 +61,17 @@ class KerasCallback(Callback):
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved: dict[str, Any] = {}
         self._monitor_seen = self._in_test = False
-        self._images = 0  # of the current call: a sunk loop makes several steps
-
-    @property
-    def intervals(self) -> dict[str, int]:
-        """The `save_freq` of a ModelCheckpoint: it counts steps, on TensorFlow 1.15 images."""
-        every = getattr(self.wrapped, 'save_freq', None)
-        if 'ModelCheckpoint' not in self._kinds or not isinstance(every, int):
-            return {}
-        in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
-        return {
-            f'save_freq of {self.wrapped_kind}': -(-every // self.handle.batch_size)
-            if in_images
-            else every
-        }
+        self._images = 0  # of the current call, which runs several steps with a sunk loop
 
     def build(self) -> None:
+        every = getattr(self.wrapped, 'save_freq', None)
+        if 'ModelCheckpoint' in self._kinds and isinstance(every, int):
+            # It counts steps, but images on TensorFlow 1.15.
+            in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
+            steps = -(-every // self.handle.batch_size) if in_images else every
+            self.intervals = {f'save_freq of {self.wrapped_kind}': steps}
         variable = self.handle.rate_variable
-        # set_value takes these two, and would create them in the finalized graph.
+        # Keras's set_value uses these two attributes, and would create them in the finalized graph.
         if not hasattr(variable, '_assign_op'):
             variable._assign_placeholder = tf.placeholder(tf.float32, [])
             variable._assign_op = tf.assign(variable, variable._assign_placeholder)
@@ -94,19 +89,19 @@ class KerasCallback(Callback):
         )
         self.wrapped.set_model(self._model)
 
-    def _call(self, hook, *args):
+    def _call(self, hook: str, *args: Any) -> None:
         with self.handle.session.as_default():
             getattr(self.wrapped, hook)(*args)
 
-    # --- hooks
-
     def on_train_begin(self, logs: Any = None) -> None:
         for variable in tf.global_variables():
-            variable._keras_initialized = True  # else Keras adds operations to find out
-        self._apply()  # before: a CSVLogger is to append; after: others begin with a reset
+            variable._keras_initialized = True  # otherwise Keras creates operations to check it
+        # Before the hook, so that a CSVLogger appends; and after it, because other callbacks reset
+        # their state in it.
+        self._apply()
         self._call('on_train_begin', {})
         self._apply()
-        # It has ended this run before, and its patience was not raised since.
+        # It stopped this run before, and its patience has not been increased since.
         if self._saved.get('stopped') and self.wrapped.wait >= self.wrapped.patience:
             self._model.stop_training = True
 
@@ -122,7 +117,7 @@ class KerasCallback(Callback):
         self._call('on_epoch_begin', epoch - 1, {})
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """A measurement is a test in Keras's terms, unless nothing is evaluated."""
+        """A measurement is a Keras test if it evaluates."""
         self._in_test = self.handle.options['evaluate']
         if self._in_test:
             self._call('on_test_begin', {})
@@ -133,7 +128,7 @@ class KerasCallback(Callback):
             self._in_test = False
             self._call('on_test_end', self._aliases(logs, 'valid'))
         self._check_monitor(seen)
-        if self._is_csv:  # its columns are those of its first row
+        if self._is_csv:  # the columns of the file are those of its first row
             seen = dict(dict.fromkeys(self.wrapped.keys or (), 'NA'), **seen)
         self._model.metrics_now = {
             name: value for name, value in logs.items() if type(value) in NUMBER
@@ -160,8 +155,8 @@ class KerasCallback(Callback):
         if self._is_csv and hasattr(self.wrapped, 'csv_file'):
             self.wrapped.csv_file.close()
 
-    def _aliases(self, logs, group, prefix=''):
-        """The metrics of a data set under Keras's names: `acc` and `accuracy` of `train_acc`."""
+    def _aliases(self, logs: Logs, group: str, prefix: str = '') -> dict[str, Any]:
+        """The metrics of a data set under Keras's names: `acc` and `accuracy` for `train_acc`."""
         return {
             prefix + alias: logs[name]
             for name, metric in self.handle.metrics.items()
@@ -169,24 +164,21 @@ class KerasCallback(Callback):
             for alias in (metric.part, metric.title.replace(' ', '_'))
         }
 
-    def _with_aliases(self, logs):
+    def _with_aliases(self, logs: Logs) -> dict[str, Any]:
         return {**logs, **self._aliases(logs, 'train'), **self._aliases(logs, 'valid', 'val_')}
 
-    def _check_monitor(self, logs):
-        """Raises ValueError for a name that is not in the logs: Keras would warn, and go on."""
-        if (
-            'EarlyStopping' in self._kinds
-            or 'ReduceLROnPlateau' in self._kinds
-            or getattr(self.wrapped, 'save_best_only', False)
-        ):
-            if not self._monitor_seen and self.wrapped.monitor not in logs:
-                raise ValueError(
-                    f'{self.wrapped_kind}: expected monitor to be one of '
-                    f'{", ".join(sorted(logs))}. Received: {self.wrapped.monitor!r}'
-                )
-            self._monitor_seen = True
-
-    # --- state
+    def _check_monitor(self, logs: Logs) -> None:
+        """Raises ValueError if the first logs do not have the monitored name: Keras only warns."""
+        is_used = getattr(self.wrapped, 'save_best_only', False) or not {
+            'EarlyStopping',
+            'ReduceLROnPlateau',
+        }.isdisjoint(self._kinds)
+        if is_used and not self._monitor_seen and self.wrapped.monitor not in logs:
+            raise ValueError(
+                f'{self.wrapped_kind}: expected monitor to be one of '
+                f'{", ".join(sorted(logs))}. Received: {self.wrapped.monitor!r}'
+            )
+        self._monitor_seen = True
 
     def state(self) -> Any:
         values = {name: getattr(self.wrapped, name, None) for name in self._state}
@@ -209,11 +201,11 @@ class KerasCallback(Callback):
                 raise TypeError(f'{name} is {state[name]!r}')
         self._saved = dict(state)
 
-    def _apply(self):
+    def _apply(self) -> None:
         for name in self._state:
             if name in self._saved:
-                setattr(self.wrapped, name, json.loads(json.dumps(self._saved[name])))
-        if 'bytes' in self._saved:  # cut off the rows of measurements that come again
+                setattr(self.wrapped, name, copy.deepcopy(self._saved[name]))
+        if 'bytes' in self._saved:  # drop the rows of measurements that are repeated
             self.wrapped.append = True
             if (
                 os.path.isfile(self.wrapped.filename)

@@ -1,5 +1,5 @@
-"""What Keras's own callbacks find in place of a Keras model, what of them a checkpoint keeps, and
-which of them are refused.
+"""For Keras's own callbacks: a substitute for the Keras model, the attributes that a checkpoint
+saves, and the callbacks that cannot work.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from gitloss.backend import keras
 from gitloss.errors import log
 
 NUMBER = (int, float)
-# What a checkpoint keeps of stock callbacks: attributes and their types. Some exist on one
-# TensorFlow only.
-STATE = {
+# Saved attributes of Keras's own callbacks, and their types. Some exist only in one version of
+# TensorFlow.
+STATE: dict[str, dict[str, Any]] = {
     'EarlyStopping': dict.fromkeys(('wait', 'best', 'best_epoch', 'stopped_epoch'), NUMBER),
     'ReduceLROnPlateau': dict.fromkeys(('wait', 'best', 'cooldown_counter'), NUMBER),
     'ModelCheckpoint': dict.fromkeys(
@@ -31,12 +31,12 @@ STATE = {
     'History': {'epoch': list, 'history': dict},
 }
 _CANNOT = {
-    'TensorBoard': 'it wants a Keras model to trace; callbacks.tensorboard.TensorBoard writes the '
+    'TensorBoard': 'it traces a Keras model; callbacks.tensorboard.TensorBoard writes the '
     'event files',
     'BackupAndRestore': 'it restores a Keras model; --resume and --save_every do that for the '
     'whole run',
     'ProgbarLogger': 'callbacks.progress.Progress draws the bar',
-    'BaseLogger': 'it is for the loop inside Model.fit; the means are in the logs',
+    'BaseLogger': 'it is part of Model.fit; the means are in the logs',
     'UpdateEmbeddingCallback': 'there is no DynamicEmbedding layer',
     'SidecarEvaluatorModelExport': 'it saves a Keras model',
 }
@@ -47,20 +47,20 @@ def refusal(callback: Any, kinds: Sequence[str]) -> str | None:
 
     Args:
       callback: an object of tf.keras.callbacks.
-      kinds: the names of its class and of its base classes that are Keras's own.
+      kinds: the names of its class and base classes that are Keras's own.
     """
     for name in kinds:
         if name in _CANNOT:
             return _CANNOT[name]
     if 'EarlyStopping' in kinds and callback.restore_best_weights:
         return (
-            'restore_best_weights=True would put weights back into no checkpoint; the best one by '
-            '--best is kept on the disk, and trainers.evaluate takes it'
+            'restore_best_weights=True would not change any checkpoint; the best checkpoint by '
+            '--best stays on the disk, and trainers.evaluate uses it'
         )
     if 'ModelCheckpoint' in kinds and callback.load_weights_on_restart:
         return (
-            'load_weights_on_restart=True: --resume continues a run, --init_checkpoint starts one '
-            'from weights'
+            'load_weights_on_restart=True: use --resume to continue a run, or --init_checkpoint to '
+            'start from weights'
         )
     if 'RemoteMonitor' in kinds and importlib.util.find_spec('requests') is None:
         return 'the package requests is not installed'
@@ -68,24 +68,24 @@ def refusal(callback: Any, kinds: Sequence[str]) -> str | None:
 
 
 class _Optimizer:
-    """`lr` is the variable itself, for get_value and set_value. Assigning a number sets it."""
+    """`lr` is the variable, for get_value and set_value. Assigning a number sets its value."""
 
-    def __init__(self, variable):
+    def __init__(self, variable: Any) -> None:
         self._variable = variable
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self._variable
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float) -> None:
         keras.backend.set_value(self._variable, value)
 
     lr = learning_rate
 
 
 class Model:
-    """Stands in for the `model` of a Keras callback.
+    """A substitute for the `model` of a Keras callback.
 
     Args:
       wrapped: the callback.
@@ -94,17 +94,17 @@ class Model:
 
     Attributes:
       optimizer: has the variable of the learning rate as `lr` and `learning_rate`.
-      metrics_now: the values that a checkpoint saved now is judged by.
+      metrics_now: the metrics of a checkpoint that is saved now.
     """
 
-    _is_graph_network, distribute_strategy = True, None  # ModelCheckpoint reads them
+    _is_graph_network, distribute_strategy = True, None  # read by ModelCheckpoint
 
     def __init__(self, wrapped: Any, kind: str, handle: Any) -> None:
         self._wrapped, self._kind, self._handle, self._stop = wrapped, kind, handle, False
         self.optimizer = _Optimizer(handle.rate_variable)
         self.metrics_now: dict[str, float] = {}
 
-    def _in_multi_worker_mode(self):
+    def _in_multi_worker_mode(self) -> bool:
         return False
 
     @property
@@ -121,9 +121,7 @@ class Model:
         self._stop = bool(value)
 
     def save(self, filepath: str, overwrite: bool = True, **_: Any) -> None:
-        """Saves a checkpoint of ours as the folder `filepath`. A full disk costs this checkpoint,
-        not the training.
-        """
+        """Saves a checkpoint of this project as the folder `filepath`. A full disk is a warning."""
         try:
             self._handle.save_aside(filepath, self.metrics_now)
         except OSError as error:
@@ -134,5 +132,5 @@ class Model:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
             f'model.{name}: expected stop_training, optimizer.lr, save or save_weights, which is '
-            'all that callbacks of Keras find here; one of callbacks.base.Callback can do more'
+            'all that a Keras callback can use here; a callbacks.base.Callback can do more'
         )

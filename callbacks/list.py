@@ -10,26 +10,26 @@ from callbacks.base import Callback, RunHandle, as_callback
 from gitloss.errors import HookError, describe, log
 from gitloss.metrics import declaration
 
-_PLAIN = (int, float, str, list, dict, type(None))  # what history.jsonl and the checkpoints hold
+_PLAIN = (int, float, str, list, dict, type(None))  # types in history.jsonl and checkpoints
 
 
 def kind(callback: Callback) -> str:
-    """The name its state is kept under and its failures are reported as."""
+    """The name of a callback in checkpoints and error messages."""
     return getattr(callback, 'wrapped_kind', type(callback).__name__)
 
 
 def _call(callback: Callback, hook: str, *args: Any) -> Any:
-    """Calls one hook. NumPy scalars it put into the logs become Python numbers, which JSON holds.
+    """Calls one hook, and converts NumPy scalars in the logs to Python numbers, for JSON.
 
     Raises:
-      HookError: for errors that nothing raises on purpose. TensorFlow's own pass: the trainer
-        reports them.
+      HookError: for types of errors that indicate a bug in the hook. TensorFlow's errors are not
+        converted: the trainer reports them.
     """
     try:
         result = getattr(callback, hook)(*args)
     except (ValueError, OSError, RuntimeError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - one line for whatever a user's code raises
+    except Exception as error:  # noqa: BLE001 - user code can raise anything
         if type(error).__module__.startswith('tensorflow.'):
             raise
         raise HookError(f'{kind(callback)}.{hook}: {describe(error)}') from error
@@ -38,7 +38,7 @@ def _call(callback: Callback, hook: str, *args: Any) -> Any:
         if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
             logs[name] = value = value.item()
         if hook in ('on_epoch_end', 'on_train_end') and not isinstance(value, _PLAIN):
-            del logs[name]  # at the end of a run the callbacks after this one write the rest
+            del logs[name]  # so that later callbacks can write the rest
             raise HookError(
                 f'{kind(callback)}.{hook}: expected numbers or text in the logs. '
                 f'Received: {name}, of type {type(value).__name__}'
@@ -47,14 +47,14 @@ def _call(callback: Callback, hook: str, *args: Any) -> Any:
 
 
 class CallbackList:
-    """Runs hooks in the order of the list. Objects of `tf.keras.callbacks` may stand in it too.
+    """Runs hooks in the order of the list, which may contain objects of `tf.keras.callbacks`.
 
-    A failing hook ends the training, with two exceptions: in `on_train_end` and `close` every
-    callback gets its turn, and the failures are kept for the exit status.
+    A failing hook ends the training. `on_train_end` and `close` are exceptions: they run for all
+    callbacks, and their failures decide the exit status.
 
     Attributes:
-      callbacks: those that this worker has.
-      failures: callbacks that failed while finishing, a line each.
+      callbacks: the callbacks of this worker.
+      failures: error messages of on_train_end and close, one line each.
     """
 
     def __init__(self, callbacks: Iterable[Any], is_chief: bool = True) -> None:
@@ -67,10 +67,10 @@ class CallbackList:
         self._built: list[Callback] = []
 
     def build(self, handle: RunHandle) -> None:
-        """Collects the declared metrics in the handle, then builds one callback after the other.
+        """Collects the declared metrics in the handle, then builds the callbacks in order.
 
         Raises:
-          ValueError: a callback declares something else than metrics.
+          ValueError: the `metrics` of a callback are not declarations.
         """
         declared = list(handle.metrics.values())
         for callback in self.callbacks:
@@ -88,10 +88,10 @@ class CallbackList:
             _call(callback, 'build')
 
     def fetches(self, step: int, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What the `session.run` of `step` fetches: {name: tensor} of the callbacks and `own`.
+        """The fetches of the `session.run` of `step`: {name: tensor} of the callbacks and `own`.
 
         Raises:
-          ValueError: two of them use one name.
+          ValueError: a name is used twice.
         """
         wanted = dict(own or {})
         for callback in self.callbacks:
@@ -106,7 +106,7 @@ class CallbackList:
         return wanted
 
     def run(self, hook: str, *args: Any) -> None:
-        """Calls one hook of all callbacks; the first failure ends it."""
+        """Calls one hook of all callbacks; an error in one stops the sequence."""
         for callback in self.callbacks:
             _call(callback, hook, *args)
 
@@ -114,15 +114,17 @@ class CallbackList:
         for callback in callbacks:
             try:
                 _call(callback, hook, *args)
-            except Exception as error:  # noqa: BLE001 - every finalizer gets its turn
+            except Exception as error:  # noqa: BLE001 - the other callbacks still run
                 named = isinstance(error, HookError)
                 self.failures.append(str(error) if named else f'{kind(callback)}.{hook}: {error}')
                 log.error(self.failures[-1])
 
     def end(self, logs: dict[str, Any]) -> None:
+        """Calls on_train_end of all callbacks; errors go to `failures`."""
         self._run_all('on_train_end', self.callbacks, logs)
 
     def close(self) -> None:
+        """Calls close of all callbacks that were built; errors go to `failures`."""
         self._run_all('close', self._built)
         self._built = []
 
@@ -137,10 +139,10 @@ class CallbackList:
         return {name: state for name, state in states if state is not None}
 
     def load_state(self, states: Mapping[str, Any]) -> None:
-        """Gives each callback the state it saved.
+        """Restores the state of each callback.
 
         Raises:
-          ValueError: a callback refuses its state.
+          ValueError: a callback rejects its state.
         """
         for name, callback in self._named():
             if name in states:

@@ -1,4 +1,4 @@
-"""Pictures of the embeddings during the run, and of the run at its end."""
+"""Pictures of each measurement, and of the whole run at its end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import io
 import os
 import re
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
@@ -17,22 +17,23 @@ from gitloss import metrics
 from gitloss.errors import log
 from gitloss.figures import plots
 from gitloss.files import write_atomically
+from gitloss.metrics import Metric
 
 
 class Pictures(Callback):
     """Writes `plots/scatter-<step>.png` at each measurement and all other pictures at the end.
 
-    At the end the scatters are drawn again with one pair of axes for the whole run; embeddings of
-    more than two dimensions on the principal axes of the last measurement. Besides: `scatter.gif`,
-    `losses.png` and `distances.png` (over the steps), `pairs.png` (distances of genuine and of
-    impostor pairs), `confusion.png` (up to 1000 classes) and, if asked for, `tsne.png` of the last
-    measurement. The data of the scatters is kept in `plots/frames/`, so that a resumed run has it
-    too. A failing picture is a warning, once per kind, and never stops the training.
+    At the end, the scatter plots are drawn again with the same axes for the whole run; embeddings
+    of more than two dimensions are projected on the principal axes of the last measurement. The
+    other pictures are `scatter.gif`, `losses.png` and `distances.png` (over the steps), `pairs.png`
+    (distances of genuine and impostor pairs), `confusion.png` (up to 1000 classes) and optionally
+    `tsne.png` of the last measurement. `plots/frames/` has the data of the scatter plots, also for
+    a resumed run. A picture that fails is a warning, once per kind, and never stops the training.
 
     Args:
       figures: the Figures of each measurement.
       history: has the logs of all measurements.
-      projection: "pca", or "tsne" for that picture too.
+      projection: "pca", or "tsne" for `tsne.png` too.
 
     Raises:
       ValueError: "tsne" without scikit-learn.
@@ -53,17 +54,17 @@ class Pictures(Callback):
     def _guarded(self, what: str, draw: Callable[..., None], *args: Any) -> None:
         try:
             draw(*args)
-        except Exception as error:  # noqa: BLE001 - a picture is never worth a run
+        except Exception as error:  # noqa: BLE001 - a picture must not end a run
             if what not in self._warned:
                 log.warning('no picture (%s) at step %d: %s', what, self.handle.step, error)
             self._warned.add(what)
 
-    def _path(self, *names):
+    def _path(self, *names: str) -> str:
         path = os.path.join(self.handle.run_dir, 'plots', *names)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
-    def _save(self, figure, name):
+    def _save(self, figure: Any, name: str) -> None:
         write_atomically(self._path(name), plots.png_bytes(figure))
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -72,8 +73,8 @@ class Pictures(Callback):
     def on_rewind(self, step: int) -> None:
         self._guarded('frames', self._remove_frames_after, step)
 
-    def _remove_frames_after(self, step):
-        """The measurements after `step` come again."""
+    def _remove_frames_after(self, step: int) -> None:
+        """The measurements after `step` are repeated."""
         for number, path in self.frames():
             if number > step:
                 os.remove(path)
@@ -81,14 +82,13 @@ class Pictures(Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._guarded('scatter', self._write_scatter, logs['step'])
 
-    def _write_scatter(self, step):
-        held = self._evaluation
-        # Into memory first: on a full disk zipfile ends with a traceback.
+    def _write_scatter(self, step: int) -> None:
+        # In memory: zipfile prints a traceback on a full disk.
         content = io.BytesIO()
         np.savez(
             content,
-            points=held.embeddings,
-            labels=held.labels,
+            points=self._evaluation.embeddings,
+            labels=self._evaluation.labels,
             means=self._centers.means.astype(np.float32),
             title=np.array(self.figures.title),
         )
@@ -96,12 +96,12 @@ class Pictures(Callback):
         write_atomically(self._path(f'scatter-{step:06d}.png'), self.figures.scatter())
 
     def frames(self) -> list[tuple[int, str]]:
-        """[(step, path), ...] of the data of all scatters, in the order of the steps."""
+        """[(step, path), ...] of the data of all scatter plots, in the order of the steps."""
         folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
         names = os.listdir(folder) if os.path.isdir(folder) else []
-        found = (re.match(r'frame-(\d{8,})\.npz$', name) for name in names)
+        matches = (re.match(r'frame-(\d{8,})\.npz$', name) for name in names)
         return sorted(
-            (int(name.group(1)), os.path.join(folder, name.group())) for name in found if name
+            (int(match.group(1)), os.path.join(folder, match.group())) for match in matches if match
         )
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -114,7 +114,7 @@ class Pictures(Callback):
             if self._projection == 'tsne':
                 self._guarded('t-SNE', self._draw_tsne)
 
-    def _draw_run(self):
+    def _draw_run(self) -> None:
         frames = []
         for step, path in self.frames():
             with np.load(path, allow_pickle=False) as archive:
@@ -125,27 +125,35 @@ class Pictures(Callback):
         for _, frame in frames:
             frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
         limit = max(plots.extent(frame['points'], frame['means']) for _, frame in frames)
-        figures = []
-        for step, frame in frames:
-            points, labels, means = frame['points'], frame['labels'], frame['means']
-            figures.append(plots.scatter(points, labels, means, str(frame['title']), limit))
-            self._save(figures[-1], f'scatter-{step:06d}.png')
+        figures = [
+            plots.scatter(
+                frame['points'], frame['labels'], frame['means'], str(frame['title']), limit
+            )
+            for _, frame in frames
+        ]
+        for (step, _), figure in zip(frames, figures):
+            self._save(figure, f'scatter-{step:06d}.png')
         write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
 
-    def _draw_curves(self):
-        """Losses: the training loss and its terms, and the validation loss. Distances: those with a
+    def _draw_curves(self) -> None:
+        """The training loss and its terms with the validation loss, and the distances with a
         label.
         """
         declared = self.handle.metrics.values()
-        losses = [one for one in declared if one.part and not one.higher_is_better]
-        losses = [one for one in losses if one.label or one.group == 'train']
+        losses = [
+            metric
+            for metric in declared
+            if metric.part
+            and not metric.higher_is_better
+            and (metric.label or metric.group == 'train')
+        ]
         self._draw_lines(losses, 'losses.png', 'training loss and its terms', 'loss')
-        distances = [one for one in declared if one.label and one.group == 'distance']
+        distances = [metric for metric in declared if metric.label and metric.group == 'distance']
         title, ylabel = 'distances of the training set', 'Euclidean distance'
         self._draw_lines(distances, 'distances.png', title, ylabel)
 
-    def _draw_lines(self, metrics, name, title, ylabel):
-        """Metrics over the steps, on a logarithmic axis: they differ by factors of ten and more."""
+    def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
+        """Metrics over the steps, on a logarithmic axis: they differ by orders of magnitude."""
         points = {
             metric.label or metric.title: [
                 (row['step'], row[metric.name]) for row in self._history.rows if metric.name in row
@@ -155,16 +163,15 @@ class Pictures(Callback):
         lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
         self._save(plots.curves(lines, title, ylabel, log_scale=True), name)
 
-    def _draw_pairs(self):
-        held = self._evaluation
-        genuine, impostor = metrics.pair_distances(held.embeddings, held.labels)
-        self._save(plots.distances(genuine, impostor), 'pairs.png')
+    def _draw_pairs(self) -> None:
+        pairs = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
+        self._save(plots.distances(*pairs), 'pairs.png')
 
-    def _write_confusion(self):
+    def _write_confusion(self) -> None:
         write_atomically(self._path('confusion.png'), self.figures.confusion())
 
-    def _draw_tsne(self):
-        """Beside the scatter, no substitute for it: distances between groups mean nothing here."""
+    def _draw_tsne(self) -> None:
+        """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
         from sklearn.manifold import TSNE
 
         points, means = self._evaluation.embeddings, self._centers.means
@@ -172,7 +179,7 @@ class Pictures(Callback):
         rows = np.concatenate([points, means[has_mean]]).astype(np.float32)
         start: Any = 'random'
         if rows.shape[1] > 1:
-            # The plane of largest spread; init='pca' differs between versions of scikit-learn.
+            # The principal plane; init='pca' differs between versions of scikit-learn.
             origin, axes = plots.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)

@@ -15,23 +15,23 @@ from gitloss.errors import log
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log lines to stderr without tearing a progress bar."""
+    """Prints log lines to stderr above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A closed terminal or a full disk: no line is worth the run.
+        # A closed terminal or a full disk must not end the run.
         with contextlib.suppress(OSError):
             tqdm.write(self.format(record), file=sys.stderr)
-            # Before Python 3.9 stderr is block-buffered where it is no terminal.
+            # Before Python 3.9, stderr is block-buffered if it is not a terminal.
             sys.stderr.flush()
 
 
 class Progress(Callback):
-    """Shows a tqdm bar with time left and images/s on a terminal, plain lines elsewhere, and one
-    line per measurement, of the metrics that have a label.
+    """Shows a tqdm bar with time left and images/s if stderr is a terminal, otherwise plain lines,
+    and one line per measurement with the metrics that have a label.
 
     Args:
-      log_every: steps between two plain lines where stderr is no terminal.
-      log_file: name of a file in the run's folder that gets all lines with the time; None: no file.
+      log_every: steps between two plain lines.
+      log_file: name of a file in the run's folder for all lines, with the time; None: no file.
       header: the first lines.
     """
 
@@ -81,7 +81,7 @@ class Progress(Callback):
                     logs['images_per_sec'],
                     tqdm.format_interval(images_left / logs['images_per_sec']),
                 )
-        elif self.handle.passed(10):  # the bar draws itself; only its tail is set here
+        elif self.handle.passed(10):  # tqdm redraws the bar; this sets its last part
             self._bar.set_postfix_str(
                 f'loss {logs["loss"]:.4f}, {logs["images_per_sec"]:.0f} images/s', refresh=False
             )

@@ -1,30 +1,32 @@
-"""Files for the page "Projector" of TensorBoard, which reads them from the run's folder beside the
-events.
-"""
+"""Files for TensorBoard's Projector, which reads them from the folder of the event files."""
 
 from __future__ import annotations
 
 import io
 import os
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
 from gitloss import metrics
+from gitloss.data.source import Source
 from gitloss.files import write_atomically
 
-_POINTS = 1000  # the page moves that many at ease
-_THUMBNAIL = 48  # pixels at most
-_FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
+_POINTS = 1000  # that the Projector rotates smoothly
+_THUMBNAIL = 48  # maximum size in pixels
+_FOLDER = (
+    'projector'  # paths in the configuration are relative, so that the run's folder can be moved
+)
 
 
-def sprite(images):
-    """One picture of all thumbnails, row by row in a square of ceil(sqrt(n)) each way.
+def sprite(images: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+    """One picture of all thumbnails, row by row in a square of ceil(sqrt(n)) x ceil(sqrt(n)).
 
     Args:
-      images: uint8 [n, height, width, channels]; three channels are red, green, blue, of any other
-        number the first is taken.
+      images: uint8 [n, height, width, channels]. Three channels are red, green, blue; of any other
+        number, the first channel is used.
 
     Returns:
       (bytes of a PNG file, width and height of one thumbnail in pixels).
@@ -40,7 +42,7 @@ def sprite(images):
             np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])
         )
         sheet.paste(
-            thumbnail if shrink == 1 else thumbnail.resize(size, Image.BILINEAR),
+            thumbnail if shrink == 1 else thumbnail.resize(size, Image.Resampling.BILINEAR),
             (column * size[0], row * size[1]),
         )
     buffer = io.BytesIO()
@@ -48,7 +50,7 @@ def sprite(images):
     return buffer.getvalue(), size
 
 
-def _lines(rows):
+def _lines(rows: Iterable[Sequence[str]]) -> str:
     return ''.join('\t'.join(row) + '\n' for row in rows)
 
 
@@ -57,42 +59,49 @@ class Projector:
 
     Args:
       run_dir: the run's folder.
-      source: the Source whose images become thumbnails; None for none.
+      source: the Source of the images for thumbnails; None: no thumbnails.
     """
 
-    def __init__(self, run_dir, source=None):
+    def __init__(self, run_dir: str, source: Source | None = None) -> None:
         self._run_dir, self._source = run_dir, source
-        self._size = None  # of a thumbnail; the sprite is written once, the images stay the same
+        self._size: Any = None  # of a thumbnail; the sprite never changes and is written once
 
-    def write(self, name, embeddings, labels, predictions, numbers):
-        """Replaces what the page shows.
+    def write(
+        self,
+        name: str,
+        embeddings: np.ndarray,
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        numbers: np.ndarray,
+    ) -> None:
+        """Replaces the displayed embeddings by at most 1000 of these samples, evenly spaced.
 
         Args:
-          name: the embeddings' name on the page.
-          embeddings: float [k, dim], filled up with zeros to three dimensions; labels, predictions:
-            int [k]; numbers: int [k], those of the samples in the source. A choice of 1000 is
-            written.
+          name: the displayed name of the embeddings.
+          embeddings: float [k, dim], padded with zeros to three dimensions.
+          labels, predictions: int [k].
+          numbers: int [k], indices of the samples in the source.
         """
-        rows = metrics.evenly_spaced(len(labels), _POINTS)
+        chosen = metrics.evenly_spaced(len(labels), _POINTS)
         folder = os.path.join(self._run_dir, _FOLDER)
         if not os.path.isdir(folder):
-            os.mkdir(folder)  # not the run's folder: if that is gone, somebody wanted it gone
-        points = np.asarray(embeddings, np.float32)[rows]
-        if points.shape[1] < 3:  # of two dimensions the page makes NaN and shows nothing
+            os.mkdir(folder)  # not makedirs: a deleted run folder stays deleted
+        points = np.asarray(embeddings, np.float32)[chosen]
+        if points.shape[1] < 3:  # with two dimensions the Projector computes NaN
             points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
         write_atomically(
             os.path.join(folder, 'embeddings.tsv'),
             _lines([f'{value:.6g}' for value in row] for row in points),
         )
-        numbers = np.asarray(numbers)[rows]
-        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], numbers)
+        numbers = np.asarray(numbers)[chosen]
+        columns = zip(np.asarray(labels)[chosen], np.asarray(predictions)[chosen], numbers)
         write_atomically(
             os.path.join(folder, 'metadata.tsv'),
             _lines(
                 [('label', 'predicted', 'right', 'number')]
                 + [
-                    (str(label), str(guess), str(int(label == guess)), str(number))
-                    for label, guess, number in columns
+                    (str(label), str(prediction), str(int(label == prediction)), str(number))
+                    for label, prediction, number in columns
                 ]
             ),
         )

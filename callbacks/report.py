@@ -1,4 +1,4 @@
-"""report.html: the run on one page, to keep or to send."""
+"""report.html: a run on one page, in one file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import html
 import json
 import os
 import string
-from typing import Any
+from typing import Any, Iterable, Mapping, Sequence
 
 from callbacks.base import Callback
 from gitloss.errors import log
@@ -44,50 +44,51 @@ _PICTURES = {
     'distances.png': 'Distances within and between the classes of the training set.',
     'pairs.png': 'Distances of pairs of validation samples.',
     'confusion.png': 'Confusion matrix of the validation set.',
-    'tsne.png': 'The validation embeddings by t-SNE, which keeps neighbours together; distances '
-    'between groups mean nothing.',
+    'tsne.png': 'The validation embeddings by t-SNE, which preserves neighbours; distances '
+    'between clusters have no meaning.',
 }
 
 
-def _cell(text):
+def _cell(text: str) -> str:
     return f'<td class="n">{html.escape(text)}</td>'
 
 
-def _table(rows, header=()):
+def _table(rows: Iterable[str], header: Sequence[str] = ()) -> str:
     cells = ''.join(f'<th class="n">{html.escape(name)}</th>' for name in header)
     lines = ([cells] if header else []) + list(rows)
-    return '<div class="wide"><table>{}</table></div>'.format(
-        ''.join(f'<tr>{line}</tr>' for line in lines)
-    )
+    body = ''.join(f'<tr>{line}</tr>' for line in lines)
+    return f'<div class="wide"><table>{body}</table></div>'
 
 
-def _pairs(values):
-    """Names and values of settings, aligned left."""
-    return _table(
-        '<td>{}</td><td>{}</td>'.format(
-            html.escape(name), html.escape(f'{value:g}' if isinstance(value, float) else str(value))
-        )
+def _pairs(values: Mapping[str, Any]) -> str:
+    """Names and values of settings, left-aligned."""
+    texts = {
+        name: f'{value:g}' if isinstance(value, float) else str(value)
         for name, value in values.items()
+    }
+    return _table(
+        f'<td>{html.escape(name)}</td><td>{html.escape(text)}</td>' for name, text in texts.items()
     )
 
 
-def _result(results, metrics):
-    """Two tables side by side: the metrics of the data sets, and all others of the last
-    measurement, with speed and time of the whole run.
+def _result(results: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
+    """Two tables side by side: metrics of data sets, and all other metrics of the last measurement
+    with speed and time of the whole run.
     """
     final = {
         **results['final'],
         'images_per_sec': results['throughput']['images_per_sec'],
         'seconds': results['seconds']['total'],
     }
-    sets, parts, rest = [], {}, []
+    parts: dict[str, dict[str, str]] = {}
+    rest = []
     for metric in [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'})):
         cell = _cell(metric.text(final[metric.name]))
         if metric.part:
             parts.setdefault(metric.title, {})[metric.group] = cell
-            sets += [metric.group] if metric.group not in sets else []
         else:
             rest.append(f'<td>{html.escape(metric.title)}</td>{cell}')
+    sets = [name for name in SETS if any(name in cells for cells in parts.values())]
     by_set = [
         f'<td>{html.escape(title)}</td>' + ''.join(cells.get(name, _cell('')) for name in sets)
         for title, cells in parts.items()
@@ -96,8 +97,8 @@ def _result(results, metrics):
     return f'<div class="beside">{_table(by_set, header)}{_table(rest)}</div>'
 
 
-def _measurements(rows, metrics):
-    """A table of the metrics with a label that were measured, a line for each measurement."""
+def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric]) -> str:
+    """A table of the metrics with a label, one line per measurement."""
     labelled = [metric for metric in metrics.values() if metric.label]
     columns = [Metric('step', 'step', label='step')] + [
         metric for metric in labelled if any(metric.name in row for row in rows)
@@ -108,7 +109,7 @@ def _measurements(rows, metrics):
     return _table(lines, [metric.label for metric in columns])
 
 
-def _picture(path, caption):
+def _picture(path: str, caption: str) -> str:
     with open(path, 'rb') as file:
         content = base64.b64encode(file.read()).decode('ascii')
     name, kind = html.escape(os.path.basename(path)), path.rsplit('.', 1)[1]
@@ -119,8 +120,9 @@ def _picture(path, caption):
 
 
 class Report(Callback):
-    """Writes `report.html` at the end, after the callbacks whose files it shows. The file holds its
-    pictures and needs no network.
+    """Writes `report.html` at the end, after the callbacks whose files it shows.
+
+    The file contains its pictures and needs no network.
     """
 
     chief_only = True
@@ -131,7 +133,7 @@ class Report(Callback):
         except (OSError, ValueError, KeyError) as error:
             log.warning('no report.html: %s', error)
 
-    def _write(self):
+    def _write(self) -> None:
         run_dir = self.handle.run_dir
         with open(os.path.join(run_dir, 'results.json'), encoding='utf-8') as file:
             results = json.load(file)
@@ -151,9 +153,8 @@ class Report(Callback):
             'Made by': _pairs(results['versions']),
         }
         body = '\n'.join(f'<h2>{name}</h2>\n{text}' for name, text in sections.items())
-        title = 'Git loss: {}, {}, {} steps'.format(
-            results['options']['dataset'], results['network'], results['final']['step']
-        )
+        dataset, steps = results['options']['dataset'], results['final']['step']
+        title = f'Git loss: {dataset}, {results["network"]}, {steps} steps'
         write_atomically(
             os.path.join(run_dir, 'report.html'),
             _PAGE.substitute(title=html.escape(title), body=body),

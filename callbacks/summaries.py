@@ -1,8 +1,7 @@
-"""What TensorBoard reads, made on the host: event files and the protocol buffers in them.
+"""Event files for TensorBoard and their protocol buffers, without TensorFlow operations.
 
-Only TensorBoard's own message classes and checksum are used, which are the same in 1.15 and 2.x,
-and of two forms of a summary the older
-one: both read it. No TensorFlow, no operation in any graph.
+They use TensorBoard's message classes and checksum, which are the same in 1.15 and 2.x, and the
+older of two formats of summaries, which both versions read.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import re
 import socket
 import struct
 import time
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
@@ -26,41 +26,32 @@ _BINS = 40
 
 
 class EventFile:
-    """An event file that is written at once: nothing waits in a buffer for a kill to lose, and what
-    a full disk refuses is tried again with the next event. TensorFlow's own writer, a thread, drops
-    it without a word (1.15) or ends with a traceback (2.x).
+    """An unbuffered event file: a killed process loses no event, and after a failed write the next
+    event tries again. TensorFlow's writer, a thread, drops such events silently (1.15) or ends with
+    a traceback (2.x).
 
-    TensorBoard reads the files of a folder by their names, that is by the second they were begun. A
-    new one's is later than all others', whatever the clock says.
+    TensorBoard reads the files of a folder in the order of their names, which contain the second of
+    their creation. A new file is always the last, whatever the clock says.
 
     Args:
-      folder: where the file is made.
-      suffix: what its name ends with.
+      folder: the folder of the file.
+      suffix: the last part of its name.
     """
 
-    def __init__(self, folder, suffix=''):
-        found = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
-        begun = max([int(time.time())] + [int(match.group(1)) + 1 for match in found if match])
-        self.path = os.path.join(
-            folder, 'events.out.tfevents.%010d.%s%s' % (begun, socket.gethostname(), suffix)
-        )
-        self._file, self._waiting, self._warned = None, b'', False
+    def __init__(self, folder: str, suffix: str = '') -> None:
+        matches = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
+        second = max([int(time.time())] + [int(match.group(1)) + 1 for match in matches if match])
+        name = f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
+        self.path = os.path.join(folder, name)
+        self._file: Any = None
+        self._waiting, self._warned = b'', False
         self.write(file_version='brain.Event:2')
 
-    def write(self, **fields):
-        """Appends an Event of these fields, at the time of now. A disk that refuses is warned of
-        once.
-        """
+    def write(self, **fields: Any) -> None:
+        """Appends an Event with these fields and the current time. An OSError is one warning."""
         data = Event(wall_time=time.time(), **fields).SerializeToString()
-        size = struct.pack('<Q', len(data))
-        self._waiting += b''.join(
-            (
-                size,
-                struct.pack('<I', masked_crc32c(size)),
-                data,
-                struct.pack('<I', masked_crc32c(data)),
-            )
-        )
+        for part in (struct.pack('<Q', len(data)), data):
+            self._waiting += part + struct.pack('<I', masked_crc32c(part))
         try:
             self._flush()
         except OSError as error:
@@ -70,20 +61,18 @@ class EventFile:
                 )
             self._warned = True
 
-    def add(self, step, values):
+    def add(self, step: int, values: Iterable[Any]) -> None:
         """Appends summary Values of a step."""
         self.write(step=step, summary=summary_pb2.Summary(value=values))
 
-    def _flush(self):
+    def _flush(self) -> None:
         if self._file is None:
             self._file = open(self.path, 'ab', buffering=0)
-        while self._waiting:
-            self._waiting = self._waiting[
-                self._file.write(self._waiting) :
-            ]  # what was cut short goes on where it was
+        while self._waiting:  # a full disk can cut a write short
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
-    def close(self):
-        """Raises OSError if the last events could not be written."""
+    def close(self) -> None:
+        """Closes the file. Raises OSError if the last events cannot be written."""
         try:
             self._flush()
         finally:
@@ -91,13 +80,16 @@ class EventFile:
                 self._file.close()
 
 
-def scalar(tag, value):
+def scalar(tag: str, value: float) -> Any:
+    """A summary Value of one number."""
     return Value(tag=tag, simple_value=value)
 
 
-def histogram(tag, values):
-    """Counts of finite values (any shape) in 40 bins of one width between the smallest and the
-    largest.
+def histogram(tag: str, values: Any) -> Any:
+    """A summary Value with counts of the finite values (any shape) in 40 bins of equal width.
+
+    Raises:
+      ValueError: there is no finite value.
     """
     values = np.asarray(values, np.float64).ravel()
     values = values[np.isfinite(values)]
@@ -118,8 +110,8 @@ def histogram(tag, values):
     )
 
 
-def image(tag, png):
-    """A picture from the bytes of its PNG file, whose header says the size."""
+def image(tag: str, png: bytes) -> Any:
+    """A summary Value of a picture, from the bytes of its PNG file."""
     width, height = struct.unpack('>II', png[16:24])
     return Value(
         tag=tag,
@@ -129,69 +121,73 @@ def image(tag, png):
     )
 
 
-def _metadata(plugin, content=b''):
+def _metadata(plugin: str, content: bytes = b'') -> Any:
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin, content=content)
     )
 
 
-def text(tag, markdown):
+def text(tag: str, markdown: str) -> Any:
+    """A summary Value of a text."""
     tensor = tensor_pb2.TensorProto(
         dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[markdown.encode('utf-8')]
     )
     return Value(tag=tag, metadata=_metadata('text'), tensor=tensor)
 
 
-def table(rows, names=('name', 'value')):
-    """Markdown of {name: value}; nothing in a value can end its cell."""
-
-    def cell(value):
-        value = ' '.join(str(value).split()).replace('|', '&#124;').replace('`', '&#96;')
-        return '' if value == '' else '<code>{}</code>'.format(value.replace('<', '&lt;'))
-
-    lines = ['| {} |'.format(' | '.join(names)), '|---|---|'] + [
-        f'| {name} | {cell(value)} |' for name, value in rows.items()
-    ]
-    return '\n'.join(lines)
+def _cell(value: Any) -> str:
+    content = ' '.join(str(value).split())
+    for char, entity in (('|', '&#124;'), ('`', '&#96;'), ('<', '&lt;')):
+        content = content.replace(char, entity)
+    return content and f'<code>{content}</code>'
 
 
-def _hparams(tag, **fields):
+def table(rows: Mapping[str, Any]) -> str:
+    """A Markdown table of {name: value}, in which values are escaped."""
+    lines = [f'| {name} | {_cell(value)} |' for name, value in rows.items()]
+    return '\n'.join(['| name | value |', '|---|---|', *lines])
+
+
+def _hparams(tag: str, **fields: Any) -> Any:
     content = plugin_data_pb2.HParamsPluginData(version=0, **fields).SerializeToString()
     empty = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={'dim': [{'size': 0}]})
     return Value(tag='_hparams_/' + tag, metadata=_metadata('hparams', content), tensor=empty)
 
 
-def hparams_experiment(settings, metrics, first=()):
-    """Declares the columns: `settings` {name: plain value}, those of `first` first; `metrics` {tag
-    of a scalar: its heading}.
+def _type(value: Any) -> tuple[Any, str]:
+    """(hparams data type, field of a protobuf Value) of a plain value."""
+    if isinstance(value, bool):
+        return api_pb2.DATA_TYPE_BOOL, 'bool_value'
+    if isinstance(value, (int, float)):
+        return api_pb2.DATA_TYPE_FLOAT64, 'number_value'
+    return api_pb2.DATA_TYPE_STRING, 'string_value'
 
-    TensorBoard 2.x shows five settings, those that "differ" before the others; 1.15 has no such
-    field and shows all.
+
+def hparams_experiment(
+    settings: Mapping[str, Any], metrics: Mapping[str, str], first: Sequence[str] = ()
+) -> Any:
+    """Declares the columns of the hyperparameter table.
+
+    TensorBoard 2.x shows five settings, those that "differ" before the others. 1.15 does not have
+    this field and shows all.
+
+    Args:
+      settings: {name: plain value}.
+      metrics: {tag of a scalar: its heading}.
+      first: names of the settings to show first.
     """
 
-    def info(name, value):
-        kind = (
-            api_pb2.DATA_TYPE_BOOL
-            if isinstance(value, bool)
-            else (
-                api_pb2.DATA_TYPE_FLOAT64
-                if isinstance(value, (int, float))
-                else api_pb2.DATA_TYPE_STRING
-            )
-        )
-        more = (
-            {'differs': name in first}
-            if 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name
-            else {}
-        )
-        return api_pb2.HParamInfo(name=name, type=kind, **more)
+    def info(name: str) -> Any:
+        has_differs = 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name
+        more = {'differs': name in first} if has_differs else {}
+        return api_pb2.HParamInfo(name=name, type=_type(settings[name])[0], **more)
 
     names = sorted(settings, key=lambda name: name not in first)
     return _hparams(
         'experiment',
         experiment=api_pb2.Experiment(
             time_created_secs=time.time(),
-            hparam_infos=[info(name, settings[name]) for name in names],
+            hparam_infos=[info(name) for name in names],
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
                 for tag, name in metrics.items()
@@ -200,21 +196,17 @@ def hparams_experiment(settings, metrics, first=()):
     )
 
 
-def hparams_start(settings):
-    """A run begins with these settings."""
+def hparams_start(settings: Mapping[str, Any]) -> Any:
+    """The start of a run with these settings."""
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in settings.items():
-        if isinstance(value, bool):
-            start.hparams[name].bool_value = value
-        elif isinstance(value, (int, float)):
-            start.hparams[name].number_value = value
-        else:
-            start.hparams[name].string_value = str(value)
+        field = _type(value)[1]
+        setattr(start.hparams[name], field, str(value) if field == 'string_value' else value)
     return _hparams('session_start_info', session_start_info=start)
 
 
-def hparams_end(status):
-    """A run ends, SUCCESS or FAILURE."""
+def hparams_end(status: Any) -> Any:
+    """The end of a run with status SUCCESS or FAILURE."""
     return _hparams(
         'session_end_info',
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),

@@ -1,9 +1,8 @@
-"""What `tensorboard --logdir output` shows of a run, made on the host from values that were fetched
-anyway.
-"""
+"""Event files and Projector files for TensorBoard, written on the host without further fetches."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, Callable, Mapping
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from callbacks import summaries
 from callbacks.base import Callback
+from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
 from callbacks.projector import Projector
 from gitloss import metrics
@@ -18,14 +18,18 @@ from gitloss.backend import tf
 from gitloss.errors import log
 from gitloss.metrics import Metric
 
-# Suffixes of the event files with the hyperparameters' start and end events.
+# File-name suffixes of the hparams start and end events.
 _BEGIN, _END = '.hparams', '.end'
-_READABLE_CLASSES = 200  # in a confusion matrix
+_READABLE_CLASSES = 200  # limit of the confusion matrix
 _FIRST_HPARAMS = ('loss', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
 
 
-def _scalars(logs, tag):
-    """Scalar summaries of the numbers in the logs, under `tag(name)`."""
+def _image(tag: str, draw: Callable[[], bytes]) -> list[Any]:
+    return [summaries.image(tag, draw())]
+
+
+def _scalars(logs: Mapping[str, Any], tag: Callable[[str], str]) -> list[Any]:
+    """Scalar summaries of the numbers in the logs, with tags `tag(name)`."""
     return [
         summaries.scalar(tag(name), value)
         for name, value in logs.items()
@@ -38,21 +42,20 @@ def _scalars(logs, tag):
 class TensorBoard(Callback):
     """Writes event files and the Projector's files into the run's folder.
 
-    At each measurement: all numbers of the logs and, given the Figures, histograms (norms of the
-    validation embeddings; distances of genuine and of impostor pairs among 1000 of them), the
-    scatter and the confusion matrix as images, and the embeddings for the Projector. Every
-    `log_every` steps: the step's own numbers, as `train_batch/...`. At the beginning: options and
-    versions as text, the graph, the hyperparameters; at the end: the metrics of the test set and
-    the status.
+    At each measurement: all numbers in the logs and, with Figures, histograms (norms of the
+    validation embeddings; distances of genuine and impostor pairs among 1000 of them), the scatter
+    plot and the confusion matrix as images, and the embeddings for the Projector. Every `log_every`
+    steps: the numbers of the step, as `train_batch/...`. At the beginning: options and versions as
+    text, the graph, the hyperparameters. At the end: the metrics of the test set and the status.
 
-    The curves of a resumed run have no gap and no double points: TensorBoard drops the later steps
-    of older files, and the files of hyperparameters and end are removed. Whatever fails here is a
-    warning, once per kind, and never stops the training.
+    The curves of a resumed run have no gaps and no duplicate points: TensorBoard drops the later
+    steps of older files, and outdated hparams files are removed. Errors are warnings, once per
+    kind, and never stop the training.
 
     Args:
       log_every: steps between two points of the `train_batch` curves.
       figures: the Figures of each measurement; None: no pictures.
-      facts: {heading: {name: value}}, shown as text beside the options.
+      facts: {heading: {name: value}}, shown as text after the options.
       hparams: {name: plain value} of the hyperparameters; None: all options.
     """
 
@@ -66,66 +69,64 @@ class TensorBoard(Callback):
         hparams: Mapping[str, Any] | None = None,
     ) -> None:
         self._log_every, self.figures = log_every, figures
-        self._evaluation = figures and figures.evaluation
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
-        self._events: summaries.EventFile | None = None
-        self._projector: Projector | None = None
+        self._events: Any = None  # an EventFile, unless it cannot be opened
+        self._projector: Any = None
         self._ended = False
         self._warned: set[str] = set()
 
     def _attempt(self, what: str, write: Callable[..., None], *args: Any) -> None:
         try:
             write(*args)
-        except Exception as error:  # noqa: BLE001 - nothing here is worth a run
+        except Exception as error:  # noqa: BLE001 - no error here is worth ending a run
             if what not in self._warned:
                 log.warning('TensorBoard: no %s at step %d: %s', what, self.handle.step, error)
             self._warned.add(what)
 
+    def _add(self, step: int, make: Callable[..., list[Any]], *args: Any) -> None:
+        self._events.add(step, make(*args))
+
     def _tag(self, name: str) -> str:
         return self.handle.metrics.get(name, Metric(name, name)).tag
 
-    # --- beginning
-
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._evaluation is not None:
-            self._projector = Projector(self.handle.run_dir, self._evaluation.source)
+        if self.figures is not None:
+            self._projector = Projector(self.handle.run_dir, self.figures.evaluation.source)
         self._attempt('event file', self._open)
 
-    def _open(self):
+    def _open(self) -> None:
         folder = self.handle.run_dir
         before = [name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')]
         self._events = summaries.EventFile(folder)
         for name in before:
-            # The run did not end there, and may go on with other options.
+            # The run did not end there, and its options may have changed.
             if name.endswith((_BEGIN, _END)):
-                self._attempt('removal of what is outdated', os.remove, os.path.join(folder, name))
+                self._attempt('removal of outdated files', os.remove, os.path.join(folder, name))
         if not before:
             self._attempt('graph', self._write_graph)
         self.on_rewind(self.handle.step)
         self._attempt('hyperparameters', self._write_hparams)
 
     def on_rewind(self, step: int) -> None:
-        if self._events is None:
-            return
-        # TensorBoard drops the events it has of later steps: they come again.
-        self._events.write(
-            step=step + 1, session_log=summaries.SessionLog(status=summaries.SessionLog.START)
-        )
-        self._attempt('text', self._write_text, step + 1)
+        if self._events is not None:
+            # TensorBoard drops its events of later steps, which are repeated.
+            start = summaries.SessionLog(status=summaries.SessionLog.START)
+            self._events.write(step=step + 1, session_log=start)
+            self._attempt('text', self._add, step + 1, self._texts)
 
-    def _write_text(self, step):
+    def _texts(self) -> list[Any]:
         pages: dict[str, Any] = {'options': self.handle.options, **self._facts}
-        values = [
+        return [
             summaries.text(f'run/{name}', summaries.table(rows))
             for name, rows in pages.items()
             if rows
         ]
-        self._events.add(step, values)
 
     def _columns(self) -> dict[str, str]:
-        """{tag: title} of the metrics beside the hyperparameters: those with a label, and those of
-        no data set that have a better direction. Training and speed stand there if they are all.
+        """{tag: title} of the metrics shown with the hyperparameters: those with a label, and those
+        of no data set that have a better direction. Metrics of training and speed are shown only if
+        there are no others.
         """
         shown = [
             metric
@@ -135,89 +136,70 @@ class TensorBoard(Callback):
         measured = [metric for metric in shown if metric.group not in ('train', 'run')]
         return {metric.tag: metric.full_title for metric in measured or shown}
 
-    def _write_hparams(self):
+    def _write_hparams(self) -> None:
         settings = self.handle.options if self._hparams is None else self._hparams
-        # A file of its own: of several experiments TensorBoard would take the first.
-        begin = summaries.EventFile(self.handle.run_dir, _BEGIN)
         experiment = summaries.hparams_experiment(settings, self._columns(), _FIRST_HPARAMS)
-        begin.add(0, [experiment, summaries.hparams_start(settings)])
-        begin.close()
+        # In a separate file, which a resumed run removes: TensorBoard uses the first experiment.
+        with contextlib.closing(summaries.EventFile(self.handle.run_dir, _BEGIN)) as events:
+            events.add(0, [experiment, summaries.hparams_start(settings)])
 
-    def _write_graph(self):
+    def _write_graph(self) -> None:
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         if graph.node:
             self._events.write(step=self.handle.step, graph_def=graph.SerializeToString())
 
-    # --- while it trains
-
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._events is not None and self.handle.passed(self._log_every):
-            # The speed of a single step says little.
+            # The speed of a single step is noise.
             own = {name: value for name, value in logs.items() if name != 'images_per_sec'}
-            self._attempt('scalars', self._write_scalars, batch, own, 'train_batch/{}'.format)
-
-    def _write_scalars(self, step, logs, tag):
-        self._events.add(step, _scalars(logs, tag))
+            self._attempt('scalars', self._add, batch, _scalars, own, 'train_batch/{}'.format)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self._events is None:
-            return
-        step = logs['step']
-        self._attempt('scalars', self._write_scalars, step, logs, self._tag)
-        if self._evaluation is None or self._evaluation.embeddings is None:
-            return
-        held = self._evaluation
-        self._attempt('histograms', self._write_histograms, step, held)
-        images = {'scatter': ('embeddings/scatter', self.figures.scatter)}
+        if self._events is not None:
+            self._attempt('scalars', self._add, logs['step'], _scalars, logs, self._tag)
+            if self.figures is not None and self.figures.evaluation.embeddings is not None:
+                self._write_figures(logs['step'], self.figures)
+
+    def _write_figures(self, step: int, figures: Figures) -> None:
+        evaluation = figures.evaluation
+        self._attempt('histograms', self._add, step, self._histograms, evaluation)
+        images = {'scatter': ('embeddings/scatter', figures.scatter)}
         if self.handle.num_classes <= _READABLE_CLASSES:
-            images['confusion matrix'] = ('predictions/confusion', self.figures.confusion)
+            images['confusion matrix'] = ('predictions/confusion', figures.confusion)
         for what, (tag, draw) in images.items():
-            self._attempt(what, self._write_image, step, tag, draw)
+            self._attempt(what, self._add, step, _image, tag, draw)
         self._attempt(
             'Projector files',
             self._projector.write,
             f'embeddings at step {step}',
-            held.embeddings,
-            held.labels,
-            held.predictions,
-            held.numbers,
+            evaluation.embeddings,
+            evaluation.labels,
+            evaluation.predictions,
+            evaluation.numbers,
         )
 
-    def _write_histograms(self, step, held):
-        genuine, impostor = metrics.pair_distances(held.embeddings, held.labels)
+    def _histograms(self, evaluation: Evaluation) -> list[Any]:
+        genuine, impostor = metrics.pair_distances(evaluation.embeddings, evaluation.labels)
         samples = {
-            'embeddings/norm': np.linalg.norm(held.embeddings, axis=1),
+            'embeddings/norm': np.linalg.norm(evaluation.embeddings, axis=1),
             'distance/genuine_pairs': genuine,
             'distance/impostor_pairs': impostor,
         }
-        self._events.add(
-            step,
-            [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)],
-        )
-
-    def _write_image(self, step, tag, draw):
-        self._events.add(step, [summaries.image(tag, draw())])
-
-    # --- end
+        return [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)]
 
     def on_train_end(self, logs: Any = None) -> None:
-        tests = {name: logs[name] for name in logs if self._tag(name).startswith('test/')}
-        values = _scalars(tests, self._tag)
-        step = logs.get('step', self.handle.step)
-        self._attempt('end', self._write_end, summaries.SUCCESS, step, values)
-
-    def _write_end(self, status, step, values):
-        self._ended = True
         if self._events is not None:
-            end = summaries.EventFile(self.handle.run_dir, _END)
-            end.add(step, values + [summaries.hparams_end(status)])
-            end.close()
+            tests = {name: logs[name] for name in logs if self._tag(name).startswith('test/')}
+            values, step = _scalars(tests, self._tag), logs.get('step', self.handle.step)
+            self._attempt('end', self._write_end, summaries.SUCCESS, step, values)
+
+    def _write_end(self, status: Any, step: int, values: list[Any]) -> None:
+        self._ended = True
+        with contextlib.closing(summaries.EventFile(self.handle.run_dir, _END)) as events:
+            events.add(step, values + [summaries.hparams_end(status)])
 
     def close(self) -> None:
-        if self._events is None:
-            return
-        try:
+        if self._events is not None:
             if not self._ended:
                 self._attempt('end', self._write_end, summaries.FAILURE, self.handle.step, [])
-        finally:
             self._events.close()

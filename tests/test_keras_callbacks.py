@@ -458,7 +458,7 @@ REFUSED = {
     'load_weights_on_restart=True': lambda: stock.ModelCheckpoint(
         'x', load_weights_on_restart=True
     ),
-    'MyBoard; it wants a Keras model to trace': lambda: type('MyBoard', (stock.TensorBoard,), {})(
+    'MyBoard; it traces a Keras model': lambda: type('MyBoard', (stock.TensorBoard,), {})(
         'x'
     ),
     "Received: 'object' of builtins": object,

@@ -487,7 +487,7 @@ def test_outdated_files_that_cannot_be_removed_stop_nothing(tmp_path, caplog, mo
     callback.on_train_end(train(callback, 5, 8))
     callback.close()
     assert len(caplog.records) == 1 and caplog.records[0].getMessage().startswith(
-        'TensorBoard: no removal of what is outdated at step 4: '
+        'TensorBoard: no removal of outdated files at step 4: '
     )
     steps = steps_of(read(tmp_path))
     assert (
