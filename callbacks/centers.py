@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, List, Tuple
+from typing import Any, Iterable
 
 import numpy as np
 
@@ -15,16 +15,15 @@ from gitloss.metrics import ClassSums, Metric
 # Larger ones are computed again, so that memory is O(classes x dim) for data sets of any size.
 KEPT_BYTES = 256 << 20
 _SHOWN_CLASSES = 200  # in pictures: with a million means, each frame would take gigabytes
-_Batches = Iterable[Tuple[np.ndarray, np.ndarray]]  # embeddings, labels
 
 
-def _batches(handle: Handle, source: Source) -> _Batches:
+def _batches(handle: Handle, source: Source) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     return ((embeddings, labels) for embeddings, _, labels, _ in handle.sweep(source))
 
 
 def class_sums(
     handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean', keep: int = 0
-) -> tuple[ClassSums, ClassSums, _Batches | None]:
+) -> tuple[ClassSums, ClassSums, list[tuple[np.ndarray, np.ndarray]] | None]:
     """Sums of a Source per class, in one sweep.
 
     Returns:
@@ -34,7 +33,7 @@ def class_sums(
     """
     sums = ClassSums(num_classes)
     for_centers = ClassSums(num_classes) if distance == 'cosine' else sums
-    kept: List[Tuple[np.ndarray, np.ndarray]] = []
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
     size = 0
     for embeddings, labels in _batches(handle, source):
         sums.add(embeddings, labels)

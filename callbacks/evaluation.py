@@ -68,8 +68,6 @@ class Evaluation(Callback):
         Metric('test_images', 'images', 'test', form=','),
     )
     embeddings: Any = None
-    predictions: Any = None
-    all_predictions: Any = None
 
     def __init__(self, split: Source, final_split: Source | None = None) -> None:
         self.source, self.all_labels = split, split.labels

@@ -29,13 +29,13 @@ class LossGuard(Callback):
         is_finite = math.isfinite(logs['loss'])
         if is_finite and not 0 < self._max_loss < logs['loss']:
             return
-        names = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
-        values = ', '.join(f'{name} {logs[name]:g}' for name in names if name in logs)
         expected = f'loss of at most {self._max_loss:g}' if is_finite else 'finite loss'
-        message = f'step {batch}: expected a {expected}. Received: {values}'
+        message = f'step {batch}: expected a {expected}. Received: ' + ', '.join(
+            f'{name} {logs[name]:g}'
+            for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss')
+            if name in logs
+        )
         self._rollbacks += 1
-        if not self._rollback:
-            raise Diverged(message)
-        if self._rollbacks > _MOST_ROLLBACKS:
+        if self._rollback and self._rollbacks > _MOST_ROLLBACKS:
             raise Diverged(f'{message}; rolled back {_MOST_ROLLBACKS} times already')
-        raise Diverged(message, _RATE_FACTOR)
+        raise Diverged(message, _RATE_FACTOR if self._rollback else None)

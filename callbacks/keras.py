@@ -60,7 +60,7 @@ class KerasCallback(Callback):
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved: dict[str, Any] = {}
-        self._monitor_seen = self._in_test = False
+        self._monitor_seen = False
         self._images = 0  # of the current call, which runs several steps with a sunk loop
 
     def build(self) -> None:
@@ -118,14 +118,12 @@ class KerasCallback(Callback):
 
     def on_test_begin(self, logs: Any = None) -> None:
         """A measurement is a Keras test if it evaluates."""
-        self._in_test = self.handle.options['evaluate']
-        if self._in_test:
+        if self.handle.options['evaluate']:
             self._call('on_test_begin', {})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seen = self._with_aliases(logs)
-        if self._in_test:
-            self._in_test = False
+        if self.handle.options['evaluate']:
             self._call('on_test_end', self._aliases(logs, 'valid'))
         self._check_monitor(seen)
         if self._is_csv:  # the columns of the file are those of its first row
@@ -202,9 +200,8 @@ class KerasCallback(Callback):
         self._saved = dict(state)
 
     def _apply(self) -> None:
-        for name in self._state:
-            if name in self._saved:
-                setattr(self.wrapped, name, copy.deepcopy(self._saved[name]))
+        for name in self._state.keys() & self._saved.keys():
+            setattr(self.wrapped, name, copy.deepcopy(self._saved[name]))
         if 'bytes' in self._saved:  # drop the rows of measurements that are repeated
             self.wrapped.append = True
             if (

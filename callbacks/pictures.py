@@ -6,15 +6,15 @@ import importlib.util
 import io
 import os
 import re
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 import numpy as np
 
+from callbacks.attempts import Attempts
 from callbacks.base import Callback
 from callbacks.figures import Figures
 from callbacks.history import History
 from gitloss import metrics
-from gitloss.errors import log
 from gitloss.figures import plots
 from gitloss.files import write_atomically
 from gitloss.metrics import Metric
@@ -49,15 +49,7 @@ class Pictures(Callback):
             )
         self.figures, self._history, self._projection = figures, history, projection
         self._evaluation, self._centers = figures.evaluation, figures.centers
-        self._warned: set[str] = set()
-
-    def _guarded(self, what: str, draw: Callable[..., None], *args: Any) -> None:
-        try:
-            draw(*args)
-        except Exception as error:  # noqa: BLE001 - a picture must not end a run
-            if what not in self._warned:
-                log.warning('no picture (%s) at step %d: %s', what, self.handle.step, error)
-            self._warned.add(what)
+        self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
     def _path(self, *names: str) -> str:
         path = os.path.join(self.handle.run_dir, 'plots', *names)
@@ -71,7 +63,7 @@ class Pictures(Callback):
         self.on_rewind(self.handle.step)
 
     def on_rewind(self, step: int) -> None:
-        self._guarded('frames', self._remove_frames_after, step)
+        self._attempt('frames', self._remove_frames_after, step)
 
     def _remove_frames_after(self, step: int) -> None:
         """The measurements after `step` are repeated."""
@@ -80,7 +72,7 @@ class Pictures(Callback):
                 os.remove(path)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._guarded('scatter', self._write_scatter, logs['step'])
+        self._attempt('scatter', self._write_scatter, logs['step'])
 
     def _write_scatter(self, step: int) -> None:
         # In memory: zipfile prints a traceback on a full disk.
@@ -105,14 +97,14 @@ class Pictures(Callback):
         )
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._guarded('animation', self._draw_run)
-        self._guarded('curves', self._draw_curves)
+        self._attempt('animation', self._draw_run)
+        self._attempt('curves', self._draw_curves)
         if self._evaluation.embeddings is not None:
-            self._guarded('pairs', self._draw_pairs)
+            self._attempt('pairs', self._draw_pairs)
             if self.handle.num_classes <= plots.MOST_CLASSES:
-                self._guarded('confusion', self._write_confusion)
+                self._attempt('confusion', self._write_confusion)
             if self._projection == 'tsne':
-                self._guarded('t-SNE', self._draw_tsne)
+                self._attempt('t-SNE', self._draw_tsne)
 
     def _draw_run(self) -> None:
         frames = []

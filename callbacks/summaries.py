@@ -23,6 +23,11 @@ from gitloss.errors import log
 Event, SessionLog, Value = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary.Value
 FAILURE, SUCCESS = api_pb2.STATUS_FAILURE, api_pb2.STATUS_SUCCESS
 _BINS = 40
+_TYPES: Any = (
+    (bool, api_pb2.DATA_TYPE_BOOL, 'bool_value'),
+    ((int, float), api_pb2.DATA_TYPE_FLOAT64, 'number_value'),
+    (object, api_pb2.DATA_TYPE_STRING, 'string_value'),
+)
 
 
 class EventFile:
@@ -80,7 +85,7 @@ class EventFile:
                 self._file.close()
 
 
-def scalar(tag: str, value: float) -> Any:
+def scalar(tag: str, value: Any) -> Any:
     """A summary Value of one number."""
     return Value(tag=tag, simple_value=value)
 
@@ -137,8 +142,7 @@ def text(tag: str, markdown: str) -> Any:
 
 def _cell(value: Any) -> str:
     content = ' '.join(str(value).split())
-    for char, entity in (('|', '&#124;'), ('`', '&#96;'), ('<', '&lt;')):
-        content = content.replace(char, entity)
+    content = content.replace('|', '&#124;').replace('`', '&#96;').replace('<', '&lt;')
     return content and f'<code>{content}</code>'
 
 
@@ -156,11 +160,7 @@ def _hparams(tag: str, **fields: Any) -> Any:
 
 def _type(value: Any) -> tuple[Any, str]:
     """(hparams data type, field of a protobuf Value) of a plain value."""
-    if isinstance(value, bool):
-        return api_pb2.DATA_TYPE_BOOL, 'bool_value'
-    if isinstance(value, (int, float)):
-        return api_pb2.DATA_TYPE_FLOAT64, 'number_value'
-    return api_pb2.DATA_TYPE_STRING, 'string_value'
+    return next(entry[1:] for entry in _TYPES if isinstance(value, entry[0]))
 
 
 def hparams_experiment(
@@ -177,17 +177,16 @@ def hparams_experiment(
       first: names of the settings to show first.
     """
 
-    def info(name: str) -> Any:
-        has_differs = 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name
-        more = {'differs': name in first} if has_differs else {}
-        return api_pb2.HParamInfo(name=name, type=_type(settings[name])[0], **more)
-
     names = sorted(settings, key=lambda name: name not in first)
+    infos = [api_pb2.HParamInfo(name=name, type=_type(settings[name])[0]) for name in names]
+    if 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name:
+        for info in infos:
+            info.differs = info.name in first
     return _hparams(
         'experiment',
         experiment=api_pb2.Experiment(
             time_created_secs=time.time(),
-            hparam_infos=[info(name) for name in names],
+            hparam_infos=infos,
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
                 for tag, name in metrics.items()

@@ -9,13 +9,13 @@ from typing import Any, Callable, Mapping
 import numpy as np
 
 from callbacks import summaries
+from callbacks.attempts import Attempts
 from callbacks.base import Callback
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
 from callbacks.projector import Projector
 from gitloss import metrics
 from gitloss.backend import tf
-from gitloss.errors import log
 from gitloss.metrics import Metric
 
 # File-name suffixes of the hparams start and end events.
@@ -74,15 +74,7 @@ class TensorBoard(Callback):
         self._events: Any = None  # an EventFile, unless it cannot be opened
         self._projector: Any = None
         self._ended = False
-        self._warned: set[str] = set()
-
-    def _attempt(self, what: str, write: Callable[..., None], *args: Any) -> None:
-        try:
-            write(*args)
-        except Exception as error:  # noqa: BLE001 - no error here is worth ending a run
-            if what not in self._warned:
-                log.warning('TensorBoard: no %s at step %d: %s', what, self.handle.step, error)
-            self._warned.add(what)
+        self._attempt = Attempts(self, 'TensorBoard: no %s at step %d: %s')
 
     def _add(self, step: int, make: Callable[..., list[Any]], *args: Any) -> None:
         self._events.add(step, make(*args))

@@ -210,10 +210,11 @@ class CenterTable(keras.layers.Layer):
         """
         embeddings, labels, own_centers = look_up(embeddings, labels, self.centers)
         steps = _steps(embeddings, labels, own_centers, self.alpha, self.distance)
-        move = tf.raw_ops.ResourceScatterSub(
-            resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)
+        return tf.group(
+            tf.raw_ops.ResourceScatterSub(
+                resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)
+            ),
+            tf.raw_ops.ResourceScatterAdd(
+                resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32)
+            ),
         )
-        count = tf.raw_ops.ResourceScatterAdd(
-            resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32)
-        )
-        return tf.group(move, count)

@@ -53,18 +53,19 @@ def describe(error: BaseException) -> str:
     return f'{type(error).__name__}: {text} ({file}, line {place.lineno})'
 
 
-class OptionError(ValueError):
-    """An invalid command line; the message is one line."""
+class OneLineError(ValueError):
+    """An error with a message of one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
-class DamagedCheckpoint(ValueError):
-    """A checkpoint folder that does not match its manifest; the message is one line."""
+class OptionError(OneLineError):
+    """An invalid command line."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+
+class DamagedCheckpoint(OneLineError):
+    """A checkpoint folder that does not match its manifest."""
 
 
 class Diverged(RuntimeError):

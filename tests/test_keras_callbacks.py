@@ -495,7 +495,7 @@ def test_remote_monitor_wants_requests(monkeypatch):
 
 class FakeHandle:
     step, steps, every, batch_size = 4, 12, 2, 16
-    metrics = {'train_loss': declaration.loss('train')}
+    metrics, options = {'train_loss': declaration.loss('train')}, {'evaluate': False}
 
     def __init__(self):
         self.rate_variable = types.SimpleNamespace(_assign_op=None)

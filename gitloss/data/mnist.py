@@ -93,15 +93,15 @@ def _verify(folder: str) -> None:
                 f'{sums}: expected lines of a SHA-256 sum and a file name. Received: {line!r}'
             )
         path = os.path.join(folder, entry[1])
-        if not os.path.isfile(path):
-            continue  # it may have been decompressed; _read_folder reports missing files
-        with open(path, 'rb') as content:
-            digest = hashlib.sha256(content.read()).hexdigest()
-        if digest != entry[0]:
-            raise ValueError(
-                f'{path}: expected SHA-256 {entry[0]} as in {sums}. Received: {digest}. '
-                'The file is damaged'
-            )
+        # A missing file may have been decompressed; otherwise _read_folder reports it.
+        if os.path.isfile(path):
+            with open(path, 'rb') as content:
+                digest = hashlib.sha256(content.read()).hexdigest()
+            if digest != entry[0]:
+                raise ValueError(
+                    f'{path}: expected SHA-256 {entry[0]} as in {sums}. Received: {digest}. '
+                    'The file is damaged'
+                )
 
 
 def _names(stem: str) -> list[str]:

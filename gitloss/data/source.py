@@ -165,8 +165,8 @@ class Dataset(NamedTuple):
         """What a checkpoint records of its training data: the spec's facts, and the fingerprints of
         the splits that influence the run.
         """
-        prints = [split.fingerprint for split in (self.train, self.valid) if split is not None]
-        return dict(self.spec.facts(), fingerprint=' '.join(prints))
+        splits = [split for split in (self.train, self.valid) if split is not None]
+        return dict(self.spec.facts(), fingerprint=' '.join(split.fingerprint for split in splits))
 
 
 def blocks(source: Source) -> Iterator[np.ndarray]:

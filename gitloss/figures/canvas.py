@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,7 +27,11 @@ COLOURS = (
 
 
 def new_figure(
-    size: Sequence[float], place: Sequence[float], title: str, xlabel: str = '', ylabel: str = ''
+    size: tuple[float, float],
+    place: tuple[float, float, float, float],
+    title: str,
+    xlabel: str = '',
+    ylabel: str = '',
 ) -> tuple[Figure, Axes]:
     """An empty figure with one pair of axes.
 
@@ -36,9 +40,9 @@ def new_figure(
       place: left, bottom, width and height of the axes, as fractions of the figure.
       title, xlabel, ylabel: texts.
     """
-    figure = Figure(figsize=tuple(size), dpi=100)
+    figure = Figure(figsize=size, dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes(tuple(place))
+    axes = figure.add_axes(place)
     axes.set_title(title, fontsize=12)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure, axes
@@ -71,18 +75,17 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def gif_bytes(figures: Iterable[Figure], seconds_per_frame: float = 0.7) -> bytes:
+def gif_bytes(figures: Iterable[Any], seconds_per_frame: float = 0.7) -> bytes:
     """Figures of one size as the bytes of an endless animated GIF.
 
     The last frame lasts three times as long as the others.
     """
-    canvases: Any = (figure.canvas for figure in figures)
     palette = _palette()
     frames = [
         Image.frombytes('RGBA', size, pixels)
         .convert('RGB')
         .quantize(palette=palette, dither=Image.Dither.NONE)
-        for pixels, size in (canvas.print_to_buffer() for canvas in canvases)
+        for pixels, size in (figure.canvas.print_to_buffer() for figure in figures)
     ]
     durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1)
     buffer = io.BytesIO()

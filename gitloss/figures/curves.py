@@ -79,7 +79,7 @@ def distances(
         if len(part):
             axes.hist(
                 part,
-                np.linspace(0.0, largest, 81),
+                np.linspace(0.0, largest, 81).tolist(),
                 density=True,
                 alpha=0.6,
                 color=colour,

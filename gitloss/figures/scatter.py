@@ -20,8 +20,8 @@ def extent(points: np.ndarray, means: np.ndarray) -> float:
 
     NaN is ignored.
     """
-    values = [np.ravel(points), np.ravel(means), [1e-6]]
-    return 1.08 * float(np.fmax.reduce(np.abs(np.concatenate(values))))
+    values = np.concatenate([np.ravel(points), np.ravel(means), np.full(1, 1e-6)])
+    return 1.08 * float(np.fmax.reduce(np.abs(values)))
 
 
 def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
