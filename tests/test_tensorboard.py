@@ -241,7 +241,7 @@ def test_options_and_versions_are_text(whole):
     _, found, _ = whole
     table = found.Tensors('run/options')[0].tensor_proto.string_val[0].decode()
     assert (
-        '| name | value |\n|---|---|\n| loss | <code>git</code> |\n' in table
+        '| name | value |\n|---|---|\n| head | <code>softmax</code> |\n' in table
         and '| freeze |  |' in table
     )
     assert (
@@ -280,7 +280,7 @@ def test_hyperparameters_come_back_with_their_types(whole):
         for info in experiment.hparam_infos
     }
     assert kinds == {
-        'loss': 'STRING',
+        'head': 'STRING',
         'steps': 'FLOAT64',
         'learning_rate': 'FLOAT64',
         'evaluate': 'BOOL',
