@@ -83,7 +83,7 @@ class CenterMeasurement(Callback):
     center has moved.
 
     Args:
-      split: a Source, the training set.
+      source: a Source, the training set.
       init: "zero" does not change the initial centers, "means" sets them to the class means before
         the first step.
       reset: set the centers to the exact class means at each measurement.
@@ -103,14 +103,14 @@ class CenterMeasurement(Callback):
     )
 
     def __init__(
-        self, split: Source, init: str = 'zero', reset: bool = False, distance: str = 'euclidean'
+        self, source: Source, init: str = 'zero', reset: bool = False, distance: str = 'euclidean'
     ) -> None:
         self.means: Any = None
-        self._split, self._init, self._reset, self._distance = split, init, reset, distance
+        self._source, self._init, self._reset, self._distance = source, init, reset, distance
         self._inters: list[float] = []
 
     def _arguments(self) -> tuple[Handle, Source, int, str]:
-        return self.handle, self._split, self.handle.num_classes, self._distance
+        return self.handle, self._source, self.handle.num_classes, self._distance
 
     def _set_centers(self, sums: ClassSums) -> None:
         self.handle.set_centers(

@@ -17,13 +17,13 @@ _LIMIT = 2000  # of embeddings in memory: millions of samples would take gigabyt
 
 
 def evaluate(
-    handle: Handle, split: Source, numbers: Sequence[int] | np.ndarray = ()
+    handle: Handle, source: Source, numbers: Sequence[int] | np.ndarray = ()
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Evaluates a split in one sweep.
+    """Evaluates a source in one sweep.
 
     Args:
       handle: computes the sweep.
-      split: a Source.
+      source: a Source.
       numbers: increasing indices of the k samples whose embeddings are returned.
 
     Returns:
@@ -33,33 +33,33 @@ def evaluate(
     """
     chosen, start = np.asarray(numbers, np.int64), 0
     embeddings, predictions, losses = [], [], []
-    for points, batch_predictions, _, batch_losses in handle.sweep(split, with_losses=True):
+    for points, batch_predictions, _, batch_losses in handle.sweep(source, with_losses=True):
         first, last = np.searchsorted(chosen, (start, start + len(points)))
         embeddings.append(points[chosen[first:last] - start])
         predictions.append(batch_predictions)
         losses.append(batch_losses)
         start += len(points)
     result = {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
-    result['acc'] = float(np.mean(np.concatenate(predictions) == split.labels))
+    result['acc'] = float(np.mean(np.concatenate(predictions) == source.labels))
     return result, np.concatenate(embeddings), np.concatenate(predictions)
 
 
 class Evaluation(Callback):
-    """Evaluates a split at each measurement, and optionally another split at the end of training.
+    """Evaluates a source at each measurement, and optionally another source at the end of training.
 
     Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`; at the end `test_loss` ... and
     `test_images`, the number of test images.
 
     Args:
-      split: a Source, evaluated at each measurement.
-      final_split: a Source, evaluated at the end; or None.
+      source: a Source, evaluated at each measurement.
+      final_source: a Source, evaluated at the end; or None.
 
     Attributes, of the latest measurement, for pictures:
       numbers: int64 [k], indices of at most 2000 samples, evenly spaced.
       embeddings: float32 [k, dim] of these samples; None before the first measurement.
       labels, predictions: int [k] of these samples.
-      all_labels, all_predictions: int [n] of the whole split.
-      source: the split.
+      all_labels, all_predictions: int [n] of the whole source.
+      source: the evaluated Source.
     """
 
     metrics = (
@@ -69,11 +69,11 @@ class Evaluation(Callback):
     )
     embeddings: Any = None
 
-    def __init__(self, split: Source, final_split: Source | None = None) -> None:
-        self.source, self.all_labels = split, split.labels
-        self.numbers = metrics.evenly_spaced(len(split.labels), _LIMIT)
+    def __init__(self, source: Source, final_source: Source | None = None) -> None:
+        self.source, self.all_labels = source, source.labels
+        self.numbers = metrics.evenly_spaced(len(source.labels), _LIMIT)
         self.labels = self.all_labels[self.numbers]
-        self._final_split = final_split
+        self._final_source = final_source
 
     def _evaluate(self) -> dict[str, float]:
         result, self.embeddings, self.all_predictions = evaluate(
@@ -90,9 +90,9 @@ class Evaluation(Callback):
         # pictures.
         if self.embeddings is None:
             self._evaluate()
-        if self._final_split is not None:
-            result, _, _ = evaluate(self.handle, self._final_split)
+        if self._final_source is not None:
+            result, _, _ = evaluate(self.handle, self._final_source)
             logs.update(
                 {'test_' + key: value for key, value in result.items()},
-                test_images=len(self._final_split.labels),
+                test_images=len(self._final_source.labels),
             )

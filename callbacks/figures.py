@@ -7,7 +7,7 @@ from typing import Any, Callable
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
-from gitloss.figures import plots
+from gitloss.figures import confusion, encoding, plots
 from gitloss.figures.view import View
 from gitloss.metrics.declaration import accuracy
 
@@ -43,7 +43,7 @@ class Figures(Callback):
 
     def _png(self, name: str, draw: Callable[[], Any]) -> bytes:
         if name not in self._drawn:
-            self._drawn[name] = plots.png_bytes(draw())
+            self._drawn[name] = encoding.png_bytes(draw())
         return self._drawn[name]
 
     def _draw_scatter(self) -> Any:
@@ -63,7 +63,9 @@ class Figures(Callback):
         """
         labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
         classes = self.handle.num_classes
-        return self._png('confusion', lambda: plots.confusion(labels, predictions, classes))
+        return self._png(
+            'confusion', lambda: confusion.confusion_matrix(labels, predictions, classes)
+        )
 
     def state(self) -> Any:
         return self._view.state()

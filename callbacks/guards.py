@@ -31,9 +31,9 @@ class LossGuard(Callback):
             return
         expected = f'loss of at most {self._max_loss:g}' if is_finite else 'finite loss'
         message = f'step {batch}: expected a {expected}. Received: ' + ', '.join(
-            f'{name} {logs[name]:g}'
-            for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss')
-            if name in logs
+            f'{name} {value:g}'
+            for name, value in logs.items()
+            if name.endswith('loss') and isinstance(value, float)  # a callback may fetch arrays
         )
         self._rollbacks += 1
         if self._rollback and self._rollbacks > _MOST_ROLLBACKS:

@@ -15,7 +15,7 @@ from callbacks.base import Callback
 from callbacks.figures import Figures
 from callbacks.history import History
 from gitloss import metrics
-from gitloss.figures import plots
+from gitloss.figures import confusion, encoding, plots, view
 from gitloss.files import write_atomically
 from gitloss.metrics import Metric
 
@@ -57,7 +57,7 @@ class Pictures(Callback):
         return path
 
     def _save(self, figure: Any, name: str) -> None:
-        write_atomically(self._path(name), plots.png_bytes(figure))
+        write_atomically(self._path(name), encoding.png_bytes(figure))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)
@@ -101,7 +101,7 @@ class Pictures(Callback):
         self._attempt('curves', self._draw_curves)
         if self._evaluation.embeddings is not None:
             self._attempt('pairs', self._draw_pairs)
-            if self.handle.num_classes <= plots.MOST_CLASSES:
+            if self.handle.num_classes <= confusion.MOST_CLASSES:
                 self._attempt('confusion', self._write_confusion)
             if self._projection == 'tsne':
                 self._attempt('t-SNE', self._draw_tsne)
@@ -113,10 +113,10 @@ class Pictures(Callback):
                 frames.append((step, {name: archive[name] for name in archive.files}))
         if not frames:
             return
-        plane = plots.plane(frames[-1][1]['points'])
+        plane = view.plane(frames[-1][1]['points'])
         for _, frame in frames:
             frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
-        limit = max(plots.extent(frame['points'], frame['means']) for _, frame in frames)
+        limit = max(view.extent(frame['points'], frame['means']) for _, frame in frames)
         figures = [
             plots.scatter(
                 frame['points'], frame['labels'], frame['means'], str(frame['title']), limit
@@ -125,7 +125,7 @@ class Pictures(Callback):
         ]
         for (step, _), figure in zip(frames, figures):
             self._save(figure, f'scatter-{step:06d}.png')
-        write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
+        write_atomically(self._path('scatter.gif'), encoding.gif_bytes(figures))
 
     def _draw_curves(self) -> None:
         """The training loss and its terms with the validation loss, and the distances with a
@@ -172,7 +172,7 @@ class Pictures(Callback):
         start: Any = 'random'
         if rows.shape[1] > 1:
             # The principal plane; init='pca' differs between versions of scikit-learn.
-            origin, axes = plots.principal_axes(rows.astype(np.float64))
+            origin, axes = view.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
         settings = {'init': start, 'learning_rate': 'auto', 'random_state': 0}

@@ -21,7 +21,7 @@ from gitloss.metrics import Metric
 # File-name suffixes of the hparams start and end events.
 _BEGIN, _END = '.hparams', '.end'
 _READABLE_CLASSES = 200  # limit of the confusion matrix
-_FIRST_HPARAMS = ('loss', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
+_FIRST_HPARAMS = ('head', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
 
 
 def _image(tag: str, draw: Callable[[], bytes]) -> list[Any]:

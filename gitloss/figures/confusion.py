@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from gitloss.figures.canvas import new_figure
+from gitloss.figures.plots import new_figure
 
 MOST_CLASSES = 1000  # that a picture can show
 
@@ -26,7 +26,7 @@ def _draw_counts(axes: Any, counts: np.ndarray, fractions: np.ndarray) -> None:
         )
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Figure:
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> Figure:
     """Confusion matrix: rows are true classes, columns predicted ones, the shade is the fraction of
     the row.
 

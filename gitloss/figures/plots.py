@@ -1,20 +1,221 @@
-"""All pictures as functions from arrays to matplotlib figures; no TensorFlow, no display."""
+"""Scatter plots, curves and histograms as matplotlib figures; no TensorFlow, no display."""
 
-from gitloss.figures.canvas import COLOURS, gif_bytes, png_bytes
-from gitloss.figures.confusion import MOST_CLASSES, confusion
-from gitloss.figures.curves import curves, distances
-from gitloss.figures.scatter import extent, plane, principal_axes, scatter
+from __future__ import annotations
 
-__all__ = [
-    'COLOURS',
-    'MOST_CLASSES',
-    'confusion',
-    'curves',
-    'distances',
-    'extent',
-    'gif_bytes',
-    'plane',
-    'png_bytes',
-    'principal_axes',
-    'scatter',
-]
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from gitloss.figures.view import extent
+
+# Distinguishable for colour-blind readers: Paul Tol's "muted" scheme and black. Marker shapes
+# repeat the information.
+COLOURS = (
+    '#332288',
+    '#88ccee',
+    '#44aa99',
+    '#117733',
+    '#999933',
+    '#ddcc77',
+    '#cc6677',
+    '#882255',
+    '#aa4499',
+    '#000000',
+)
+MARKERS = ('o', 's', '^', 'D', 'v')
+_CURVE_SIZE = (7.2, 4.2)
+
+
+def new_figure(
+    size: tuple[float, float],
+    place: tuple[float, float, float, float],
+    title: str,
+    xlabel: str = '',
+    ylabel: str = '',
+) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes.
+
+    Args:
+      size: width and height in inches of 100 pixels.
+      place: left, bottom, width and height of the axes, as fractions of the figure.
+      title, xlabel, ylabel: texts.
+    """
+    figure = Figure(figsize=size, dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes(place)
+    axes.set_title(title, fontsize=12)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
+
+
+def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
+    """One line per look, not per class: there may be thousands of classes."""
+    classes, places = np.unique(labels, return_inverse=True)
+    looks = len(COLOURS) * len(MARKERS)
+    for place, label in enumerate(classes[:looks]):
+        chosen = points[places % looks == place]
+        axes.plot(
+            chosen[:, 0],
+            chosen[:, 1],
+            linestyle='',
+            marker=MARKERS[place // len(COLOURS)],
+            markersize=3,
+            alpha=0.55,
+            markeredgewidth=0,
+            color=COLOURS[place % len(COLOURS)],
+            label=str(label),
+        )
+
+
+def _draw_centers(axes: Any, centers: np.ndarray) -> None:
+    axes.plot(
+        centers[:, 0],
+        centers[:, 1],
+        linestyle='',
+        marker='X',
+        markersize=9,
+        color='white',
+        markeredgecolor='black',
+        label='center',
+    )
+    # A white outline keeps the number readable on the dots of a dark class.
+    outline = [withStroke(linewidth=3, foreground='white')]
+    for label, center in enumerate(centers):
+        if np.all(np.isfinite(center)) and len(centers) <= 50:
+            axes.annotate(
+                str(label),
+                center,
+                xytext=(7, 5),
+                textcoords='offset points',
+                fontsize=13,
+                path_effects=outline,
+            )
+
+
+def scatter(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    centers: np.ndarray,
+    title: str = '',
+    limit: float | None = None,
+) -> Figure:
+    """The first two dimensions of the embeddings, coloured by class, with numbered centers.
+
+    Args:
+      embeddings: float [n, dim]; a single dimension is drawn along a line.
+      labels: int [n].
+      centers: float [classes, dim]; rows with NaN are not drawn.
+      title: text above the plot.
+      limit: half-width of the square plot; None fits it to the data.
+
+    Returns:
+      A matplotlib Figure of 720 x 640 pixels, the legend beside the plot.
+    """
+    figure, axes = new_figure((7.2, 6.4), (0.07, 0.06, 0.79, 0.88), title)
+    points, marks = (
+        np.pad(np.asarray(a, np.float64), ((0, 0), (0, max(0, 2 - a.shape[1]))), 'constant')[:, :2]
+        for a in (embeddings, centers)
+    )
+    _draw_points(axes, points, labels)
+    _draw_centers(axes, marks)
+    limit = extent(points, marks) if limit is None else limit
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    if len(np.unique(labels)) <= 20:
+        legend: Any = axes.legend(
+            loc='upper left',
+            bbox_to_anchor=(1.0, 1.0),
+            fontsize=10,
+            frameon=False,
+            handletextpad=0.1,
+        )
+        # legendHandles before Matplotlib 3.7
+        for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:
+            line.set(markersize=9, alpha=1)
+    return figure
+
+
+def curves(
+    lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str, log_scale: bool = False
+) -> Figure:
+    """Lines over the training steps, the legend beside the plot, where it covers no line.
+
+    Args:
+      lines: {label: (steps [n], values [n])}.
+      title, ylabel: texts.
+      log_scale: logarithmic y axis.
+
+    Returns:
+      A matplotlib Figure of 720 x 420 pixels.
+    """
+    figure, axes = new_figure(_CURVE_SIZE, (0.1, 0.13, 0.66, 0.77), title, 'step', ylabel)
+    for place, (label, (steps, values)) in enumerate(lines.items()):
+        axes.plot(
+            steps,
+            values,
+            color=COLOURS[(0, 6, 3, 2, 8, 4)[place % 6]],
+            linestyle=('-', '--', '-.', ':')[place % 4],
+            marker='o' if len(steps) < 30 else None,
+            markersize=3,
+            label=label,
+        )
+    if log_scale:
+        axes.set_yscale('log')
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
+        # 0.2 and 0.5, not powers of ten
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    if lines:
+        axes.legend(
+            loc='upper left',
+            bbox_to_anchor=(1.0, 1.02),
+            fontsize=10,
+            frameon=False,
+            handlelength=2.6,
+        )
+    return figure
+
+
+def distances(
+    genuine: np.ndarray, impostor: np.ndarray, title: str = 'distances between validation samples'
+) -> Figure:
+    """Histograms of the distances of genuine (same class) and impostor (two classes) pairs.
+
+    Args:
+      genuine, impostor: float [n], [k]; each histogram has area 1.
+      title: text above the plot.
+
+    Returns:
+      A matplotlib Figure of 720 x 420 pixels.
+    """
+    labels = 'Euclidean distance', 'probability density'
+    figure, axes = new_figure(_CURVE_SIZE, (0.11, 0.13, 0.86, 0.77), title, *labels)
+    largest = max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0
+    for part, label, colour, hatch in (
+        (genuine, 'genuine: same class', COLOURS[3], None),
+        (impostor, 'impostor: different classes', COLOURS[6], '//'),
+    ):
+        if len(part):
+            axes.hist(
+                part,
+                np.linspace(0.0, largest, 81).tolist(),
+                density=True,
+                alpha=0.6,
+                color=colour,
+                hatch=hatch,
+                edgecolor='white',
+                linewidth=0.2,
+                label=label,
+            )
+    axes.set(xlim=(0.0, largest), axisbelow=True)
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    axes.legend(fontsize=10)
+    return figure

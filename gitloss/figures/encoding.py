@@ -1,51 +1,14 @@
-"""Figures without a display (the Agg canvas), their colours, and their encoding as PNG and GIF."""
+"""Figures as the bytes of PNG and GIF files."""
 
 from __future__ import annotations
 
 import io
 from typing import Any, Iterable
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Distinguishable for colour-blind readers: Paul Tol's "muted" scheme and black. Marker shapes
-# repeat the information.
-COLOURS = (
-    '#332288',
-    '#88ccee',
-    '#44aa99',
-    '#117733',
-    '#999933',
-    '#ddcc77',
-    '#cc6677',
-    '#882255',
-    '#aa4499',
-    '#000000',
-)
-
-
-def new_figure(
-    size: tuple[float, float],
-    place: tuple[float, float, float, float],
-    title: str,
-    xlabel: str = '',
-    ylabel: str = '',
-) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes.
-
-    Args:
-      size: width and height in inches of 100 pixels.
-      place: left, bottom, width and height of the axes, as fractions of the figure.
-      title, xlabel, ylabel: texts.
-    """
-    figure = Figure(figsize=size, dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes(place)
-    axes.set_title(title, fontsize=12)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    return figure, axes
+from gitloss.figures.plots import COLOURS
 
 
 def _palette() -> Image.Image:
