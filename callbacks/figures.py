@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -43,7 +43,12 @@ class Figures(Callback):
 
     def scatter(self) -> bytes:
         """PNG of 720 x 640 pixels: validation embeddings, and the class means on their plane."""
-        return self._once('scatter', self._draw_scatter)
+        if 'scatter' not in self._drawn:
+            held = self.evaluation
+            points, means, limit = self._view.project(held.embeddings, self.centers.means)
+            figure = plots.scatter(points, held.labels, means, self.title, limit)
+            self._drawn['scatter'] = plots.png_bytes(figure)
+        return self._drawn['scatter']
 
     def confusion(self) -> bytes:
         """PNG of the confusion matrix of the whole validation set.
@@ -51,21 +56,11 @@ class Figures(Callback):
         Raises:
           ValueError: more than 1000 classes.
         """
-        return self._once('confusion', self._draw_confusion)
-
-    def _once(self, name: str, draw: Callable[[], Any]) -> bytes:
-        if name not in self._drawn:
-            self._drawn[name] = plots.png_bytes(draw())
-        return self._drawn[name]
-
-    def _draw_scatter(self):
-        held = self.evaluation
-        points, means, limit = self._view.project(held.embeddings, self.centers.means)
-        return plots.scatter(points, held.labels, means, self.title, limit)
-
-    def _draw_confusion(self):
-        held = self.evaluation
-        return plots.confusion(held.all_labels, held.all_predictions, self.handle.num_classes)
+        if 'confusion' not in self._drawn:
+            labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
+            figure = plots.confusion(labels, predictions, self.handle.num_classes)
+            self._drawn['confusion'] = plots.png_bytes(figure)
+        return self._drawn['confusion']
 
     def state(self) -> Any:
         return self._view.state()

@@ -133,41 +133,27 @@ class Pictures(Callback):
         write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
 
     def _draw_curves(self):
-        """Losses: the terms of the training loss, and the validation loss. Distances: those with a
-        label. Both on logarithmic axes: their values differ by factors of ten and more.
+        """Losses: the training loss and its terms, and the validation loss. Distances: those with a
+        label.
         """
         declared = self.handle.metrics.values()
-        losses = {
-            metric.name: metric.title if metric.group == 'train' else metric.full_title
-            for metric in declared
-            if metric.part
-            and not metric.higher_is_better
-            and (metric.label or metric.group == 'train')
-        }
-        distances = {
-            metric.name: metric.label
-            for metric in declared
-            if metric.label and metric.group == 'distance'
-        }
-        for name, titles, title, ylabel in (
-            ('losses.png', losses, 'training loss and its terms', 'loss'),
-            (
-                'distances.png',
-                distances,
-                'class distances of the training set',
-                'Euclidean distance',
-            ),
-        ):
-            figure = plots.curves(self._lines(titles), title, ylabel, log_scale=True)
-            self._save(figure, name)
+        losses = [one for one in declared if one.part and not one.higher_is_better]
+        losses = [one for one in losses if one.label or one.group == 'train']
+        self._draw_lines(losses, 'losses.png', 'training loss and its terms', 'loss')
+        distances = [one for one in declared if one.label and one.group == 'distance']
+        title, ylabel = 'distances of the training set', 'Euclidean distance'
+        self._draw_lines(distances, 'distances.png', title, ylabel)
 
-    def _lines(self, titles):
-        """{title: (steps, values)} of {name: title} of metrics."""
-        found = {
-            title: [(row['step'], row[name]) for row in self._history.rows if name in row]
-            for name, title in titles.items()
+    def _draw_lines(self, metrics, name, title, ylabel):
+        """Metrics over the steps, on a logarithmic axis: they differ by factors of ten and more."""
+        points = {
+            metric.label or metric.title: [
+                (row['step'], row[metric.name]) for row in self._history.rows if metric.name in row
+            ]
+            for metric in metrics
         }
-        return {title: tuple(zip(*pairs)) for title, pairs in found.items() if pairs}
+        lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
+        self._save(plots.curves(lines, title, ylabel, log_scale=True), name)
 
     def _draw_pairs(self):
         held = self._evaluation
@@ -190,11 +176,10 @@ class Pictures(Callback):
             origin, axes = plots.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
-        perplexity = min(30.0, len(points) / 4.0)
-        tsne = TSNE(2, perplexity=perplexity, init=start, learning_rate='auto', random_state=0)
-        plane = tsne.fit_transform(rows)
+        settings = {'init': start, 'learning_rate': 'auto', 'random_state': 0}
+        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), **settings).fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
-        title = f't-SNE of {points.shape[1]}-dimensional embeddings'
-        figure = plots.scatter(plane[: len(points)], self._evaluation.labels, marks, title)
-        self._save(figure, 'tsne.png')
+        points, labels = plane[: len(points)], self._evaluation.labels
+        title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
+        self._save(plots.scatter(points, labels, marks, title), 'tsne.png')

@@ -82,11 +82,8 @@ class TensorBoard(Callback):
                 log.warning('TensorBoard: no %s at step %d: %s', what, self.handle.step, error)
             self._warned.add(what)
 
-    def _metric(self, name: str) -> Metric:
-        return self.handle.metrics.get(name) or Metric(name, name)
-
     def _tag(self, name: str) -> str:
-        return self._metric(name).tag
+        return self.handle.metrics.get(name, Metric(name, name)).tag
 
     # --- beginning
 
@@ -204,7 +201,7 @@ class TensorBoard(Callback):
     # --- end
 
     def on_train_end(self, logs: Any = None) -> None:
-        tests = {name: logs[name] for name in logs if self._metric(name).group == 'test'}
+        tests = {name: logs[name] for name in logs if self._tag(name).startswith('test/')}
         values = _scalars(tests, self._tag)
         step = logs.get('step', self.handle.step)
         self._attempt('end', self._write_end, summaries.SUCCESS, step, values)

@@ -13,7 +13,7 @@ import math
 from typing import Any, Iterable, Mapping, Sequence
 
 SETS = {'train': 'training', 'valid': 'validation', 'test': 'test'}
-_GROUPS = (*SETS, 'distance', 'centers', 'run')  # in the order they are shown
+_PLACES = {group: place for place, group in enumerate((*SETS, 'distance', 'centers', 'run'))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,40 +56,36 @@ class Metric:
 
     def text(self, value: Any) -> str:
         """A value for readers."""
-        if not isinstance(value, (int, float)):
-            return str(value)
-        digits = '.0f' if 1e3 <= abs(value) < 1e9 else '#.4g'
-        return format(value, self.form or (digits if isinstance(value, float) else ''))
+        if isinstance(value, float) and not self.form:
+            return format(value, '.0f' if 1e3 <= abs(value) < 1e9 else '#.4g')
+        return format(value, self.form) if isinstance(value, (int, float)) else str(value)
 
 
 def loss(group: str, name: str = 'loss') -> Metric:
     """The metric of a loss, or of one of its terms, over a data set: train, valid or test."""
-    label = f'{group} loss' if name == 'loss' and group != 'test' else ''
-    title = name.replace('_', ' ')
-    return Metric(f'{group}_{name}', title, group, _direction(group, False), label=label)
+    return Metric(
+        f'{group}_{name}',
+        name.replace('_', ' '),
+        group,
+        None if group == 'test' else False,  # nothing is chosen by the test set
+        label=f'{group} loss' if name == 'loss' and group != 'test' else '',
+    )
 
 
 def accuracy(group: str) -> Metric:
     """The metric of the accuracy on a data set: train, valid or test."""
-    label = f'{group} acc'
-    return Metric(f'{group}_acc', 'accuracy', group, _direction(group, True), '.4f', label)
-
-
-def _direction(group, higher_is_better):
-    """None for the test set: no checkpoint and no end of a training is chosen by it."""
-    return None if group == 'test' else higher_is_better
+    higher_is_better = None if group == 'test' else True
+    return Metric(f'{group}_acc', 'accuracy', group, higher_is_better, '.4f', f'{group} acc')
 
 
 def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
     """{name: Metric}, group by group. Of two declarations of one name the last one counts."""
-    order = {group: place for place, group in enumerate(_GROUPS)}
-    grouped = sorted(declared, key=lambda metric: order.get(metric.group, len(order)))
+    grouped = sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
     return {metric.name: metric for metric in grouped}
 
 
-def find(metrics: Mapping[str, Metric], names: Iterable[str]) -> list[Metric]:
+def find(metrics: Mapping[str, Metric], names: Sequence[str]) -> list[Metric]:
     """The metrics of some names in the order of `metrics`, then those that are not declared."""
-    names = list(names)
     declared = [metric for name, metric in metrics.items() if name in names]
     return declared + [Metric(name, name) for name in names if name not in metrics]
 
