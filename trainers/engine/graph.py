@@ -19,7 +19,7 @@ from __future__ import annotations
 from gitloss import convolution, data, heads, layers, losses
 from gitloss import model as models
 from gitloss.backbones import backbone
-from gitloss.backend import keras, tf
+from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec
 from trainers import devices
@@ -80,7 +80,7 @@ class TrainingGraph:
         self._build_evaluation()
 
     @property
-    def weights(self):
+    def weights(self) -> list[Tensor]:
         """Variables of the network: all that an evaluation needs of a checkpoint."""
         return self.model.weights + self.classifier.weights + self.center_table.weights
 
