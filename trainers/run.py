@@ -78,7 +78,7 @@ def build_callbacks(options, dataset, facts, header, rank=0):
         centers = CenterMeasurement(
             dataset.train, options.center_init, options.reset_centers, options.distance
         )
-        evaluation = Evaluation(dataset.valid, final_split=dataset.test)
+        evaluation = Evaluation(dataset.valid, final_source=dataset.test)
         figures = Figures(evaluation, centers)
     made_by = dict(facts['versions'], device=facts['device'])
     log_file = 'train_{}{}.log'.format(
