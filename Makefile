@@ -11,7 +11,7 @@ help:
 	echo 'make quick        the same in small, under two minutes'
 	echo 'make performance  trains only, to see the speed'
 	echo 'make test         all tests, on the main interpreter and on Python 3.7 with TensorFlow 1.15'
-	echo 'make lint         ruff, and shellcheck where there is one'
+	echo 'make lint         ruff, mypy, and shellcheck where there is one'
 	echo 'make clean        removes what tools left behind; output/ and the environments stay'
 
 train:
@@ -27,5 +27,5 @@ lint:
 	$(RUN) run_lint
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name '.venv*' -prune -o -path ./output -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -55,7 +55,7 @@ def _ours(steps):
 
     from callbacks.base import Callback
     from gitloss import data
-    from trainers import devices, options, run
+    from trainers import callback_list, devices, options
     from trainers.engine.trainer import Trainer
 
     class Clock(Callback):
@@ -79,7 +79,7 @@ def _ours(steps):
         )
         dataset = data.load(settings.dataset, settings.data_folder)
         clock = Clock()
-        callbacks = run.build_callbacks(
+        callbacks = callback_list.build_callbacks(
             settings, dataset, {'versions': {}, 'device': 'cpu'}, []
         ) + [clock]
         Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()

@@ -100,12 +100,13 @@ def _bare(flags):
     return json.loads(done.stdout.decode().splitlines()[-1])
 
 
-def _instrument(account, run, without, first):
+def _instrument(account, without, first):
     from gitloss import data
-    from trainers import checkpoints
+    from trainers import callback_list, checkpoints
+    from trainers.engine.handles import EvaluationHandle
     from trainers.engine.trainer import Trainer
 
-    build_callbacks = run.build_callbacks
+    build_callbacks = callback_list.build_callbacks
 
     def build(*args):
         chosen = [one for one in build_callbacks(*args) if type(one).__name__ not in without]
@@ -114,19 +115,19 @@ def _instrument(account, run, without, first):
                 account.around(one, hook, type(one).__name__)
         return chosen
 
-    run.build_callbacks = build
+    callback_list.build_callbacks = build
     account.around(data, 'load', 'load the data')
     for name, label in (
-        ('_build', 'build the graph'),
-        ('_initialise', 'start the session'),
-        ('_train_step', "steps, the trainer's part"),
+        ('build', 'build the graph'),
+        ('initialise', 'start the session'),
+        ('train_step', "steps, the trainer's part"),
     ):
         account.around(Trainer, name, label)
     account.around(checkpoints.CheckpointStore, 'save', 'Checkpoint')
-    sweep, initialise, step = Trainer.sweep, Trainer._initialise, Trainer._train_step
+    sweep, initialise, step = EvaluationHandle.sweep, Trainer.initialise, Trainer.train_step
 
-    def timed_sweep(trainer, split, with_losses=False):
-        walk = sweep(trainer, split, with_losses)
+    def timed_sweep(handle, source, with_losses=False):
+        walk = sweep(handle, source, with_losses)
         while True:
             with account.of('sweeps'):
                 batch = next(walk, None)
@@ -134,11 +135,12 @@ def _instrument(account, run, without, first):
                 return
             yield batch
 
-    Trainer.sweep = timed_sweep
+    EvaluationHandle.sweep = timed_sweep
 
     def timed_session(trainer):
         initialise(trainer)
-        session = trainer._session.run
+        session = trainer.runtime.session
+        run = session.run
 
         def timed(*args, **keywords):
             with (
@@ -146,9 +148,9 @@ def _instrument(account, run, without, first):
                 if account.inside_step
                 else contextlib.nullcontext()
             ):
-                return session(*args, **keywords)
+                return run(*args, **keywords)
 
-        trainer._session.run = timed
+        session.run = timed
 
     def timed_step(trainer):
         account.inside_step = True
@@ -158,7 +160,7 @@ def _instrument(account, run, without, first):
             account.inside_step = False
         first.setdefault('step', time.monotonic())
 
-    Trainer._initialise, Trainer._train_step = timed_session, timed_step
+    Trainer.initialise, Trainer.train_step = timed_session, timed_step
 
 
 def measure(arguments, rest):
@@ -174,7 +176,7 @@ def measure(arguments, rest):
         from trainers import options, run  # noqa: F401
     settings = options.parse(flags)
     without = [name for name in arguments.without.split(',') if name]
-    _instrument(account, run, without, first)
+    _instrument(account, without, first)
     with tempfile.TemporaryDirectory() as folder:
         if run.main(flags + ['--exp_save_dir=' + os.path.join(folder, 'run')]):
             raise SystemExit('the run failed')

@@ -15,42 +15,41 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     return value
 
 
-def _shape(name: str, tensor: Tensor, meaning: str) -> list[int | None]:
-    """The static shape of `tensor`; ValueError unless it has as many axes as `meaning`."""
+def _check_rank(name: str, tensor: Tensor, meaning: str) -> None:
     shape = tf.TensorShape(tensor.shape)
     if shape.rank != len(meaning.split(',')):
         received = None if shape.rank is None else shape.as_list()
         raise ValueError(f'{name}: expected shape {meaning}. Received: {received}')
-    return shape.as_list()
 
 
-def check_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as tensors.
+def float_rows(name: str, rows: Tensor) -> Tensor:
+    """`rows` as a tensor; ValueError unless it is float [batch, dim]."""
+    rows = tf.convert_to_tensor(rows)
+    if not rows.dtype.is_floating:
+        raise ValueError(f'{name}: expected a float tensor. Received: dtype {rows.dtype.name}')
+    _check_rank(name, rows, '[batch, dim]')
+    return rows
 
-    Raises:
-      ValueError: they are not float [batch, dim] and int32 or int64 [batch].
-    """
-    embeddings, labels = tf.convert_to_tensor(embeddings), tf.convert_to_tensor(labels)
-    if not embeddings.dtype.is_floating:
-        raise ValueError(
-            f'embeddings: expected a float tensor. Received: dtype {embeddings.dtype.name}'
-        )
+
+def labels_of(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """`labels` as a tensor; ValueError unless it is int32 or int64 [batch], one per embedding."""
+    labels = tf.convert_to_tensor(labels)
     if labels.dtype not in (tf.int32, tf.int64):
         raise ValueError(
             f'labels: expected int32 or int64 class numbers. Received: dtype {labels.dtype.name}'
         )
-    shape = _shape('embeddings', embeddings, '[batch, dim]')
-    (count,) = _shape('labels', labels, '[batch]')
-    if None not in (shape[0], count) and shape[0] != count:
+    _check_rank('labels', labels, '[batch]')
+    if not labels.shape.is_compatible_with(embeddings.shape[:1]):
         raise ValueError(
-            f'labels: expected one label per embedding, embeddings have shape {shape}. '
-            f'Received: shape {[count]}'
+            'labels: expected one label per embedding, embeddings have shape '
+            f'{embeddings.shape.as_list()}. Received: shape {labels.shape.as_list()}'
         )
-    return embeddings, labels
+    return labels
 
 
-def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """Each sample's own center: the row of `centers`, [classes, dim], of its label, [batch, dim].
+def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(embeddings and labels as tensors, each sample's own center: the row of `centers`, [classes,
+    dim], of its label, [batch, dim]).
 
     Raises:
       ValueError: shapes or dtypes that do not fit together.
@@ -60,15 +59,16 @@ def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
             'centers: expected a table of centers. '
             'Received: None, the layer that owns it must be called first'
         )
-    embeddings, labels = check_batch(embeddings, labels)
-    shape = embeddings.shape.as_list()
-    found = _shape('centers', centers, '[classes, dim]')
-    if found[1] != shape[1]:
+    embeddings = float_rows('embeddings', embeddings)
+    labels = labels_of(embeddings, labels)
+    _check_rank('centers', centers, '[classes, dim]')
+    shape, found = embeddings.shape.as_list(), tf.TensorShape(centers.shape).as_list()
+    if shape[1] != found[1]:
         raise ValueError(
             f'centers: expected [classes, {shape[1]}] to match embeddings of shape {shape}. '
             f'Received: shape {found}'
         )
-    return tf.gather(centers, labels)
+    return embeddings, labels, tf.gather(centers, labels)
 
 
 def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[Tensor, Tensor]:
@@ -80,18 +80,18 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
       ValueError: unknown distance, or shapes or dtypes that do not fit together.
     """
     check_choice('distance', distance, DISTANCES)
-    shape = _shape('own_centers', own_centers, '[batch, dim]')
-    if not embeddings.shape.is_compatible_with(shape):
+    embeddings = float_rows('embeddings', embeddings)
+    own_centers = float_rows('own_centers', own_centers)
+    if not embeddings.shape.is_compatible_with(own_centers.shape):
         raise ValueError(
             f'own_centers: expected the shape of the embeddings, {embeddings.shape.as_list()}. '
-            f'Received: {shape}'
+            f'Received: {own_centers.shape.as_list()}'
         )
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
-    rows = tf.stop_gradient(tf.cast(own_centers, dtype))
-    embeddings = tf.cast(embeddings, dtype)
+    pair = tf.cast(embeddings, dtype), tf.stop_gradient(tf.cast(own_centers, dtype))
     if distance == 'cosine':
-        return tf.nn.l2_normalize(embeddings, axis=1), tf.nn.l2_normalize(rows, axis=1)
-    return embeddings, rows
+        return tuple(tf.nn.l2_normalize(rows, axis=1) for rows in pair)
+    return pair
 
 
 def _class_counts(labels: Tensor, dtype: Any) -> Tensor:
@@ -117,14 +117,13 @@ def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
 
 
 def _steps(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, alpha: float, distance: str
+    embeddings: Tensor, labels: Tensor, own_centers: Tensor, alpha: float, distance: str
 ) -> Tensor:
     """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, n_k being the samples of class k in
     the batch: [batch, dim].
 
     Summed per class this is alpha delta c_k of Wen et al., eq. 4.
     """
-    own_centers = look_up(embeddings, labels, centers)
     embeddings, _ = comparable(embeddings, own_centers, distance)
     difference = tf.cast(own_centers, embeddings.dtype) - embeddings
     shares = 1.0 + _class_counts(labels, embeddings.dtype)
@@ -156,8 +155,8 @@ def updated_centers(
     Raises:
       ValueError: unknown distance, or shapes or dtypes that do not fit together.
     """
-    embeddings, labels = check_batch(embeddings, labels)
-    steps = _steps(embeddings, labels, centers, alpha, distance)
+    embeddings, labels, own_centers = look_up(embeddings, labels, centers)
+    steps = _steps(embeddings, labels, own_centers, alpha, distance)
     return tf.tensor_scatter_sub(tf.cast(centers, steps.dtype), labels[:, None], steps)
 
 
@@ -196,11 +195,10 @@ class CenterTable(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the variables. input_shape: that of the embeddings, [batch, dim]."""
-        settings = {'initializer': 'zeros', 'trainable': False}
         shape = (self.num_classes, int(input_shape[-1]))
         with tf.name_scope(self.name + '/'):
-            self.centers = self.add_weight('centers', shape, tf.float32, **settings)
-            self.updates = self.add_weight('updates', shape[:1], tf.int32, **settings)
+            self.centers = self.add_weight('centers', shape, tf.float32, 'zeros', trainable=False)
+            self.updates = self.add_weight('updates', shape[:1], tf.int32, 'zeros', trainable=False)
         super().build(input_shape)
 
     def rows(self, labels: Tensor) -> Tensor:
@@ -214,8 +212,8 @@ class CenterTable(keras.layers.Layer):
         The caller orders it after the reads of its step, by `tf.control_dependencies` on the loss
         and the gradients.
         """
-        embeddings, labels = check_batch(embeddings, labels)
-        steps = _steps(embeddings, labels, self.centers, self.alpha, self.distance)
+        embeddings, labels, own_centers = look_up(embeddings, labels, self.centers)
+        steps = _steps(embeddings, labels, own_centers, self.alpha, self.distance)
         move = tf.raw_ops.ResourceScatterSub(
             resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)
         )

@@ -80,11 +80,12 @@ def head(name: str, margin: float | None = None, scale: float | None = None) -> 
     if name not in HEADS:
         expected = ', '.join(sorted(HEADS))
         raise ValueError(f'head: expected one of {expected}. Received: {name!r}')
-    chosen = HEADS[name]
-    if margin is not None:
-        chosen = chosen._replace(margin=margin)
-    if scale is not None:
-        chosen = chosen._replace(scale=scale)
+    default = HEADS[name]
+    chosen = Head(
+        default.margin_logits,
+        default.margin if margin is None else margin,
+        default.scale if scale is None else scale,
+    )
     if not 0 <= chosen.margin <= 1.5707:
         raise ValueError(f'margin: expected a number from 0 to pi / 2. Received: {margin!r}')
     if not chosen.scale > 0:
@@ -142,17 +143,15 @@ class Classifier:
         self, head: Head, num_classes: int, slope: float | None = None, seed: int = 1
     ) -> None:
         initial = tf.glorot_uniform_initializer(seed=seed * 1000)
-        self.head = head
-        self._layers = []
+        self.head, self._layers = head, []
         if head.margin_logits is not None:
-            self._layers = [CosineClassifier(num_classes, head.scale, initial, name='logits')]
-            return
-        if slope is not None:
-            start = keras.initializers.Constant(slope)
-            self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
-        self._layers.append(
-            keras.layers.Dense(num_classes, kernel_initializer=initial, name='logits')
-        )
+            logits = CosineClassifier(num_classes, head.scale, initial, name='logits')
+        else:
+            logits = keras.layers.Dense(num_classes, kernel_initializer=initial, name='logits')
+            if slope is not None:
+                start = keras.initializers.Constant(slope)
+                self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
+        self._layers.append(logits)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Logits of the inference, [batch, num_classes], of embeddings [batch, dim]."""

@@ -33,9 +33,9 @@ from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import (
     DISTANCES,
     CenterTable,
-    check_batch,
     check_choice,
     comparable,
+    labels_of,
     look_up,
     mean_drift,
     updated_centers,
@@ -118,8 +118,8 @@ def git_term(
       ValueError: unknown form, distance or method, or shapes or dtypes that do not fit together.
     """
     check_choice('form', form, FORMS)
-    embeddings, labels = check_batch(embeddings, labels)
     embeddings, rows = comparable(embeddings, own_centers, distance)
+    labels = labels_of(embeddings, labels)
     dim = embeddings.shape.as_list()[1]
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
@@ -142,7 +142,8 @@ def center_loss(
     """`center_term` with the own centers looked up in `centers`, float [classes, dim], a tensor or
     variable, by labels in [0, classes).
     """
-    return center_term(embeddings, look_up(embeddings, labels, centers), form, distance)
+    embeddings, _, own_centers = look_up(embeddings, labels, centers)
+    return center_term(embeddings, own_centers, form, distance)
 
 
 def git_loss(
@@ -156,7 +157,7 @@ def git_loss(
     """`git_term` with the own centers looked up in `centers`, float [classes, dim], a tensor or
     variable, by labels in [0, classes).
     """
-    own_centers = look_up(embeddings, labels, centers)
+    embeddings, labels, own_centers = look_up(embeddings, labels, centers)
     return git_term(embeddings, labels, own_centers, form, distance, method)
 
 

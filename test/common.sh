@@ -234,12 +234,14 @@ run_tests() { # [ARGUMENT...]: on the main interpreter and on Python 3.7
   return "$status"
 }
 
-run_lint() { # ruff, and shellcheck where there is one
+run_lint() { # ruff, mypy, and shellcheck where there is one
   local python
   python=$(tool_python) || exit
-  has "$python" ruff || die 2 "$python has no ruff, which needs Python 3.10 or later."
+  has "$python" ruff mypy || die 2 "$python has no ruff or no mypy, which need Python 3.10 or later."
   cd "$ROOT" || exit
+  "$python" -m ruff format --check . || exit
   "$python" -m ruff check . || exit
+  "$python" -m mypy || exit
   if type -p shellcheck >/dev/null; then shellcheck -x test/*.sh .ci/run || exit; fi
 }
 

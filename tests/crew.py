@@ -19,7 +19,7 @@ if __name__ == '__main__':
 import numpy as np  # noqa: E402
 
 from callbacks.base import Callback  # noqa: E402
-from trainers import launch
+from trainers import launch  # noqa: E402
 from trainers.workers import engines as distribution  # noqa: E402
 
 WAIT = 120

@@ -51,21 +51,25 @@ class Marks:
         """How often it was entered."""
         return self._get(1 + MOMENTS.index(moment))
 
-    def noting(self, moment, function, last=False):
-        """`function` that says while it runs that it is that moment; with `last`, before it begins
-        and never again after it.
-        """
-        number = MOMENTS.index(moment)
+    def enter(self, moment):
+        """It is that moment now, once more."""
+        self._set(1 + MOMENTS.index(moment), self.count(moment) + 1)
+        self.back_to(moment)
+
+    def back_to(self, moment):
+        """It is that moment again, which was entered before."""
+        self._set(0, MOMENTS.index(moment))
+
+    def noting(self, moment, function):
+        """`function` that says while it runs that it is that moment."""
 
         def noted(*args, **keywords):
-            before = self._get(0)
-            self._set(1 + number, self._get(1 + number) + 1)
-            self._set(0, number)
+            before = self.moment
+            self.enter(moment)
             try:
                 return function(*args, **keywords)
             finally:
-                if not last:
-                    self._set(0, before)
+                self.back_to(before)
 
         return noted
 
@@ -79,9 +83,9 @@ class Marks:
 
 def _die_in_save(number):
     """SIGKILL half way through the manifest of the `number`-th checkpoint this process writes."""
-    from trainers import checkpoints
+    from trainers.checkpoints import manifest as manifests
 
-    write, written = checkpoints.CheckpointStore._write, []
+    write, written = manifests.write, []
 
     def dump(manifest, file, **keywords):
         text = json.dumps(manifest, **keywords)
@@ -95,49 +99,47 @@ def _die_in_save(number):
             json.dump = dump
         return write(*args)
 
-    checkpoints.CheckpointStore._write = dying
+    manifests.write = dying
 
 
-def _sleep_in_step(number, seconds):
-    """One step of the run takes that long."""
-    from trainers.engine.trainer import Trainer
+def _noted(callbacks, marks, sleep_in_step=0):
+    """The callbacks of a run between two that note what it is doing; one step may take minutes."""
+    from callbacks.base import Callback
 
-    step = Trainer._train_step
+    class Before(Callback):
+        def on_train_begin(self, logs=None):
+            marks.enter('step')
 
-    def slow(trainer):
-        if trainer.step + 1 == number:
-            time.sleep(seconds)
-        return step(trainer)
+        def on_train_batch_begin(self, batch, logs=None):
+            marks.enter('step')
+            if batch == sleep_in_step:
+                time.sleep(WAIT)
 
-    Trainer._train_step = slow
+        def on_test_begin(self, logs=None):
+            marks.enter('measurement')
+
+        def on_train_end(self, logs=None):
+            marks.enter('end')
+
+    class After(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            marks.back_to('step')
+
+    return [Before()] + callbacks + [After()]
 
 
 def main(arguments):
-    from trainers import run
+    from trainers import callback_list, checkpoints, run
 
     plan = json.loads(arguments[0])
     marks = Marks(plan['marks'])
-    from trainers import checkpoints
-    from trainers.engine.trainer import Trainer
-
     if 'die_in_save' in plan:
         _die_in_save(plan['die_in_save'])
-    if 'sleep_in_step' in plan:
-        _sleep_in_step(plan['sleep_in_step'], WAIT)
-    for owner, name, moment in (
-        (Trainer, '_train_step', 'step'),
-        (Trainer, '_measure', 'measurement'),
-        (checkpoints.CheckpointStore, 'save', 'checkpoint write'),
-    ):
-        setattr(owner, name, marks.noting(moment, getattr(owner, name)))
-    loop = Trainer._loop
-
-    def noted_loop(trainer):
-        logs = marks.noting('step', loop)(trainer)
-        marks.noting('end', lambda: None, last=True)()
-        return logs
-
-    Trainer._loop = noted_loop
+    build, store = callback_list.build_callbacks, checkpoints.CheckpointStore
+    callback_list.build_callbacks = lambda *args: _noted(
+        build(*args), marks, plan.get('sleep_in_step')
+    )
+    store.save = marks.noting('checkpoint write', store.save)
     return run.main(arguments[1:])
 
 
@@ -282,7 +284,7 @@ def history(run_dir):
         return [json.loads(line) for line in file]
 
 
-def _files(run_dir):
+def files(run_dir):
     """Relative names of all files but event files, whose names hold the time."""
     found = [
         os.path.relpath(os.path.join(folder, name), run_dir)
@@ -351,7 +353,7 @@ def differences(run_dir, twin_dir):
         if sorted(mine.get(tag, {})) != sorted(its.get(tag, {}))
         or (tag.split('/')[-1] not in SPEED and mine[tag] != its[tag])
     ]
-    wrong += [f'file {name}' for name in sorted(_files(run_dir) ^ _files(twin_dir))]
+    wrong += [f'file {name}' for name in sorted(files(run_dir) ^ files(twin_dir))]
     return wrong
 
 

@@ -44,6 +44,7 @@ from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, log
 from helpers import pixels
 from test_checkpoints import Session
+from test_resume import StopAt
 from trainers import checkpoints, devices, options, run
 from trainers.checkpoints import manifest as manifests
 from trainers.checkpoints import rundir
@@ -758,7 +759,7 @@ def read_checkpoint(folder, spoil):
             checkpoints.find(folder, '--ckpt_path')
         except ValueError as error:
             said(error, newest)
-        store._prune(2)
+        store.prune(2)
         assert os.path.join(store.folder, 'step-00000001') in store.paths()
     return outcome
 
@@ -983,40 +984,31 @@ def checkpoint_cases():
 
 @functools.lru_cache(None)
 def stopped_run():
-    """Options of a run that ended after 6 steps with the sums of two steps open, and a trainer,
-    built, that may continue it.
+    """Options of a run that ended with a checkpoint of step 6, which holds the sums of two steps,
+    and a trainer, built, that may continue it.
     """
     _HELD.append(tempfile.TemporaryDirectory())
-    settings = toys.options(_HELD[-1].name, steps=6, keep_checkpoints=1)
-    longer = toys.options(_HELD[-1].name, steps=8)
-    dataset = data.load('mnist', settings.data_folder)
+    settings = toys.options(_HELD[-1].name, steps=8, save_every='6', keep_checkpoints=1)
     with logging_to(io.StringIO()):
-        trainer_of(settings, dataset, stop=True)
-        trainer = trainer_of(longer, dataset)
-    return longer, trainer
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(settings, StopAt(7)).fit()
+        trainer = trainer_of(settings)
+        with tf.Graph().as_default():
+            trainer.build()
+            trainer.runtime.open()
+            trainer.runtime.initialise()
+    return settings, trainer
 
 
-def trainer_of(settings, dataset, stop=False):
-    """With `stop`, runs it until the checkpoint of step 6, which is of before the measurement; else
-    only builds it.
-    """
-    callbacks = [
+def trainer_of(settings, *callbacks):
+    dataset = data.load('mnist', settings.data_folder)
+    measuring = [
         CenterMeasurement(dataset.train),
         Evaluation(dataset.valid),
         History(),
         Checkpoint(),
     ]
-    trainer = Trainer(settings, dataset, callbacks, devices.choose(settings))
-    if stop:
-        trainer._measurement_is_due = lambda: trainer.step == 4 and bool(trainer._meter.totals)
-        trainer._callbacks.end = lambda logs: trainer.save()
-        trainer.fit()
-        return trainer
-    with trainer._graph.as_default():
-        trainer._build()
-        trainer._session = tf.Session(graph=trainer._graph, config=trainer._device.config)
-        trainer._session.run(trainer._initial)
-    return trainer
+    return Trainer(settings, dataset, measuring + list(callbacks), devices.choose(settings))
 
 
 def resume_cases():
@@ -1026,18 +1018,17 @@ def resume_cases():
             store = checkpoints.CheckpointStore(os.path.join(folder, 'ckpt'))
             shutil.copytree(os.path.join(settings.run_dir, 'ckpt'), store.folder)
             rewrite(store.paths()[-1], change)
-            with logging_to(io.StringIO()) as lines, trainer._graph.as_default():
+            with logging_to(io.StringIO()) as lines:
                 try:
                     found = rundir.checkpoint_to_continue(
-                        'auto', store, settings.as_dict(), trainer._dataset.facts()
+                        'auto', store, settings.as_dict(), trainer.saving.facts['dataset']
                     )
                     if found is None:
                         return 'none left'
-                    trainer._restore(found)
+                    trainer.resuming.restore(found)
                     outcome = 'passed over' if 'passed over' in lines.getvalue() else 'correct'
-                    assert trainer.step == found.step and (outcome == 'correct') == (
-                        trainer.step == 6
-                    )
+                    step = trainer.runtime.step
+                    assert step == found.step and (outcome == 'correct') == (step == 6)
                 except ValueError as error:
                     outcome = said(error, store.folder, '--')
             assert outcome in outcomes, outcome

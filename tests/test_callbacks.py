@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from callbacks import centers
-from callbacks.base import Callback, CallbackList, Handle
+from callbacks.base import Callback, RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from callbacks.history import History
+from callbacks.list import CallbackList
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.errors import Diverged, HookError
@@ -45,7 +46,7 @@ class Recorder(Callback):
         self._note('close')
 
 
-class FakeHandle(Handle):
+class FakeHandle(RunHandle):
     """Sweeps Points; the prediction is the label, but for the numbers in
     `wrong`.
     """

@@ -136,7 +136,7 @@ def test_a_run_killed_three_times_ends_as_if_undisturbed(story):
 def test_the_kill_in_the_checkpoint_left_half_of_it(story):
     """It is no checkpoint by its name, and the next save cleared it away."""
     assert story.half_written == ['step-00000000', 'step-00000007', 'step-00000014.tmp']
-    assert not [name for name in survival._files(story.path('killed')) if '.tmp' in name]
+    assert not [name for name in survival.files(story.path('killed')) if '.tmp' in name]
 
 
 def test_tensorboard_itself_reads_the_same_scalars(story):
@@ -279,11 +279,13 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
 
 def test_a_measurement_that_is_broken_off_leaves_no_trace_in_the_state():
     """What `state` gave before does not change with what comes after."""
-    history, centers = History(), CenterMeasurement(None)
+    split = Points(np.eye(3, 2, dtype=np.float32), np.arange(3, dtype=np.int32))
+    history, centers = History(), CenterMeasurement(split)
     before = history.state()['rows'], centers.state()
     history.rows.append({'step': 1})
-    centers._inters.append(1.0)
-    assert before == ([], [])
+    centers.handle = FakeHandle()
+    centers.on_epoch_end(1, {})
+    assert before == ([], []) and len(centers.state()) == 1
 
 
 def test_a_run_continued_at_its_end_has_embeddings_to_draw():

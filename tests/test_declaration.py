@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback, CallbackList, Handle
+from callbacks.base import Callback, RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.checkpoint import Checkpoint
 from callbacks.history import History
+from callbacks.list import CallbackList
 from gitloss import data
 from gitloss.metrics import Metric, declaration
 from trainers import checkpoints, devices
@@ -99,7 +100,7 @@ def test_the_list_collects_the_declarations_group_by_group():
     """Those of the run come first; the training before the validation, `run` and new groups last.
     Of two of one name the last one counts, in the place of its group.
     """
-    handle = Handle()
+    handle = RunHandle()
     handle.metrics = declaration.by_name(Meter(('loss', 'accuracy', 'center_drift'), 16).metrics)
     mine = Metric('score', 'score', 'mine', True)
     CallbackList(
@@ -124,7 +125,7 @@ def test_the_list_collects_the_declarations_group_by_group():
     again = CallbackList([Declaring([Metric('score', 'points', 'mine', False)])])
     again.build(handle)
     assert handle.metrics['score'].title == 'points' and list(handle.metrics)[-1] == 'score'
-    assert Handle.metrics == {}
+    assert RunHandle.metrics == {}
 
 
 @pytest.mark.parametrize('metrics', [Metric('a', 'a'), ('valid_acc',), 'valid_acc', None])
@@ -134,7 +135,7 @@ def test_a_declaration_that_is_none_is_named(metrics):
         ValueError,
         match='^Declaring.metrics: expected a sequence of gitloss.metrics.Metric. Received: ',
     ):
-        CallbackList([Declaring(metrics)]).build(Handle())
+        CallbackList([Declaring(metrics)]).build(RunHandle())
 
 
 class Script(Callback):

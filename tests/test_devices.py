@@ -12,6 +12,7 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import Losses
 from trainers import devices
+from trainers.devices import choice
 from trainers.engine.trainer import Trainer
 from trainers.options import ROOT, Options
 
@@ -88,7 +89,7 @@ def test_a_gpu_grows_its_memory_and_scales_the_loss_of_float16(monkeypatch, prec
     """No GPU is here: what would go to its session, and to the optimizer."""
     tried = []
     monkeypatch.setattr(tf.config.experimental, 'list_physical_devices', lambda kind: ['a card'])
-    monkeypatch.setattr(devices, '_check_mixed', lambda *arguments: tried.append(arguments))
+    monkeypatch.setattr(choice, 'check_mixed', lambda *arguments: tried.append(arguments))
     options = Options(precision=precision)
     device = devices.choose(options)
     assert (device.name, device.mixed) == ('gpu', scaled) and device.config.gpu_options.allow_growth

@@ -171,13 +171,27 @@ def collectives_of(fetches):
     }
 
 
+class Recorder:
+    """In place of a session: keeps what it is asked to fetch, and answers with zeros of two
+    workers.
+    """
+
+    def __init__(self):
+        self.fetched = []
+
+    def run(self, fetches, feeds=None):
+        self.fetched.append(fetches)
+        zeros = np.zeros((2, 2), np.int32)
+        return [None, zeros] if isinstance(fetches, list) else zeros
+
+
 @pytest.mark.parametrize('device', ['gpu', 'cpu'])
 def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
     """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so
     nothing but an order by control orders them. A run makes as many collectives as without: a step
     its gather and the reductions, a sweep the gather and, with losses, one reduction; wishes,
     checksums and broadcasts none of those between GPUs."""
-    monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
+    monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
     settings = toys.options(tmp_path, lambda_c=0.0, lambda_g=0.0, device='cpu')
     group = distribution.Collectives(
         launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device
@@ -186,19 +200,21 @@ def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, mon
     with tf.Graph().as_default():
         net = TrainingGraph(settings, dataset.spec, devices.choose(settings), group, dataset.train)
         group.build(tf.global_variables())
-        step, sweep = (
-            [net.train_op, net.steps_done, net.step_fetches],
-            list(net.eval_fetches.values()),
-        )
+        sweep = list(net.eval_fetches.values())
+        session = Recorder()
+        group.run(session, [net.train_op, net.steps_done, net.step_fetches])
+        group.check_replicas(session, 1)
+        group.spread(session)
+        (step, wishes), sums, spread = session.fetched
         runs = [
             collectives_of(fetches)
             for fetches in (
                 step,
                 sweep,
                 sweep + list(net.eval_losses.values()),
-                group._wishes,
-                group._sums,
-                group._spread,
+                wishes,
+                sums,
+                spread,
             )
         ]
     assert len(runs[0]) > 3 and [len(found) for found in runs[1:]] == [1, 2, 0, 0, 0]
@@ -266,7 +282,7 @@ def test_sums_come_in_few_reductions(monkeypatch, bucket, reductions):
     """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of
     its own, then 2.
     """
-    monkeypatch.setattr(distribution, '_BUCKET', bucket)
+    monkeypatch.setattr(distribution, 'BUCKET', bucket)
 
     def work(group, session):
         values = [

@@ -11,6 +11,7 @@ import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
 from trainers import checkpoints, devices, evaluate, run
+from trainers.engine.handles import evaluation
 from trainers.engine.trainer import Trainer
 
 DISTANCES = ['inter_cls_dist', 'inter_over_intra', 'intra_cls_dist']
@@ -42,11 +43,11 @@ def part_of(folder, target, prefix):
     return str(target)
 
 
-def distances(settings, dataset, source):
+def distances(settings, source):
     """Of the embeddings of all images of a Source, by the definition, in float64."""
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
-    trainer = Trainer(settings, dataset, [], devices.choose(settings))
-    rows = trainer.evaluate(checkpoint, lambda handle: list(handle.sweep(source)))
+    with evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+        rows = list(handle.sweep(source))
     points = np.concatenate([row[0] for row in rows]).astype(np.float64)
     classes = [points[source.labels == label] for label in np.unique(source.labels)]
     means = [own.mean(axis=0) for own in classes]
@@ -61,7 +62,7 @@ def test_the_distances_are_those_of_the_split(trained, capsys):
     settings, dataset = trained
     found, log = evaluated(settings, settings.data_path, capsys)
     for name, source in (('valid', dataset.valid), ('test', dataset.test)):
-        expected = distances(settings, dataset, source)
+        expected = distances(settings, source)
         assert {key: found[name][key] for key in DISTANCES} == pytest.approx(expected, rel=1e-6)
         assert {'loss', 'softmax_loss', 'center_loss', 'git_loss', 'acc'} < set(found[name])
     assert 'no loss' not in log
@@ -84,7 +85,7 @@ def test_other_classes_have_distances_alone(trained, tmp_path, capsys):
     six = data.load('mnist', folder)
     assert six.spec.num_classes == 6
     for name, source in (('valid', six.valid), ('test', six.test)):
-        assert found[name] == pytest.approx(distances(settings, dataset, source), rel=1e-6)
+        assert found[name] == pytest.approx(distances(settings, source), rel=1e-6)
     assert 'no loss and no accuracy, only distances of embeddings' in log
     assert 'the checkpoint has 4 classes, the data 6' in log
 

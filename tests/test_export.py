@@ -18,6 +18,7 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import pixels
 from trainers import checkpoints, devices, export
+from trainers.engine.handles import evaluation
 from trainers.engine.trainer import Trainer
 from trainers.options import ROOT
 
@@ -57,9 +58,14 @@ INFERENCE = {
     ids=['mnist_cnn', 'arcface'],
 )
 def trained(request, tmp_path_factory):
-    """(options, dataset) of a toy run of 12 steps with a checkpoint."""
+    """(options, dataset) of a toy run of 12 steps with a checkpoint. The network of the second one
+    reads pixels / 128 - 0.5.
+    """
     settings = toys.options(tmp_path_factory.mktemp('trained'), **request.param)
     dataset = data.load('mnist', settings.data_folder)
+    if request.param:
+        preprocessing = data.Preprocessing(128.0, 0.5)
+        dataset = dataset._replace(spec=dataset.spec._replace(preprocessing=preprocessing))
     Trainer(settings, dataset, [Checkpoint()], devices.choose(settings)).fit()
     return settings, dataset
 
@@ -83,9 +89,8 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
     settings, dataset = trained
     definition, _, _ = exported(settings, capsys, '--export_batch=8')
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
-    rows = Trainer(settings, dataset, [], devices.choose(settings)).evaluate(
-        checkpoint, lambda handle: list(handle.sweep(dataset.test))
-    )
+    with evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+        rows = list(handle.sweep(dataset.test))
     embeddings, predictions = (np.concatenate([row[place] for row in rows]) for place in (0, 1))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name='')

@@ -186,7 +186,7 @@ LEGACY = 'assert init.npu_config_proto().graph_options.rewrite_options.memory_op
 @pytest.fixture(scope='module')
 def told():
     """What each row ended with: a traceback, or nothing."""
-    rows = [code for _, code in REFUSED] + [RIGHT, LEGACY if npu._ADAPTER == 'npu_bridge' else '']
+    rows = [code for _, code in REFUSED] + [RIGHT, LEGACY if npu.ADAPTER == 'npu_bridge' else '']
     result = python('-c', textwrap.dedent(PROGRAM), json.dumps(rows))
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

@@ -77,7 +77,7 @@ def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
     )  # momentum has hardly begun to learn at that rate
     ours = {
         op.get_attr('_gradient_op_type')
-        for op in trainer._graph.get_operations()
+        for op in watch.handle.session.graph.get_operations()
         if '_gradient_op_type' in op.node_def.attr
     }
     assert (convolution.NAME.encode() in ours) == tf.__version__.startswith('1.')

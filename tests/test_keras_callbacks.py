@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback, CallbackList
+from callbacks.base import Callback
 from callbacks.checkpoint import Checkpoint
 from callbacks.guards import LossGuard
 from callbacks.keras import KerasCallback
+from callbacks.list import CallbackList
 from gitloss import data
 from gitloss.backend import keras, tf
 from gitloss.errors import HookError
@@ -75,7 +76,7 @@ def trained(settings, callbacks, guarded=False):
         devices.choose(settings),
     )
     trainer.last, trainer.result = last, trainer.fit()
-    assert trainer.failures == []
+    assert trainer.callbacks.failures == []
     return trainer
 
 
@@ -218,9 +219,7 @@ def test_model_checkpoint_saves_ours_under_its_name(run):
         'log.csv',
         'run',
     ]
-    names = {
-        name for name, _ in checkpoints.variables(checkpoints.find(str(run.folder / 'all.h5'), ''))
-    }
+    names = set(checkpoints.variables(checkpoints.find(str(run.folder / 'all.h5'), '')))
     assert names == set(weights_of(run.settings, 12))
 
 
@@ -356,7 +355,7 @@ def test_a_rollback_takes_them_along(tmp_path):
             stock.EarlyStopping(patience=3),
             stock.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: logs.update(
-                    base=keras.backend.get_value(trainer.rate_variable)
+                    base=keras.backend.get_value(trainer.handle.rate_variable)
                 )
             ),
             Checkpoint(),

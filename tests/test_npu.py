@@ -373,11 +373,11 @@ def test_auto_takes_the_npu_where_adapter_and_card_are_and_says_why(runs):
 def test_auto_does_not_import_the_adapter_without_a_card(fakes):
     device = devices.choose(Options())
     assert (device.name, device.reason) == ('cpu', 'no NPU and no GPU found')
-    assert npu._ADAPTER.split('.')[0] not in sys.modules
+    assert npu.ADAPTER.split('.')[0] not in sys.modules
 
 
 NO_ADAPTER = "No module named '{}'; is CANN installed and its set_env.sh sourced?".format(
-    npu._ADAPTER.split('.')[0]
+    npu.ADAPTER.split('.')[0]
 )
 BROKEN = 'libge_runner.so: cannot open shared object file: No such file or directory; is CANN installed and its set_env.sh sourced?'
 
@@ -396,7 +396,7 @@ def test_a_missing_adapter_or_library_is_one_line_and_auto_goes_on_without(
     device = devices.choose(Options())
     assert (device.name, device.reason) == ('cpu', 'no GPU found; no NPU: ' + why)
     assert here(toys.options(tmp_path, device='npu')) == 2
-    expected = f'--device: expected {npu._ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: '
+    expected = f'--device: expected {npu.ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: '
     assert capsys.readouterr().err == f'trainers.run: {expected}{why}\n'
     assert not os.path.exists(str(tmp_path / 'run'))
 

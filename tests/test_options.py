@@ -56,11 +56,6 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
             '--loss: expected --head=softmax, arcface or cosface, with the weights --lambda_c and '
             '--lambda_g. Received: a removed flag',
         ),
-        (
-            '--loss=arcface',
-            '--loss: expected --head=softmax, arcface or cosface, with the weights --lambda_c and '
-            '--lambda_g. Received: a removed flag',
-        ),
         ('--steps=many', "--steps: expected a whole number. Received: 'many'"),
         ('--steps=2.5', "--steps: expected a whole number. Received: '2.5'"),
         ('--steps=0', '--steps: expected at least 1. Received: 0'),

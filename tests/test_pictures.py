@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from callbacks.base import Handle
+from callbacks.base import RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
@@ -23,7 +23,7 @@ from helpers import Points
 from trainers.engine.meter import Meter
 
 
-class FakeHandle(Handle):
+class FakeHandle(RunHandle):
     num_classes, step = 3, 0
     metrics = declaration.by_name(
         Meter(('loss', 'git_loss', 'accuracy'), 16).metrics

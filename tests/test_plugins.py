@@ -15,7 +15,7 @@ from callbacks.keras import KerasCallback
 from gitloss import data
 from gitloss.backend import keras
 from test_run import command
-from trainers import devices, plugins, run
+from trainers import callback_list, devices, plugins
 from trainers.engine.trainer import Trainer
 
 MINE = """
@@ -217,7 +217,7 @@ def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
     settings = toys.options(
         tmp_path, callbacks=mine, early_stopping=1, monitor='train_loss', evaluate=evaluate
     )
-    callbacks = run.build_callbacks(
+    callbacks = callback_list.build_callbacks(
         settings, data.load('mnist', settings.data_folder), {'versions': {}, 'device': 'cpu'}, []
     )
     assert [

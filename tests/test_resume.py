@@ -295,12 +295,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     class Break(Callback):
         def build(self):
             self.op = tf.assign(
-                self.handle._net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan'))
+                self.handle.net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan'))
             )
 
         def on_train_batch_end(self, batch, logs=None):
             if batch == 4:
-                self.handle._session.run(self.op)
+                self.handle.session.run(self.op)
 
     settings = toys.options(tmp_path)
     with pytest.raises(TrainingError, match='step 4: expected finite weights to save'):

@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from callbacks import projector, summaries
-from callbacks.base import Handle
+from callbacks.base import RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
@@ -46,7 +46,7 @@ UNLIMITED = dict.fromkeys(
 )
 
 
-class FakeHandle(Handle):
+class FakeHandle(RunHandle):
     num_classes, step, options = CLASSES, 0, OPTIONS
     metrics = declaration.by_name(
         Meter(('loss', 'git_loss', 'git_floor', 'center_drift', 'accuracy'), 16).metrics

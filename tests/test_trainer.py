@@ -62,7 +62,7 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
         def on_train_end(self, logs=None):
             self.final = self.handle.centers()
 
-    watch = Centers(lambda handle: {'embeddings': handle._net.embeddings})
+    watch = Centers(lambda handle: {'embeddings': handle.net.embeddings})
     trainer = Trainer(settings, dataset, [watch], devices.choose(settings))
     trainer.fit()
     centers = np.zeros((4, 2))
@@ -115,7 +115,7 @@ def test_head_and_weights_choose_the_loss(tmp_path, head, lambda_c, lambda_g):
 
 @pytest.mark.parametrize('name', ['loss', 'learning_rate', 'accuracy', 'images_per_sec'])
 def test_a_callback_may_not_fetch_under_a_name_of_the_trainer(tmp_path, name):
-    watch = Watch(lambda handle: {name: handle._net.embeddings})
+    watch = Watch(lambda handle: {name: handle.net.embeddings})
     with pytest.raises(
         ValueError,
         match='fetches: expected names that no other callback and no log of a step uses. '
@@ -136,7 +136,7 @@ def test_diagnostics_of_a_step(tmp_path):
         def on_train_end(self, logs=None):
             self.counts = self.handle.center_updates()
 
-    watch = Counting(lambda handle: {'embeddings': handle._net.embeddings})
+    watch = Counting(lambda handle: {'embeddings': handle.net.embeddings})
     Trainer(settings, dataset, [watch], devices.choose(settings)).fit()
     labels, logs = data.BatchStream(dataset.train, 16, 1).batch(0)[1], watch.logs[0]
     sizes = np.bincount(labels, minlength=4)
@@ -287,7 +287,7 @@ def test_the_training_graph_has_static_shapes(tmp_path):
     """
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()
-    seen, waiting, open_shapes = set(), [trainer._net.train_op], []
+    seen, waiting, open_shapes = set(), [trainer.runtime.net.train_op], []
     while waiting:
         op = waiting.pop()
         if op in seen or op.type in (

@@ -180,7 +180,7 @@ def test_losses_and_measurements_are_those_of_one_worker(runs, size):
 
 def test_the_chief_alone_writes(runs):
     """What two workers leave is what one leaves, and the witness of the other."""
-    assert survival._files(runs.several[2].run_dir) - survival._files(runs.one.run_dir) == {
+    assert survival.files(runs.several[2].run_dir) - survival.files(runs.one.run_dir) == {
         'witness-1.npz'
     }
 
@@ -310,11 +310,10 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
 
     def work(group, _):
         def train(its):
-            trainer = crew.trainer_of(its, group)
-            claim = trainer._claim
+            decide = group.decide
             if group.is_chief:
-                trainer._claim = lambda: claim() or {}['told']
-            trainer.fit()
+                group.decide = lambda *args: decide(*args) and {}['told']
+            crew.trainer_of(its, group).fit()
 
         return run.main(
             toys.flags_of(settings) + ['--alpha=%g' % (0.5 - 0.1 * group.rank)], work=train
@@ -341,7 +340,7 @@ def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch)
     """All variables after one step, the momentum's slots, which are the gradients, among them;
     several reductions.
     """
-    monkeypatch.setattr(distribution, '_BUCKET', 1 << 16)
+    monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
     one, two = (
         settings_of(tmp_path, name, embedding_dim=16, **objective) for name in ('one', 'two')
     )

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any, Sequence
 
 from gitloss.errors import log
-from trainers import run
+from trainers import command
+from trainers.options import Options
 
 _INTRO = (
     'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
@@ -17,17 +19,17 @@ _INTRO = (
 )
 
 
-def evaluate(options):
+def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
     from callbacks import evaluation
     from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.engine.evaluator import Evaluator
+    from trainers.engine import handles
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
-    spec = data.DataSpec.from_facts(checkpoint.manifest['dataset'])
+    settings = checkpoints.options_of(checkpoint, options, 'evaluate')
+    spec = checkpoints.spec_of(checkpoint)
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
@@ -43,23 +45,20 @@ def evaluate(options):
             classes,
         )
 
-    def measure(handle, source):
+    def measure(source: data.Source | None) -> dict[str, Any] | None:
+        if source is None:
+            return None
         losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
         return dict(losses, **class_distances(handle, source, classes)[0])
 
-    results = Evaluator(settings, spec, devices.choose(settings)).evaluate(
-        checkpoint,
-        lambda handle: {
-            name: None if source is None else measure(handle, source)
-            for name, source in (('valid', dataset.valid), ('test', dataset.test))
-        },
-    )
+    with handles.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+        results = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0
 
 
-def main(arguments=None):
-    return run.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
 
 
 if __name__ == '__main__':

@@ -9,9 +9,11 @@ import json
 import os
 import shlex
 import sys
+from typing import Any, Sequence
 
 from gitloss.files import write_atomically
-from trainers import run
+from trainers import command
+from trainers.options import Options
 
 _INTRO = (
     'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
@@ -21,9 +23,30 @@ _INTRO = (
 _SOC = 'Ascend310'  # the card that the published model was converted for
 
 
-def frozen_graph(checkpoint, batch):
-    """The inference of a checkpoints.Checkpoint without variables, labels, centers and summaries;
-    `batch` images per call.
+def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
+    """(the Inference, its GraphDef in which the weights are constants)."""
+    from gitloss.backend import tf
+    from trainers import checkpoints
+    from trainers.engine.inference import Inference
+
+    options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
+    on_cpu = tf.ConfigProto(device_count={'GPU': 0})
+    with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, batch), on_cpu) as (
+        net,
+        session,
+    ):
+        outputs = [net.embeddings.op.name, net.logits.op.name]
+        return net, tf.graph_util.convert_variables_to_constants(
+            session, session.graph.as_graph_def(), outputs
+        )
+
+
+def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The inference of a checkpoint, without variables, labels, centers and summaries.
+
+    Args:
+      checkpoint: a trainers.checkpoints.Checkpoint.
+      batch: images per call.
 
     Returns:
       (GraphDef, [input, outputs ...] as dictionaries): the placeholder `input_images`, float32
@@ -31,29 +54,15 @@ def frozen_graph(checkpoint, batch):
       dim], `logits` float32 [batch, classes] and `predictions` int32 [batch].
     """
     from gitloss.backend import tf
-    from gitloss.data.source import DataSpec
-    from trainers import checkpoints
-    from trainers.engine.graph import network
-    from trainers.options import Options
 
-    saved = Options.restored(checkpoint.manifest['options'])
-    facts = checkpoint.manifest['dataset']
-    spec = DataSpec(facts['name'], facts['image_shape'], facts['num_classes'])
-    with tf.Graph().as_default() as graph:
-        net, classifier = network(saved, spec, batch)
-        found = [net.output, classifier.logits(net.output)]
-        saver = tf.train.Saver(net.weights + classifier.weights)
-        with tf.Session(graph=graph, config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-            checkpoints.restore(session, saver, checkpoint)
-            frozen = tf.graph_util.convert_variables_to_constants(
-                session, graph.as_graph_def(), [tensor.op.name for tensor in found]
-            )
+    net, frozen = _frozen(checkpoint, batch)
     # Into a graph of its own, where the names that others rely on are free: layers have scopes of
     # the same names.
     with tf.Graph().as_default() as graph:
-        images = tf.placeholder(tf.float32, net.input.shape, name='input_images')
+        images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
+        found = [net.embeddings.name, net.logits.name]
         embeddings, logits = tf.import_graph_def(
-            frozen, {net.input.name: images}, [tensor.name for tensor in found], name='model'
+            frozen, {net.images.name: images}, found, name='model'
         )
         outputs = [
             tf.identity(embeddings, name='embeddings'),
@@ -77,19 +86,18 @@ def frozen_graph(checkpoint, batch):
     ]
 
 
-def atc_command(path, images, outputs):
+def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> str:
     """The command that turns the frozen graph into an offline model beside it."""
-    places = [shlex.quote(place) for place in (path, os.path.splitext(path)[0])]
-    return 'atc --model={} --framework=3 --output={} --input_shape="{}:{}" --out_nodes="{}" --soc_version={}'.format(
-        *places,
-        images['name'],
-        ','.join(map(str, images['shape'])),
-        ';'.join(each['tensor'] for each in outputs),
-        _SOC,
+    source, target = (shlex.quote(place) for place in (path, os.path.splitext(path)[0]))
+    shape = ','.join(map(str, images['shape']))
+    nodes = ';'.join(each['tensor'] for each in outputs)
+    return (
+        f'atc --model={source} --framework=3 --output={target} '
+        f'--input_shape="{images["name"]}:{shape}" --out_nodes="{nodes}" --soc_version={_SOC}'
     )
 
 
-def export(options):
+def export(options: Options) -> int:
     """Writes the graph and its manifest, prints where and how to convert it. Returns the exit
     status.
     """
@@ -114,7 +122,7 @@ def export(options):
             'metrics': checkpoint.manifest.get('metrics', {}),
         },
         'model': checkpoint.manifest['options'].get('model'),
-        'versions': run.versions(),
+        'versions': command.versions(),
         'atc': atc_command(os.path.basename(path), images, outputs),
     }
     write_atomically(os.path.join(folder, 'gitloss.json'), json.dumps(manifest, indent=1) + '\n')
@@ -123,8 +131,8 @@ def export(options):
     return 0
 
 
-def main(arguments=None):
-    return run.main(arguments, 'trainers.export', _INTRO, export)
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.main(arguments, 'trainers.export', _INTRO, export)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,15 @@
 """Checkpoints that are whole or not there, and the folder of a run they belong to."""
 
 from trainers.checkpoints.manifest import TO_CONTINUE, Checkpoint, read
-from trainers.checkpoints.store import CheckpointStore, Saver, find, restore, variables
+from trainers.checkpoints.restoring import (
+    find,
+    options_of,
+    restore,
+    session_of,
+    spec_of,
+    variables,
+)
+from trainers.checkpoints.store import CheckpointStore, Saver
 
 __all__ = [
     'TO_CONTINUE',
@@ -9,7 +17,10 @@ __all__ = [
     'CheckpointStore',
     'Saver',
     'find',
+    'options_of',
     'read',
     'restore',
+    'session_of',
+    'spec_of',
     'variables',
 ]

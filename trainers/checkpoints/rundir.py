@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from typing import IO, Any, Mapping, Sequence
 
 from gitloss.errors import log, one_line
 from gitloss.files import write_atomically
@@ -15,7 +16,9 @@ from trainers.options import FIELDS
 _LOCK = 'run.lock'
 
 
-def differing_flags(saved, now, between='resume'):
+def differing_flags(
+    saved: Mapping[str, Any], now: Mapping[str, Any], between: str = 'resume'
+) -> list[str]:
     """Flags that differ where they may not, as 'name (was a, is b)'.
 
     Args:
@@ -38,15 +41,15 @@ class RunDir:
     however that ends, so a file left behind by a killed run stops nobody.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._lock = None
+        self._lock: IO[str] | None = None
 
-    def claim(self):
+    def claim(self) -> None:
         """Makes the folder if need be and locks it.
 
         Raises:
-          ValueError: it cannot be written, or a live process is using it.
+          ValueError: it cannot be written, or a live process uses it.
         """
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -60,28 +63,37 @@ class RunDir:
         except OSError:
             lock.seek(0)
             raise ValueError(
-                '--exp_save_dir: expected a folder that no running training uses. Received: {}, in use by process {}'.format(
-                    self.path, lock.read().strip() or 'unknown'
-                )
+                '--exp_save_dir: expected a folder that no running training uses. '
+                f'Received: {self.path}, in use by process {lock.read().strip() or "unknown"}'
             )
         lock.truncate(0)
-        lock.write('%d\n' % os.getpid())
+        lock.write(f'{os.getpid()}\n')
         lock.flush()
         self._lock = lock
 
-    def release(self):
+    def release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
-    def begin(self, resume, store, options, dataset_facts):
-        """Claims the folder for a run with these options: {flag: value}.
+    def begin(
+        self,
+        resume: str,
+        store: checkpoints.CheckpointStore,
+        options: Mapping[str, Any],
+        dataset_facts: Mapping[str, Any],
+    ) -> checkpoints.Checkpoint | None:
+        """Claims the folder for a run.
+
+        Args:
+          resume: auto, never or required, as --resume.
+          options: {flag: value}.
 
         Returns:
-          The Checkpoint it goes on from. None: it starts anew, what was there was moved aside.
+          The checkpoint to continue. None: the run starts anew, an earlier one was moved aside.
 
         Raises:
-          ValueError: the folder cannot be used, or what is there does not go with the run.
+          ValueError: the folder cannot be used, or the run found there is another one.
         """
         self.claim()
         checkpoint = checkpoint_to_continue(resume, store, options, dataset_facts)
@@ -90,71 +102,80 @@ class RunDir:
         write_atomically(os.path.join(self.path, 'options.json'), json.dumps(options, indent=1))
         return checkpoint
 
-    def move_aside(self):
-        """Renames the folder, if there is anything in it, to the first free `<path>.<n>` and starts
-        an empty one.
-        """
+    def move_aside(self) -> None:
+        """Renames a folder that is not empty to the first free `<path>.<n>` and makes it anew."""
         if not set(os.listdir(self.path)) - {_LOCK}:
             return
         number = 1
-        while os.path.exists('%s.%d' % (self.path, number)):
+        while os.path.exists(f'{self.path}.{number}'):
             number += 1
-        target = '%s.%d' % (self.path, number)
+        target = f'{self.path}.{number}'
         os.rename(self.path, target)
         self.release()
         self.claim()
         log.info('an earlier run was moved to %s', target)
 
 
-def checkpoint_to_continue(resume, store, options, dataset_facts):
-    """The checkpoint a run goes on from, or None to start anew.
+def checkpoint_to_continue(
+    resume: str,
+    store: checkpoints.CheckpointStore,
+    options: Mapping[str, Any],
+    dataset_facts: Mapping[str, Any],
+) -> checkpoints.Checkpoint | None:
+    """The checkpoint that a run continues, or None to start anew.
 
     Raises:
-      ValueError: what is there does not fit the options, or nothing is there and `resume` is
-        "required".
+      ValueError: the run found has other options or data, or `resume` is "required" and there is
+        none.
     """
     checkpoint = store.newest(checkpoints.TO_CONTINUE) if resume != 'never' else None
     if checkpoint is None:
         if resume == 'required':
             raise ValueError(
-                f'--resume: expected a checkpoint in {store.folder} to continue. Received: none that is whole'
+                f'--resume: expected a checkpoint in {store.folder} to continue. '
+                'Received: none that is whole'
             )
         return None
+    folder = os.path.dirname(store.folder)
     hint = '; --resume=never moves the old run aside and starts anew'
     differing = differing_flags(checkpoint.manifest['options'], options)
     if differing:
         raise ValueError(
-            '--resume: expected the flags of the run in {}. Received: {}{}'.format(
-                os.path.dirname(store.folder), one_line(', '.join(differing)), hint
-            )
+            f'--resume: expected the flags of the run in {folder}. '
+            f'Received: {one_line(", ".join(differing))}{hint}'
         )
     if checkpoint.manifest['dataset'] != dataset_facts:
         raise ValueError(
-            f'--data_path: expected the data set of the run in {os.path.dirname(store.folder)}. Received: another one{hint}'
+            f'--data_path: expected the data set of the run in {folder}. '
+            f'Received: another one{hint}'
         )
-    if (
-        checkpoint.step >= options['steps'] + options['iterations_per_loop']
-    ):  # a sunk loop may go past the end after an overflow
+    # A sunk loop may go past the end after an overflow.
+    if checkpoint.step >= options['steps'] + options['iterations_per_loop']:
         raise ValueError(
-            '--steps: expected at least %d, the steps already done. Received: %d%s'
-            % (checkpoint.step, options['steps'], hint)
+            f'--steps: expected at least {checkpoint.step}, the steps already done. '
+            f'Received: {options["steps"]}{hint}'
         )
     return checkpoint
 
 
-def check_worker(rank, mine, chiefs):
-    """Raises ValueError where a worker would not train the same as the chief. Of both: (options,
-    facts of the data set).
+def check_worker(rank: int, mine: Sequence[Any], chiefs: Sequence[Any]) -> None:
+    """Compares a worker with the chief.
+
+    Args:
+      mine, chiefs: ({flag: value}, facts of the data set) of each.
+
+    Raises:
+      ValueError: the worker would train otherwise.
     """
     # A dump or a profile of a rank goes to a folder of its own.
-    shared = [
+    saved, now = (
         dict(flags, npu_option=npu_options.of_all_ranks(flags['npu_option']))
         for flags in (chiefs[0], mine[0])
-    ]
-    differing = differing_flags(*shared, between='workers')
+    )
+    differing = differing_flags(saved, now, 'workers')
     if chiefs[1] != mine[1]:
         differing.append('--data_path (another data set)')
     if differing:
         raise ValueError(
-            'worker %d: expected the flags of worker 0. Received: %s' % (rank, ', '.join(differing))
+            f'worker {rank}: expected the flags of worker 0. Received: {", ".join(differing)}'
         )

@@ -2,33 +2,29 @@
 
 A checkpoint is a folder `step-00001000` with TensorFlow's own two files and `manifest.json`: step,
 metrics, the state of the callbacks, what is needed to build the model again, and the SHA-256 of
-every file. It is written under a temporary name, flushed to the
-disk and renamed: a reader sees all of it or nothing. TensorFlow 1.15 and 2.x read each other's.
+every file. It is written under a temporary name, flushed to the disk and renamed: a reader sees all
+of it or nothing. TensorFlow 1.15 and 2.x read each other's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
+from typing import Any, Mapping, Sequence
 
 from gitloss.backend import tf
 from gitloss.errors import DamagedCheckpoint, log, reason
 from gitloss.metrics import declaration
 from trainers.checkpoints import manifest
-from trainers.checkpoints.manifest import read
+from trainers.checkpoints.manifest import Checkpoint, read
 
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
-_LOSS_SCALING = {
-    'loss_scale',
-    'current_loss_scale',
-    'good_steps',
-    'bad_steps',
-}  # of the NPU's adapter and of TensorFlow
+# Variables of the NPU's adapter and of TensorFlow.
+_LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}
 
 
-def _sync(path):
+def _sync(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,56 +32,14 @@ def _sync(path):
         os.close(descriptor)
 
 
-def find(path, flag):
-    """The checkpoint at `path`: a checkpoint's folder itself, or the best (else the newest) one of
-    a run's folder or its ckpt folder.
-
-    Raises:
-      ValueError: there is none, or it is damaged.
-    """
-    if os.path.isfile(os.path.join(path, manifest.FILE)):
-        return read(path, ('options', 'dataset'))
-    for folder in (os.path.join(path, 'ckpt'), path):
-        store = CheckpointStore(folder)
-        found = store.best() or (store.paths() or [None])[-1]
-        if found:
-            return read(found, ('options', 'dataset'))
-    raise ValueError(
-        f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
-    )
-
-
-def variables(checkpoint):
-    """[(name, shape), ...] of what a checkpoint holds."""
-    with _readable(checkpoint):
-        return tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
-
-
-def restore(session, saver, checkpoint):
-    """Loads a verified checkpoint's values into the session."""
-    with session.graph.as_default(), _readable(checkpoint):
-        saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
-
-
-@contextlib.contextmanager
-def _readable(checkpoint):
-    try:
-        yield
-    except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
-        raise DamagedCheckpoint(
-            f'{checkpoint.path}: expected a checkpoint of this model. Received: {reason(error)}'
-        )
-
-
 class Saver:
-    """tf.train.Saver with names that do not tell how the training ran, so that a checkpoint goes
-    from any device to any other.
+    """tf.train.Saver with names that are the same on all devices.
 
     Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are
-    saved under their plain names. What it adds begins anew where a checkpoint has none.
+    saved under their plain names. Its own variables start afresh where a checkpoint has none.
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables: Sequence[Any]) -> None:
         named = {
             _ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables
         }
@@ -97,7 +51,7 @@ class Saver:
                 {name: variable for name, variable in named.items() if name not in self._scaling}
             )
 
-    def restore(self, session, path):
+    def restore(self, session: Any, path: str) -> None:
         anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}
         if anew:
             log.info('no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(anew)))
@@ -112,34 +66,34 @@ class CheckpointStore:
       keep: how many of the newest stay. The best one, by the metric in the manifests, stays too.
     """
 
-    def __init__(self, folder, keep=3):
+    def __init__(self, folder: str, keep: int = 3) -> None:
         self.folder, self._keep = folder, keep
 
-    def save(self, session, saver, step, contents):
-        """Writes the checkpoint of `step` and prunes old ones. `contents`: JSON values for the
-        manifest.
+    def save(self, session: Any, saver: Any, step: int, contents: Mapping[str, Any]) -> str:
+        """Writes the checkpoint of `step` and prunes old ones. Returns its path.
 
-        Returns:
-          Its path.
+        Args:
+          contents: JSON values for the manifest.
 
         Raises:
-          OSError: it could not be written, for a full disk perhaps; no trace of it is left.
+          OSError: it could not be written, on a full disk perhaps; no trace of it is left.
         """
-        path = os.path.join(self.folder, 'step-%08d' % step)
+        path = os.path.join(self.folder, f'step-{step:08d}')
         os.makedirs(self.folder, exist_ok=True)
         for name in os.listdir(self.folder):
             if name.endswith('.tmp'):  # left by a run that was killed while writing
                 shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
         self._replace(path, session, saver, step, contents)
-        self._prune(step)
+        self.prune(step)
         return path
 
-    def save_aside(self, path, session, saver, step, contents):
-        """The same into a folder of its own, which is no part of the series: never pruned, never
-        continued from.
+    def save_aside(
+        self, path: str, session: Any, saver: Any, step: int, contents: Mapping[str, Any]
+    ) -> str:
+        """The same, outside the series: never pruned, never continued from.
 
         Raises:
-          ValueError: there is something else than a checkpoint at `path`.
+          ValueError: something else than a checkpoint is at `path`.
           OSError: it could not be written.
         """
         path = os.path.abspath(path)
@@ -149,7 +103,8 @@ class CheckpointStore:
             and all(name.startswith((manifest.FILE, manifest.PREFIX + '.')) for name in names)
         ):
             raise ValueError(
-                f'{path}: expected the name of a new folder, or of a checkpoint to replace. Received: something else is there'
+                f'{path}: expected the name of a new folder, or of a checkpoint to replace. '
+                'Received: something else is there'
             )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         mark = '.gitloss'  # a folder "best.old" is the user's
@@ -157,13 +112,20 @@ class CheckpointStore:
         self._replace(path, session, saver, step, contents, mark)
         return path
 
-    def _replace(self, path, session, saver, step, contents, mark=''):
+    def _replace(
+        self,
+        path: str,
+        session: Any,
+        saver: Any,
+        step: int,
+        contents: Mapping[str, Any],
+        mark: str = '',
+    ) -> None:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
             self._write(temporary, session, saver, step, contents)
-            if os.path.exists(
-                path
-            ):  # the same step again: the old one counts until the new one is in its place
+            # The same step again: the old one counts until the new one is in its place.
+            if os.path.exists(path):
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
             os.rename(temporary, path)
@@ -173,20 +135,18 @@ class CheckpointStore:
         _sync(os.path.dirname(path))
         shutil.rmtree(old, ignore_errors=True)
 
-    def _write(self, temporary, session, saver, step, contents):
+    def _write(
+        self, temporary: str, session: Any, saver: Any, step: int, contents: Mapping[str, Any]
+    ) -> None:
         os.mkdir(temporary)
+        prefix = os.path.join(temporary, manifest.PREFIX)
         with session.graph.as_default():  # a saver refuses to work where TensorFlow 2 is eager
-            saver.save(
-                session,
-                os.path.join(temporary, manifest.PREFIX),
-                write_meta_graph=False,
-                write_state=False,
-            )
+            saver.save(session, prefix, write_meta_graph=False, write_state=False)
         manifest.write(temporary, step, contents)
         for name in os.listdir(temporary) + ['.']:
             _sync(os.path.join(temporary, name))
 
-    def paths(self):
+    def paths(self) -> list[str]:
         """Folders of all checkpoints, oldest first, not verified."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
         found = sorted(
@@ -196,9 +156,10 @@ class CheckpointStore:
         )
         return [os.path.join(self.folder, name) for _, _, name in found]
 
-    def newest(self, needed=()):
-        """The newest whole checkpoint, or None; one that is damaged or lacks what is `needed` is
-        passed over with a warning.
+    def newest(self, needed: Sequence[str] = ()) -> Checkpoint | None:
+        """The newest whole checkpoint, or None.
+
+        One that is damaged or lacks what is `needed` is passed over with a warning.
         """
         for path in reversed(self.paths()):
             try:
@@ -207,7 +168,7 @@ class CheckpointStore:
                 log.warning('checkpoint passed over: %s', error)
         return None
 
-    def best(self):
+    def best(self) -> str | None:
         """Folder of the best checkpoint by the metric that the run chooses by, or None.
 
         The newest manifest names the metric. Of equals the earliest is the best.
@@ -222,15 +183,13 @@ class CheckpointStore:
         )
         return None if place is None else paths[place]
 
-    def _prune(self, step):
-        """Later ones than that of `step`, just written, are damaged ones that the run passed over:
-        they do not count.
+    def prune(self, step: int) -> None:
+        """Removes old checkpoints once that of `step` is written, but for the best.
+
+        Later ones than that are damaged ones that the run passed over: they do not count.
         """
-        paths = self.paths()
         counting = [
-            path
-            for path in paths
-            if int(manifest.FOLDER.match(os.path.basename(path)).group(1)) <= step
+            path for path in self.paths() if int(re.sub(r'\D', '', os.path.basename(path))) <= step
         ]
         keep = set(counting[-self._keep :] + [self.best()])
         for path in counting:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
@@ -22,28 +24,27 @@ class WarmStart:
       ValueError: there is no checkpoint, or it is of another model.
     """
 
-    def __init__(self, path, variables):
+    def __init__(self, path: str, variables: Sequence[Any]) -> None:
         self._checkpoint = checkpoints.find(path, '--init_checkpoint')
-        there = {name: tuple(shape) for name, shape in checkpoints.variables(self._checkpoint)}
-        taken, self._fresh = [], []
+        saved = checkpoints.variables(self._checkpoint)
+        taken: list[Any] = []
+        self._fresh: list[str] = []
         for variable in variables:
             name, shape = name_of(variable), tuple(variable.shape.as_list())
-            if there.get(name) == shape:
+            if saved.get(name) == shape:
                 taken.append(variable)
             elif name.split('/')[0] in _OF_THE_CLASSES:
                 self._fresh.append(name)
             else:
-                received = list(there[name]) if name in there else 'a checkpoint without it'
+                received = list(saved[name]) if name in saved else 'a checkpoint without it'
                 raise ValueError(
                     f'--init_checkpoint: expected {name} of shape {list(shape)} as in this model. '
                     f'Received: {received}'
                 )
         self._saver = tf.train.Saver(taken)
 
-    def restore(self, session):
+    def restore(self, session: Any) -> None:
+        """Loads what comes from the checkpoint; the rest keeps its first values."""
         checkpoints.restore(session, self._saver, self._checkpoint)
-        log.info(
-            'weights from %s%s',
-            self._checkpoint.path,
-            '; fresh: ' + ', '.join(self._fresh) if self._fresh else '',
-        )
+        fresh = f'; fresh: {", ".join(self._fresh)}' if self._fresh else ''
+        log.info('weights from %s%s', self._checkpoint.path, fresh)

@@ -43,7 +43,7 @@ def _wanted(options):
     return 'cpu', 'no GPU found' + no_npu if no_npu else 'no NPU and no GPU found'
 
 
-def _check_mixed(name, config, kind):
+def check_mixed(name, config, kind):
     """A convolution as a trial: where a rewrite cannot help TensorFlow leaves the graph as it is,
     in silence, or fails at the first step.
 
@@ -127,7 +127,7 @@ def choose(options):
         # In the session's own configuration: enable_mixed_precision_graph_rewrite would set it for
         # the whole process.
         setattr(config.graph_options.rewrite_options, rewrite, 1)
-        _check_mixed(name, config, tf.float16 if name == 'gpu' else tf.bfloat16)
+        check_mixed(name, config, tf.float16 if name == 'gpu' else tf.bfloat16)
         why += '; ' + rewrite
     return Device(name, why, config, mixed)
 

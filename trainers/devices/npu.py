@@ -17,7 +17,7 @@ from gitloss.backend import tf
 from trainers.devices.npu_options import KEYS
 from trainers.options import device_id
 
-_ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
+ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
 
 
 def session_config(values):
@@ -44,8 +44,8 @@ def adapter(module='npu_init'):
     it is not.
     """
     try:
-        found = importlib.import_module(f'{_ADAPTER}.{module}')
-        if module == 'npu_init' and _ADAPTER != 'npu_bridge':
+        found = importlib.import_module(f'{ADAPTER}.{module}')
+        if module == 'npu_init' and ADAPTER != 'npu_bridge':
             importlib.import_module('npu_device.compat').enable_v1()
         return found
     except (
@@ -55,7 +55,7 @@ def adapter(module='npu_init'):
         tf.errors.NotFoundError,
     ) as error:  # the last: a library that TensorFlow loads
         raise ValueError(
-            f'--device: expected {_ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: {(str(error) or type(error).__name__).splitlines()[0]}; is CANN installed and its '
+            f'--device: expected {ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: {(str(error) or type(error).__name__).splitlines()[0]}; is CANN installed and its '
             'set_env.sh sourced?'
         )
 

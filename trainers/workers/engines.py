@@ -16,7 +16,7 @@ from trainers.options import FIELDS
 from trainers.workers import cluster
 from trainers.workers.group import OneWorker, Workers, answers
 
-_BUCKET = (
+BUCKET = (
     1 << 24
     # gradients go in reductions of up to so many numbers: few enough to pay no latency, small enough
     # to hold twice
@@ -111,7 +111,7 @@ class Collectives(Workers):
         for tensor in tensors:
             if (
                 buckets[-1]
-                and sum(one.shape.num_elements() for one in buckets[-1] + [tensor]) > _BUCKET
+                and sum(one.shape.num_elements() for one in buckets[-1] + [tensor]) > BUCKET
             ):
                 buckets.append([])
             buckets[-1].append(tensor)

@@ -1,0 +1,107 @@
+"""From a checkpoint to a session: find it, build its network again, load its values.
+
+Evaluation, export and fine-tuning go this way. None of them needs the training data: the options
+and the kind of data are in the manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Callable, Iterator
+
+from gitloss.backend import tf
+from gitloss.data import DataSpec
+from gitloss.errors import DamagedCheckpoint, reason
+from trainers.checkpoints import manifest
+from trainers.checkpoints.manifest import Checkpoint
+from trainers.checkpoints.store import CheckpointStore
+from trainers.options import Options
+
+
+def find(path: str, flag: str) -> Checkpoint:
+    """The checkpoint at `path`, verified.
+
+    Args:
+      path: a checkpoint's folder, or a run's folder or its ckpt folder, of which the best one is
+        taken, else the newest.
+      flag: where the path comes from, for the error.
+
+    Raises:
+      ValueError: there is none, or it is damaged.
+    """
+    needed = ('options', 'dataset')
+    if os.path.isfile(os.path.join(path, manifest.FILE)):
+        return manifest.read(path, needed)
+    for folder in (os.path.join(path, 'ckpt'), path):
+        store = CheckpointStore(folder)
+        found = store.best() or next(reversed(store.paths()), None)
+        if found:
+            return manifest.read(found, needed)
+    raise ValueError(
+        f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
+    )
+
+
+def options_of(checkpoint: Checkpoint, own: Options | None = None, command: str = '') -> Options:
+    """The options of the run that wrote it; those that `command` takes are its `own`."""
+    saved = checkpoint.manifest['options']
+    return Options.restored(saved) if own is None else own.with_saved(saved, command)
+
+
+def spec_of(checkpoint: Checkpoint) -> DataSpec:
+    """What the network knows of the data; the mean image is among the weights."""
+    try:
+        return DataSpec.from_facts(checkpoint.manifest['dataset'])
+    except ValueError as error:
+        raise DamagedCheckpoint(f'{checkpoint.path}: {error}')
+
+
+def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of what a checkpoint holds."""
+    with _readable(checkpoint):
+        found = tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
+    return {name: tuple(shape) for name, shape in found}
+
+
+def restore(session: Any, saver: Any, checkpoint: Checkpoint) -> None:
+    """Loads the values of a verified checkpoint into a session.
+
+    Raises:
+      DamagedCheckpoint: they are of another model.
+    """
+    with session.graph.as_default(), _readable(checkpoint):
+        saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
+
+
+@contextlib.contextmanager
+def session_of(
+    checkpoint: Checkpoint, build: Callable[[], Any], config: Any = None
+) -> Iterator[tuple[Any, Any]]:
+    """A session of its own in which a network has the checkpoint's weights.
+
+    Args:
+      build: () -> an object whose `weights` are what it needs of the checkpoint; called where a
+        graph of its own is the default one.
+      config: the tf.ConfigProto of the session.
+
+    Yields:
+      (what `build` returned, the session). The graph is finalized.
+    """
+    with tf.Graph().as_default() as graph:
+        net = build()
+        saver = tf.train.Saver(net.weights)
+        graph.finalize()
+        with tf.Session(graph=graph, config=config) as session:
+            restore(session, saver, checkpoint)
+            yield net, session
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, ValueError) as error:  # ValueError: a saver that finds no file
+        raise DamagedCheckpoint(
+            f'{checkpoint.path}: expected a checkpoint of this model. Received: {reason(error)}'
+        )

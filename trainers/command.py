@@ -1,0 +1,101 @@
+"""What all commands share: flags to Options, the log, and every mistake of the user in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Sequence
+
+from gitloss.errors import log
+from trainers import launch
+from trainers import options as options_module
+
+STARTED = time.monotonic()  # the program began
+
+
+def versions() -> dict[str, Any]:
+    """Interpreter, libraries and machine, and the commit if the project is a git checkout."""
+    import numpy
+
+    import gitloss
+    from gitloss.backend import tf
+
+    git = ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD']
+    try:
+        found = subprocess.run(
+            git, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=True
+        )
+        commit = found.stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        'gitloss': gitloss.__version__,
+        'python': platform.python_version(),
+        'tensorflow': tf.__version__,
+        'numpy': numpy.__version__,
+        'machine': platform.machine(),
+        'commit': commit,
+    }
+
+
+def main(
+    arguments: Sequence[str] | None,
+    command: str,
+    intro: str,
+    work: Callable[[options_module.Options], int],
+) -> int:
+    """Parses the flags and works.
+
+    Args:
+      arguments: the command line; None: that of the process.
+      command: the module, as in `python -m`.
+      intro: what --help says first.
+      work: options -> exit status.
+
+    Returns:
+      The exit status: that of `work`; 2 for a mistake found before the training, 1 for one in it,
+      128 + n for signal n.
+    """
+    try:
+        options = options_module.parse(
+            sys.argv[1:] if arguments is None else arguments, command, intro
+        )
+    except options_module.HelpRequested as text:
+        print(text)
+        return 0
+    except ValueError as error:
+        # One write: print() writes the newline apart, after another worker's line.
+        sys.stderr.write(f'{command}: {error}\n')
+        return 2
+    if options.tf_logs:
+        os.environ['GITLOSS_TF_LOGS'] = '1'
+    launch.follow()
+    # A full disk must not print a traceback for every line of the log file.
+    logging.raiseExceptions = False
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return _status(options, command, work)
+
+
+def _status(
+    options: options_module.Options, command: str, work: Callable[[options_module.Options], int]
+) -> int:
+    try:
+        from callbacks.progress import ConsoleHandler
+
+        log.handlers = [ConsoleHandler()]
+        return work(options)
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+        if options.tf_logs:
+            raise
+        first = str(error).splitlines()[:1] or [type(error).__name__]
+        log.error('%s: %s', command, first[0])
+        return 2 if isinstance(error, (ValueError, OSError)) else 1
+    except KeyboardInterrupt as error:  # Interrupted is one, and says which signal it was
+        log.error('%s: %s', command, str(error) or 'stopped by SIGINT')
+        return 128 + getattr(error, 'signum', signal.SIGINT)

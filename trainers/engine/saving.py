@@ -1,0 +1,131 @@
+"""When and how a run writes its checkpoints, and how it takes one up again."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Callable, Mapping
+
+from gitloss.backend import tf
+from gitloss.errors import Diverged, log
+from gitloss.metrics import Metric, declaration
+from trainers import checkpoints
+from trainers.engine.runtime import Runtime
+
+
+class Saving:
+    """The checkpoints of a run: at measurements, by --save_every, and when a signal ends it.
+
+    Args:
+      runtime: whose variables are saved.
+      facts: what each manifest says of the run: `options`, `versions`, `dataset`.
+      state: () -> {name: JSON value}, what a continued run takes up beside the variables.
+
+    Attributes:
+      facts, state: as given.
+      store: the run's series of checkpoints.
+      every_steps: of --save_every in steps, else 0.
+      saved_step: the step of the last checkpoint; -1: none yet.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        facts: Mapping[str, Any],
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._runtime, self.facts, self.state = runtime, facts, state
+        self.store = checkpoints.CheckpointStore(
+            os.path.join(runtime.options.run_dir, 'ckpt'), runtime.options.keep_checkpoints
+        )
+        self.every_steps, self._every_seconds = runtime.options.save_interval
+        self.saved_step, self._saved_at = -1, time.monotonic()
+        self._tried_step = -1  # of the last checkpoint, written or refused by a full disk
+
+    def build(self, metrics: Mapping[str, Metric]) -> None:
+        """Creates the saver's operations. `metrics`: of which --best names one."""
+        self._saver = checkpoints.Saver(tf.global_variables())
+        options, self._best = self._runtime.options, {}
+        # Nothing measures the default where there is no validation.
+        if options.best in metrics or options.best != type(options).best:
+            metric = declaration.chosen(metrics, options.best, '--best')
+            self._best = {'name': metric.name, 'higher_is_better': metric.higher_is_better}
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether --save_every in seconds have passed, by the clock of the chief."""
+        seconds = time.monotonic() - self._saved_at
+        return self._runtime.group.is_chief and 0 < self._every_seconds <= seconds
+
+    @property
+    def is_due(self) -> bool:
+        """Whether --save_every wants a checkpoint of this step."""
+        if self._tried_step == self._runtime.step:
+            return False
+        if self._every_seconds:
+            return bool(self._runtime.agreed[1])
+        return self.every_steps > 0 and self._runtime.passed(self.every_steps)
+
+    def save(
+        self, metrics: Mapping[str, float] | None = None, state: dict[str, Any] | None = None
+    ) -> str:
+        """Writes a checkpoint of this step, on the chief. Returns its path.
+
+        Args:
+          metrics: the values it is judged by.
+          state: beside the variables; None: as it is now.
+
+        Raises:
+          OSError: the disk is full.
+          Diverged: the weights are not finite.
+        """
+        runtime, state, path = self._runtime, state or self.state(), ''
+        self._tried_step = runtime.step
+        contents = self._contents(metrics, state)
+        if runtime.group.is_chief:
+            path = self.store.save(runtime.session, self._saver, runtime.step, contents)
+        self.saved_step, self._saved_at = runtime.step, time.monotonic()
+        return path
+
+    def save_or_warn(self, state: dict[str, Any] | None = None) -> None:
+        """The same, but a full disk costs this checkpoint, not the training."""
+        try:
+            self.save(state=state)
+        except OSError as error:
+            # --save_every in seconds tries again after as many, not after every step.
+            self._saved_at = time.monotonic()
+            text = 'no checkpoint at step %d: %s; the ones before stay'
+            log.warning(text, self._runtime.step, error)
+
+    def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
+        """Writes a checkpoint outside the run's series. Returns its path.
+
+        Raises:
+          OSError: the disk is full.
+          ValueError: something else than a checkpoint is at `path`.
+          Diverged: the weights are not finite.
+        """
+        runtime, contents = self._runtime, self._contents(metrics, self.state())
+        if not runtime.group.is_chief:
+            return path
+        return self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
+
+    def _contents(
+        self, metrics: Mapping[str, float] | None, state: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the manifest says. Every worker checks the weights: all stop or rewind alike."""
+        runtime = self._runtime
+        if not runtime.session.run(runtime.net.weights_are_finite):
+            raise Diverged(
+                f'step {runtime.step}: expected finite weights to save. Received: NaN or infinity'
+            )
+        return {**self.facts, 'metrics': metrics or {}, 'best': self._best, **state}
+
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Gives all workers the variables of a checkpoint that the chief reads."""
+        runtime = self._runtime
+        if runtime.group.is_chief:
+            checkpoints.restore(runtime.session, self._saver, checkpoint)
+        runtime.group.spread(runtime.session)
+        runtime.rewind(checkpoint.step)
+        self.saved_step = self._tried_step = checkpoint.step
