@@ -17,7 +17,7 @@ _KEPT = 2000  # embeddings: those of millions of samples would take gigabytes
 
 
 def evaluate(
-    handle: Handle, source: Source, rows: Sequence[int] = ()
+    handle: Handle, source: Source, rows: Sequence[int] | np.ndarray = ()
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Evaluates a source in one sweep.
 

@@ -91,7 +91,7 @@ class EventFile:
                 self._file.close()
 
 
-def scalar(tag: str, value: float) -> Any:
+def scalar(tag: str, value: Any) -> Any:
     """One point of a curve."""
     return Value(tag=tag, simple_value=value)
 

@@ -68,7 +68,7 @@ class TensorBoard(Callback):
         self._log_every, self.figures = log_every, figures
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
-        self._events: summaries.EventFile | None = None
+        self._events: Any = None
         self._projector: Any = None
         self._ended = False
         self._warned: set[str] = set()

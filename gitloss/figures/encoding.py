@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -46,8 +46,9 @@ def gif_bytes(figures: Sequence[Figure], seconds_per_frame: float = 0.7) -> byte
     frames, palette = [], _palette()
     for figure in figures:
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
-        frames.append(Image.fromarray(pixels).quantize(palette=palette, dither=0))
+        canvas: Any = figure.canvas
+        frame: Any = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        frames.append(frame.quantize(palette=palette, dither=0))
     durations = [int(1000 * seconds_per_frame)] * (len(frames) - 1)
     durations.append(int(3000 * seconds_per_frame))
     buffer = io.BytesIO()
