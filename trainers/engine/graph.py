@@ -103,7 +103,6 @@ class TrainingGraph:
         options = self._options
         images, labels = self._batches(source)
         self.global_step = tf.train.get_or_create_global_step()
-        self.classifier.logits(self.model.output)  # its variables exist from the first call on
         variables = trainable(self.model, self.classifier.weights, options.freeze)
         embeddings = self._embeddings_of(images)
         logits = self.classifier.logits(embeddings)
