@@ -152,6 +152,13 @@ class Classifier:
                 self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
         self._layers.append(logits)
 
+    def build(self, embedding_dim: int) -> None:
+        """Creates the variables, as does the first call of `logits`."""
+        for layer in self._layers:
+            if not layer.built:
+                with tf.name_scope(layer.name + '/'):
+                    layer.build(tf.TensorShape([None, embedding_dim]))
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """Logits [batch, num_classes] of embeddings [batch, dim] for inference."""
         for layer in self._layers:
@@ -169,5 +176,11 @@ class Classifier:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The variables, all trainable; empty before the first call of `logits`."""
+        """The variables, all trainable.
+
+        Raises:
+          ValueError: they do not exist yet, see `build`.
+        """
+        if not self._layers[-1].built:
+            raise ValueError('weights: expected a classifier that is built. Received: none yet')
         return [weight for layer in self._layers for weight in layer.weights]
