@@ -99,7 +99,7 @@ class CenterMeasurement(Callback):
         Metric('intra_cls_dist', 'intra-class distance', 'distance', False, label='intra'),
         Metric('inter_over_intra', 'inter / intra', 'distance', True),
         Metric('inter_cls_dist_running', 'inter-class distance, running mean', 'distance', True),
-        Metric('centers_moved', 'share of centers moved', 'centers'),
+        Metric('centers_moved', 'fraction of centers moved', 'centers'),
     )
 
     def __init__(

@@ -109,6 +109,9 @@ class Projector:
             content, size = sprite(self._source.images(numbers))
             write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
+        self._configure(name)
+
+    def _configure(self, name: str) -> None:
         shown = EmbeddingInfo(
             tensor_name=name,
             tensor_path=_FOLDER + '/embeddings.tsv',

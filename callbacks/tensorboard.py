@@ -110,9 +110,9 @@ class TensorBoard(Callback):
     def _texts(self) -> list[Any]:
         pages: dict[str, Any] = {'options': self.handle.options, **self._facts}
         return [
-            summaries.text(f'run/{name}', summaries.table(rows))
-            for name, rows in pages.items()
-            if rows
+            summaries.text(f'run/{name}', summaries.table(page))
+            for name, page in pages.items()
+            if page
         ]
 
     def _columns(self) -> dict[str, str]:

@@ -29,7 +29,7 @@ def test_a_metric_of_a_data_set_is_named_after_its_group():
             declaration.accuracy('valid'),
             declaration.loss('train', 'git_loss'),
             Metric('learning_rate', 'learning rate', 'train'),
-            Metric('centers_moved', 'share of centers moved', 'centers'),
+            Metric('centers_moved', 'fraction of centers moved', 'centers'),
             Metric('mine', 'my number'),
         )
     ]
@@ -37,7 +37,7 @@ def test_a_metric_of_a_data_set_is_named_after_its_group():
         ('acc', 'valid/acc', 'validation accuracy'),
         ('git_loss', 'train/git_loss', 'training git loss'),
         ('', 'train/learning_rate', 'learning rate'),
-        ('', 'centers/centers_moved', 'share of centers moved'),
+        ('', 'centers/centers_moved', 'fraction of centers moved'),
         ('', 'run/mine', 'my number'),
     ]
 
