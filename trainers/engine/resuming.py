@@ -54,7 +54,7 @@ class Resuming:
         else:
             if self._warm_start is not None:
                 self._warm_start.restore(runtime.session)
-            runtime.group.spread(runtime.session)
+            runtime.group.broadcast_variables(runtime.session)
             self._start_stream()
 
     def _claim(self) -> checkpoints.Checkpoint | None:

@@ -126,6 +126,6 @@ class Saving:
         runtime = self._runtime
         if runtime.group.is_chief:
             checkpoints.restore(runtime.session, self._saver, checkpoint)
-        runtime.group.spread(runtime.session)
+        runtime.group.broadcast_variables(runtime.session)
         runtime.rewind(checkpoint.step)
         self.saved_step = self._tried_step = checkpoint.step
