@@ -28,9 +28,9 @@ def _module(name: str) -> Any:
     loader = importlib.machinery.SourceFileLoader(
         'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
     )
-    module = types.ModuleType(loader.name)
+    # In sys.modules dataclasses look for the module of a class.
+    module = sys.modules[loader.name] = types.ModuleType(loader.name)
     module.__file__ = name
-    sys.modules[loader.name] = module  # dataclasses look there
     loader.exec_module(module)
     return module
 

@@ -1,4 +1,4 @@
-"""What callbacks may ask of an evaluation and of a training: callbacks.base.Handle, RunHandle."""
+"""The handles through which callbacks see an evaluation or a training: callbacks.base."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class EvaluationHandle(Handle):
 def evaluation(
     checkpoint: checkpoints.Checkpoint, options: Options, device: Device
 ) -> Iterator[EvaluationHandle]:
-    """`with evaluation(...) as handle:` the handle of a checkpoint's model, centers included.
+    """A context with the handle of a checkpoint's model, centers included.
 
     Args:
-      options: of checkpoints.options_of.
+      options: from checkpoints.options_of.
     """
     runtime = Runtime(options, checkpoints.spec_of(checkpoint), device)
     with checkpoints.session_of(checkpoint, runtime.build, device.config) as (
@@ -82,7 +82,7 @@ class TrainingHandle(EvaluationHandle, RunHandle):
     """A training as callbacks see it.
 
     Attributes:
-      stop_reason: why a callback ends the training; '': none does.
+      stop_reason: why a callback ends the training; '' if none does.
     """
 
     def __init__(self, runtime: Runtime, saving: Saving, meter: Meter) -> None:

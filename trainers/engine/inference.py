@@ -1,4 +1,4 @@
-"""The network alone, as it is when nothing is trained or measured: no labels, losses, centers."""
+"""The network for inference: without labels, losses and centers."""
 
 from __future__ import annotations
 
