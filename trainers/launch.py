@@ -30,7 +30,7 @@ from trainers.options import ROOT
 _FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
 # Seconds that the other workers have to end by themselves, the chief perhaps with a checkpoint.
 _GRACE = 20
-Started = List[Tuple['subprocess.Popen[bytes]', Optional[str]]]  # (process, path of its log)
+Started = List[Tuple[Any, Optional[str]]]  # (subprocess.Popen, path of its log)
 
 
 def free_addresses(count: int) -> list[str]:
@@ -48,11 +48,10 @@ def cards(count: int) -> list[str]:
     """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible is None:
-        found = [str(number) for number in range(len(glob.glob('/dev/nvidia[0-9]*')))]
-    else:
-        # CUDA ignores what follows an empty name or -1.
-        names = map(str.strip, visible.split(','))
-        found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
+        visible = ','.join(map(str, range(len(glob.glob('/dev/nvidia[0-9]*')))))
+    # CUDA ignores what follows an empty name or -1.
+    names = map(str.strip, visible.split(','))
+    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
     return found[:count] if len(found) >= count else []
 
 
@@ -135,8 +134,7 @@ def end(started: Started) -> None:
         if process.poll() is None:
             process.kill()
         process.wait()
-        if process.stdin:
-            process.stdin.close()
+        process.stdin.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

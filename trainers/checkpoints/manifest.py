@@ -65,13 +65,10 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
     _check(not missing, path, f'a manifest with {missing}', 'one without')
     for name, kind in KINDS.items():
         value = manifest.get(name, kind())
-        expected = 'a number from 0 on' if kind is int else 'an object'
-        _check(
-            type(value) is kind and (kind is dict or value >= 0),
-            path,
-            f'{name} in the manifest to be {expected}',
-            json.dumps(value)[:80],
-        )
+        if type(value) is not kind or (kind is int and value < 0):
+            expected = 'a number from 0 on' if kind is int else 'an object'
+            received = json.dumps(value)[:80]
+            _check(False, path, f'{name} in the manifest to be {expected}', received)
     for group in ('totals', 'timing', 'metrics'):
         values = manifest.get(group, {})
         wrong = ', '.join(sorted(name for name in values if type(values[name]) not in _PLAIN))
@@ -95,12 +92,10 @@ def _check_files(path: str, files: Mapping[str, Any]) -> None:
         is_plain = os.path.basename(name) == name
         _check(is_plain, path, 'plain file names in the manifest', repr(name))
         file = os.path.join(path, name)
-        _check(
-            os.path.getsize(file) == facts['bytes'] and digest_of_file(file) == facts['sha256'],
-            file,
-            f'{facts["bytes"]:d} bytes with SHA-256 {facts["sha256"]}',
-            'a truncated or altered file',
-        )
+        size, digest = facts['bytes'], facts['sha256']
+        if os.path.getsize(file) != size or digest_of_file(file) != digest:
+            received = 'a truncated or altered file'
+            _check(False, file, f'{size:d} bytes with SHA-256 {digest}', received)
     index = PREFIX + '.index'
     _check(index in files, path, f'{index} among the files of the manifest', 'none')
 

@@ -91,7 +91,7 @@ class RunDir:
           options: {flag: value}.
 
         Returns:
-          The checkpoint to continue from. None: a new run starts, and an earlier one is moved aside.
+          The checkpoint to continue from. None: a new run starts; an earlier one is moved aside.
 
         Raises:
           ValueError: the folder cannot be used, or contains another run.

@@ -71,9 +71,9 @@ def check_mixed(name: str, config: Any, kind: Any) -> None:
         images, kernel = (tf.placeholder(tf.float32, shape) for shape in shapes)
         features = tf.nn.relu(tf.nn.conv2d(images, kernel, [1, 1, 1, 1], 'SAME'))
         feeds = {tensor: np.ones(tensor.shape.as_list(), np.float32) for tensor in (images, kernel)}
-        partitions = tf.RunOptions(output_partition_graphs=True)
+        settings = tf.RunOptions(output_partition_graphs=True)
         try:
-            session.run(tf.reduce_sum(features), feeds, partitions, metadata)
+            session.run(tf.reduce_sum(features), feeds, settings, metadata)
         except tf.errors.OpError as error:
             problem = one_line(reason(error), 120)
     if not any(

@@ -42,12 +42,11 @@ class EvaluationHandle(Handle):
         place = self.batch_size, self.rank, self.workers
         part = data.part_of(*place)
         for images, labels, count in data.padded_batches(source, *place):
-            feeds = {net.eval_images: images, net.eval_labels: labels[part]}
-            values = runtime.run(fetches, feeds)
+            values = runtime.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
             runtime.raise_if_interrupted()
             losses = {name: values[name].item() for name in LOSSES if name in values}
-            embeddings, predictions = values['embeddings'], values['predictions']
-            yield embeddings[:count], predictions[:count], labels[:count], losses
+            embeddings = values['embeddings'][:count]
+            yield embeddings, values['predictions'][:count], labels[:count], losses
 
     def centers(self) -> np.ndarray:
         return self._runtime.session.run(self._runtime.net.center_table.centers)

@@ -40,8 +40,8 @@ class Objective:
         self._table, self._group, self._method = center_table, group, method
 
     def decay(self, variables: list[Tensor], own: list[Tensor]) -> Tensor | None:
-        """weight_decay / 2 sum ||w||^2 over `variables`, plus the scalars `own`, the penalties of the
-        network's layers. Only the training has this term. None if there is neither.
+        """weight_decay / 2 sum ||w||^2 over `variables`, plus the scalars `own`, the penalties of
+        the network's layers. Only the training has this term. None if there is neither.
         """
         weight = self._options.weight_decay
         parts = [*own, *(weight * tf.nn.l2_loss(variable) for variable in variables if weight)]

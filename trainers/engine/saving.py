@@ -60,11 +60,11 @@ class Saving:
     @property
     def is_due(self) -> bool:
         """Whether --save_every asks for a checkpoint of this step."""
-        if self._tried_step == self._runtime.step:
-            return False
         if self._every_seconds:
-            return bool(self._runtime.agreed[1])
-        return self.every_steps > 0 and self._runtime.passed(self.every_steps)
+            is_due = bool(self._runtime.agreed[1])
+        else:
+            is_due = self.every_steps > 0 and self._runtime.passed(self.every_steps)
+        return is_due and self._tried_step != self._runtime.step
 
     def save(
         self, metrics: Mapping[str, float] | None = None, state: dict[str, Any] | None = None
@@ -107,9 +107,9 @@ class Saving:
           Diverged: the weights are not finite.
         """
         runtime, contents = self._runtime, self._contents(metrics, self.state())
-        if not runtime.group.is_chief:
-            return path
-        return self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
+        if runtime.group.is_chief:
+            path = self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
+        return path
 
     def _contents(
         self, metrics: Mapping[str, float] | None, state: Mapping[str, Any]

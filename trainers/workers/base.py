@@ -152,8 +152,8 @@ class Workers(OneWorker):
         received = np.zeros(0, np.int32)
         while not len(received) or received.nbytes < 4 + received[0]:
             chunk = words[len(received) : len(received) + _CHUNK]
-            padded = np.pad(chunk, (0, _CHUNK - len(chunk)), 'constant')
-            session.run(self._write, {self._chunk: padded})
+            chunk = np.pad(chunk, (0, _CHUNK - len(chunk)), 'constant')
+            session.run(self._write, {self._chunk: chunk})
             self._run(session, self._broadcast_chunk)
             received = np.concatenate([received, session.run(self._read)])
         return json.loads(received.astype('<i4').tobytes()[4 : 4 + received[0]].decode('utf-8'))
