@@ -69,8 +69,8 @@ def build_callbacks(
             hparams=options.hyperparameters(),
         ),
         figures and Pictures(figures, history, options.projection),
-        # After all that have a state, so that the checkpoint includes this measurement. A run that is
-        # killed before repeats the whole measurement.
+        # After all that have a state, so that the checkpoint includes this measurement. A run that
+        # is killed before repeats the whole measurement.
         Checkpoint(),
         # Only at the end of the run, from the files of the callbacks above.
         figures and Report(),

@@ -68,8 +68,8 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
             tf.identity(logits, name='logits'),
             tf.argmax(logits, 1, output_type=tf.int32, name='predictions'),
         ]
-        # Without attributes at their default values: TensorFlow 1.15, and so CANN, does not know the
-        # newer ones.
+        # Without attributes at their default values: TensorFlow 1.15, and so CANN, does not know
+        # the newer ones.
         whole = tf.train.export_meta_graph(graph=graph, strip_default_attrs=True).graph_def
     definition = tf.graph_util.extract_sub_graph(whole, [tensor.op.name for tensor in outputs])
     for node in definition.node:

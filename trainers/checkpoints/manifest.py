@@ -13,7 +13,6 @@ from gitloss.errors import DamagedCheckpoint
 FILE, PREFIX = 'manifest.json', 'model'  # TensorFlow's own files are model.index and model.data-...
 FOLDER = re.compile(r'step-(\d{8,})(\.old)?$')
 _FORMAT = 1
-_PLAIN = (int, float)
 # The entries of a manifest, and those that are needed to resume a run from it.
 KINDS: dict[str, Any] = {
     'step': int,
@@ -71,7 +70,7 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
             _check(False, path, f'{name} in the manifest to be {expected}', received)
     for group in ('totals', 'timing', 'metrics'):
         values = manifest.get(group, {})
-        wrong = ', '.join(sorted(name for name in values if type(values[name]) not in _PLAIN))
+        wrong = ', '.join(sorted(name for name in values if type(values[name]) not in (int, float)))
         _check(
             not wrong,
             path,
@@ -94,8 +93,8 @@ def _check_files(path: str, files: Mapping[str, Any]) -> None:
         file = os.path.join(path, name)
         size, digest = facts['bytes'], facts['sha256']
         if os.path.getsize(file) != size or digest_of_file(file) != digest:
-            received = 'a truncated or altered file'
-            _check(False, file, f'{size:d} bytes with SHA-256 {digest}', received)
+            expected = f'{size:d} bytes with SHA-256 {digest}'
+            _check(False, file, expected, 'a truncated or altered file')
     index = PREFIX + '.index'
     _check(index in files, path, f'{index} among the files of the manifest', 'none')
 

@@ -126,7 +126,13 @@ class CheckpointStore:
     ) -> None:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
-            self._write(temporary, session, saver, step, contents)
+            os.mkdir(temporary)
+            prefix = os.path.join(temporary, manifest.PREFIX)
+            with session.graph.as_default():  # a saver refuses to work in eager mode
+                saver.save(session, prefix, write_meta_graph=False, write_state=False)
+            manifest.write(temporary, step, contents)
+            for name in os.listdir(temporary) + ['.']:
+                _sync(os.path.join(temporary, name))
             # The same step again: the old checkpoint is valid until the new one is in its place.
             if os.path.exists(path):
                 shutil.rmtree(old, ignore_errors=True)
@@ -137,17 +143,6 @@ class CheckpointStore:
             raise OSError(f'{path}: {reason(error)}')
         _sync(os.path.dirname(path))
         shutil.rmtree(old, ignore_errors=True)
-
-    def _write(
-        self, temporary: str, session: Any, saver: Any, step: int, contents: Mapping[str, Any]
-    ) -> None:
-        os.mkdir(temporary)
-        prefix = os.path.join(temporary, manifest.PREFIX)
-        with session.graph.as_default():  # a saver refuses to work in eager mode
-            saver.save(session, prefix, write_meta_graph=False, write_state=False)
-        manifest.write(temporary, step, contents)
-        for name in os.listdir(temporary) + ['.']:
-            _sync(os.path.join(temporary, name))
 
     def paths(self) -> list[str]:
         """Folders of all checkpoints, oldest first, not verified."""

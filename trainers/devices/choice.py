@@ -67,13 +67,17 @@ def check_mixed(name: str, config: Any, kind: Any) -> None:
     """
     metadata, problem = tf.RunMetadata(), 'operations in float32 alone'
     with tf.Graph().as_default(), tf.Session(config=config) as session:
-        shapes = [8, 8, 8, 16], [3, 3, 16, 16]
-        images, kernel = (tf.placeholder(tf.float32, shape) for shape in shapes)
+        images = tf.placeholder(tf.float32, [8, 8, 8, 16])
+        kernel = tf.placeholder(tf.float32, [3, 3, 16, 16])
         features = tf.nn.relu(tf.nn.conv2d(images, kernel, [1, 1, 1, 1], 'SAME'))
         feeds = {tensor: np.ones(tensor.shape.as_list(), np.float32) for tensor in (images, kernel)}
-        settings = tf.RunOptions(output_partition_graphs=True)
         try:
-            session.run(tf.reduce_sum(features), feeds, settings, metadata)
+            session.run(
+                tf.reduce_sum(features),
+                feeds,
+                tf.RunOptions(output_partition_graphs=True),
+                metadata,
+            )
         except tf.errors.OpError as error:
             problem = one_line(reason(error), 120)
     if not any(
@@ -112,8 +116,8 @@ def choose(options: Options) -> Device:
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        is_mixed = mode not in npu_options.FULL_PRECISION
-        return Device(name, f'{why}; {mode}', npu.session_config(values), is_mixed)
+        config = npu.session_config(values)
+        return Device(name, f'{why}; {mode}', config, mode not in npu_options.FULL_PRECISION)
     for flag, given in (
         ('npu_option', bool(options.npu_option)),
         ('iterations_per_loop', options.iterations_per_loop > 1),

@@ -148,7 +148,5 @@ def _problem_of_table(path: str, rank: int, size: int, card: str) -> str | None:
     if len(cards) != size:
         return f'with {len(cards)} ranks'
     found = cards.get(str(rank))
-    if found == card:
-        return None
     place = 'no device' if found is None else f'device {found}'
-    return f'with rank {rank} on {place}, not on device {card}'
+    return None if found == card else f'with rank {rank} on {place}, not on device {card}'

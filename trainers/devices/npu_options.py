@@ -182,14 +182,15 @@ def _set_precision(values: dict[str, Any], options: Options) -> None:
     if asked:
         mode = values.setdefault('precision_mode', asked)
         _check(mode == asked, f'the mode of --precision_mode, {asked}', mode)
-    both = {'precision_mode', 'precision_mode_v2'}
-    _check(not both <= set(values), 'precision_mode or precision_mode_v2', 'both')
+    is_one = not {'precision_mode', 'precision_mode_v2'} <= set(values)
+    _check(is_one, 'precision_mode or precision_mode_v2', 'both')
     mode = values.get('precision_mode') or values.get('precision_mode_v2')
     if mode is None:
         # Not must_keep_origin_dtype: the convolutions of a 910A take no float32, so the graph would
         # not compile.
-        mode = 'force_fp32' if options.precision == 'fp32' else 'allow_mix_precision'
-        values['precision_mode'] = mode
+        mode = values['precision_mode'] = (
+            'force_fp32' if options.precision == 'fp32' else 'allow_mix_precision'
+        )
     wanted = {'fp32': FULL_PRECISION, 'mixed': _MIXED}.get(options.precision)
     if wanted and mode not in wanted:
         raise OptionError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, cast
 
 import numpy as np
 
 from callbacks.list import CallbackList
 from gitloss.backend import tf
-from gitloss.data import Dataset
+from gitloss.data import Dataset, Source
 from gitloss.errors import Diverged, Interrupted, TrainingError, log, reason
 from trainers.devices import Device
 from trainers.engine.handles import TrainingHandle
@@ -47,7 +47,7 @@ class Trainer:
         group: OneWorker | None = None,
     ) -> None:
         dataset.require('train')
-        self._source: Any = dataset.train
+        self._source = cast(Source, dataset.train)
         low, high = self._source.labels.min(), self._source.labels.max()
         classes = dataset.spec.num_classes
         # A CPU reports such a label at the step; other devices silently read zeros.

@@ -47,8 +47,12 @@ class Workers(OneWorker):
       timeout: seconds without an answer after which the process ends, because not every TensorFlow
         can cancel a collective; infinite for an engine with its own time-out.
       addresses: "host:port" of each worker, to find out which one is gone.
+
+    Attributes:
+      bucket: the most numbers in one reduction of gradients.
     """
 
+    bucket: float = math.inf
     gather: Callable[[Tensor], Tensor]
     reduce: Callable[[Tensor], Tensor]
     broadcast: Callable[[Sequence[Tensor]], Tensor]
@@ -56,14 +60,9 @@ class Workers(OneWorker):
     def __init__(self, rank: int, size: int, timeout: float, addresses: Sequence[str] = ()) -> None:
         self.rank, self.size, self.is_chief = rank, size, rank == 0
         self._addresses, self._timeout, self._limit = addresses, timeout, timeout * _START_FACTOR
-        self._started: float | None = None
-        self._where = 'start'
+        self._started, self._where = 0.0, 'start'  # 0: no session.run is in progress
         if math.isfinite(timeout):
             threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
-
-    def buckets(self, tensors: list[Tensor]) -> list[list[Tensor]]:
-        """The tensors in groups; each group is one reduction."""
-        return [tensors]
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         return self._gather(tensor, lambda gradient: gradient)
@@ -81,8 +80,14 @@ class Workers(OneWorker):
         )(tensor)
 
     def all_reduce(self, tensors: list[Tensor]) -> list[Tensor]:
+        buckets: list[list[Tensor]] = [[]]
         sums: list[Tensor] = []
-        for bucket in self.buckets(tensors):
+        for tensor in tensors:
+            count = sum(one.shape.num_elements() for one in [*buckets[-1], tensor])
+            if buckets[-1] and count > self.bucket:
+                buckets.append([])
+            buckets[-1].append(tensor)
+        for bucket in buckets:
             total = self.reduce(tf.concat([tf.reshape(tensor, [-1]) for tensor in bucket], 0))
             parts = tf.split(total, [tensor.shape.num_elements() for tensor in bucket])
             sums += [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, bucket)]
@@ -129,7 +134,7 @@ class Workers(OneWorker):
         except _LOST as error:
             raise WorkerLost(self._lost(one_line(reason(error), 160)))
         finally:
-            self._started = None
+            self._started = 0.0
 
     def decide(self, session: Any, decision: Callable[[], Any]) -> Any:
         decided: Any = None

@@ -47,7 +47,7 @@ class Collectives(Workers):
         tasks = sorted(range(len(addresses)), key=str)
         by_task = [address for _, address in sorted(zip(tasks, addresses))]
         self._hint, self._task = 'nccl' if device == 'gpu' else 'ring', tasks[rank]
-        self._instance = 0
+        self._instance, self.bucket = 0, BUCKET
         self._before: list[Tensor] = []
         try:
             self._server = tf.train.Server(
@@ -101,15 +101,6 @@ class Collectives(Workers):
         if not on_host:
             self._before = [gathered]
         return gathered
-
-    def buckets(self, tensors: list[Tensor]) -> list[list[Tensor]]:
-        buckets: list[list[Tensor]] = [[]]
-        for tensor in tensors:
-            numbers = sum(one.shape.num_elements() for one in buckets[-1] + [tensor])
-            if buckets[-1] and numbers > BUCKET:
-                buckets.append([])
-            buckets[-1].append(tensor)
-        return buckets
 
     def reduce(self, flat: Tensor) -> Tensor:
         with tf.control_dependencies(self._before if self._hint == 'nccl' else []):
