@@ -6,7 +6,7 @@ A callback for every run has its line here. Your own callback needs none:
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -26,17 +26,17 @@ from trainers.options import Options, device_id
 
 
 def _figures(options: Options, dataset: Dataset) -> Figures:
-    how = options.center_init, options.reset_centers, options.distance
     evaluation = Evaluation(dataset.valid, final_split=dataset.test)
-    return Figures(evaluation, CenterMeasurement(dataset.train, *how))
+    return Figures(
+        evaluation,
+        CenterMeasurement(
+            dataset.train, options.center_init, options.reset_centers, options.distance
+        ),
+    )
 
 
 def build_callbacks(
-    options: Options,
-    dataset: Dataset,
-    facts: Mapping[str, Any],
-    header: Sequence[str],
-    rank: int = 0,
+    options: Options, dataset: Dataset, facts: dict[str, Any], header: Sequence[str], rank: int = 0
 ) -> list[Callback]:
     """The callbacks in their order. With --noevaluate none of them measures or draws.
 
@@ -69,8 +69,7 @@ def build_callbacks(
             hparams=options.hyperparameters(),
         ),
         figures and Pictures(figures, history, options.projection),
-        # After all that have a state, so that the checkpoint includes this measurement. A run that
-        # is killed before repeats the whole measurement.
+        # After all callbacks with a state: a run killed before repeats the whole measurement.
         Checkpoint(),
         # Only at the end of the run, from the files of the callbacks above.
         figures and Report(),

@@ -59,10 +59,8 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     # A new graph, in which the names of the outputs are free: scopes of layers have the same names.
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
-        found = [net.embeddings.name, net.logits.name]
-        embeddings, logits = tf.import_graph_def(
-            frozen, {net.images.name: images}, found, name='model'
-        )
+        inputs, names = {net.images.name: images}, [net.embeddings.name, net.logits.name]
+        embeddings, logits = tf.import_graph_def(frozen, inputs, names, name='model')
         outputs = [
             tf.identity(embeddings, name='embeddings'),
             tf.identity(logits, name='logits'),

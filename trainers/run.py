@@ -35,10 +35,9 @@ def _header(
             'an update may divide by 0; 1e-4 is advised'
         )
     if group.size > 1:
-        rows = options.batch_size // group.size
         lines.append(
-            f'worker {group.rank} of {group.size}, {rows} images of each batch of '
-            f'{options.batch_size}'
+            f'worker {group.rank} of {group.size}, {options.batch_size // group.size} images of '
+            f'each batch of {options.batch_size}'
         )
     return lines
 

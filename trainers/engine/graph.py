@@ -18,16 +18,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gitloss import convolution, data, heads, layers, losses
-from gitloss import model as models
-from gitloss.backbones import backbone
-from gitloss.backend import Tensor, keras, tf
+from gitloss import convolution, data, layers, losses
+from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec, Source
 from trainers import devices
 from trainers.devices import npu
 from trainers.engine import schedules
 from trainers.engine.freezing import trainable
+from trainers.engine.inference import network
 from trainers.engine.objective import Objective
 from trainers.options import Options
 from trainers.workers.group import OneWorker
@@ -38,21 +37,6 @@ _OPTIMIZERS = {
     'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
     'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate),
 }
-
-
-def network(
-    options: Options, spec: DataSpec, batch_size: int
-) -> tuple[keras.Model, heads.Classifier]:
-    """The embedding model, for `batch_size` images, and the classifier that the options describe.
-
-    Raises:
-      ValueError: an unknown network or head, or images too small for the network.
-    """
-    margin = None if options.margin < 0 else options.margin
-    head = heads.head(options.head, margin, options.scale or None)
-    model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
-    slope = backbone(options.model).slope
-    return model, heads.Classifier(head, spec.num_classes, slope, options.seed)
 
 
 class TrainingGraph:

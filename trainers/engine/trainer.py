@@ -170,8 +170,9 @@ class Trainer:
             self.callbacks.run('on_epoch_begin', self.meter.epoch + 1, {})
         batch = runtime.step + per_run
         self.callbacks.run('on_train_batch_begin', batch, {})
-        own = dict(net.step_fetches, learning_rate=net.rate_of_step)
-        fetches = self.callbacks.fetches(batch, own)
+        fetches = self.callbacks.fetches(
+            batch, dict(net.step_fetches, learning_rate=net.rate_of_step)
+        )
         start = time.perf_counter()
         try:
             _, reached, values = runtime.run([net.train_op, net.steps_done, fetches])

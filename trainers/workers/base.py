@@ -123,8 +123,9 @@ class Workers(OneWorker):
         where: str = '',
     ) -> tuple[Any, Sequence[int]]:
         self._where = where or self._where
-        feeds = {**(feeds or {}), self._requests: [requests]}
-        values, all_requests = self._run(session, [fetches, self._all_requests], feeds)
+        values, all_requests = self._run(
+            session, [fetches, self._all_requests], {**(feeds or {}), self._requests: [requests]}
+        )
         return values, np.max(all_requests, axis=0).tolist()
 
     def _run(self, session: Any, fetches: Any, feeds: dict | None = None) -> Any:
