@@ -720,6 +720,7 @@ def two_checkpoints():
                 'options': {'seed': 1},
                 'dataset': {'name': 'mnist'},
                 'metrics': {'valid_acc': 0.5},
+                'best': {},
                 'versions': {},
                 'logs': {'step': step},
                 'totals': {},
@@ -921,7 +922,7 @@ def checkpoint_cases():
         yield edited(
             'without ' + key,
             lambda manifest, key=key: [manifest.pop(key)] and None,
-            'correct' if key in ('metrics', 'versions') else 'passed over',
+            'correct' if key in ('metrics', 'best', 'versions') else 'passed over',
         )
         for name, value in ODD:
             yield edited(f'{key} {name}', put(key, value))

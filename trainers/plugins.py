@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
+import importlib.util
 import inspect
 import os
 import sys
-import types
 from typing import Any, Callable
 
 from callbacks.base import Callback, as_callback
@@ -25,13 +24,12 @@ def _module(name: str) -> Any:
         if os.getcwd() not in sys.path and '' not in sys.path:
             sys.path.append(os.getcwd())
         return importlib.import_module(name)
-    loader = importlib.machinery.SourceFileLoader(
+    spec: Any = importlib.util.spec_from_file_location(
         'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
     )
     # In sys.modules dataclasses look for the module of a class.
-    module = sys.modules[loader.name] = types.ModuleType(loader.name)
-    module.__file__ = name
-    loader.exec_module(module)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
