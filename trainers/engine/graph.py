@@ -99,8 +99,6 @@ class TrainingGraph:
         options, objective = self._options, self._objective
         images, labels = self._batches(source)
         self.global_step = tf.train.get_or_create_global_step()
-        # Not needed for the variables any more; kept for the order of the operations.
-        self.classifier.logits(self.model.output)
         variables = trainable(self.model, self.classifier.weights, options.freeze)
         embeddings = self._embeddings_of(images)
         logits = self.classifier.logits(embeddings)
