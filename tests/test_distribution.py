@@ -189,7 +189,7 @@ class Recorder:
 def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
     """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so
     nothing but an order by control orders them. A run makes as many collectives as without: a step
-    its gather and the reductions, a sweep the gather and, with losses, one reduction; wishes,
+    its gather and the reductions, a sweep the gather and, with losses, one reduction; requests,
     checksums and broadcasts none of those between GPUs."""
     monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
     settings = toys.options(tmp_path, lambda_c=0.0, lambda_g=0.0, device='cpu')
@@ -204,17 +204,17 @@ def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, mon
         session = Recorder()
         group.run(session, [net.train_op, net.steps_done, net.step_fetches])
         group.check_replicas(session, 1)
-        group.spread(session)
-        (step, wishes), sums, spread = session.fetched
+        group.broadcast_variables(session)
+        (step, requests), sums, broadcast = session.fetched
         runs = [
             collectives_of(fetches)
             for fetches in (
                 step,
                 sweep,
                 sweep + list(net.eval_losses.values()),
-                wishes,
+                requests,
                 sums,
-                spread,
+                broadcast,
             )
         ]
     assert len(runs[0]) > 3 and [len(found) for found in runs[1:]] == [1, 2, 0, 0, 0]
@@ -315,8 +315,8 @@ def variables_of(rank):
 
 
 def test_what_the_chief_has_and_decides_reaches_all():
-    """Variables to the bit, the sign of zero and NaN included; a decision longer than one letter of
-    64 KiB; wishes.
+    """Variables to the bit, the sign of zero and NaN included; a decision longer than one chunk of
+    64 KiB; requests.
     """
     decision = {'text': 'x' * 100000 + '\u00e9', 'pi': 0.1 + 0.2, 'nothing': None}
 
@@ -330,14 +330,14 @@ def test_what_the_chief_has_and_decides_reaches_all():
                 group.decide(run, lambda value=value: value if group.is_chief else 'own')
                 for value in (decision, None)
             ]
-            _, wishes = group.run(run, one, wish=[15 * group.rank, 0])
-            group.spread(run)
+            _, requests = group.run(run, one, requests=[15 * group.rank, 0])
+            group.broadcast_variables(run)
             group.check_replicas(run, 1)
             group.finish(run)
-            return decided, wishes, [value.tobytes() for value in run.run(variables)]
+            return decided, requests, [value.tobytes() for value in run.run(variables)]
 
-    for decided, wishes, values in together(2, work):
-        assert decided == [decision, None] and wishes == [15, 0]
+    for decided, requests, values in together(2, work):
+        assert decided == [decision, None] and requests == [15, 0]
         assert values == [
             np.array([-0.0, np.nan, 1], np.float32).tobytes(),
             np.int64(1 << 40).tobytes(),

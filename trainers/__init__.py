@@ -1,1 +1,1 @@
-"""How it is trained: options, devices, checkpoints, the trainer and its commands."""
+"""The training: options, devices, checkpoints, the trainer and the commands."""

@@ -1,12 +1,12 @@
-"""The callbacks of a run: one list, read from top to bottom at every hook.
+"""The callbacks of a run: one list; every hook calls them from top to bottom.
 
-A callback of the project that every run is to have gets its line here; one of your own needs none:
-`--callbacks=module:factory` puts it where the list says.
+A callback for every run has its line here. Your own callback needs none:
+`--callbacks=module:factory` inserts it at its place in the list.
 """
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -32,33 +32,29 @@ def _figures(options: Options, dataset: Any) -> Figures:
 
 
 def build_callbacks(
-    options: Options,
-    dataset: Dataset,
-    facts: Mapping[str, Any],
-    header: Sequence[str],
-    rank: int = 0,
+    options: Options, dataset: Dataset, facts: dict[str, Any], header: Sequence[str], rank: int = 0
 ) -> list[Callback]:
-    """The list, in its order. With --noevaluate nothing measures, and nothing draws.
+    """The callbacks in their order. With --noevaluate none of them measures or draws.
 
     Args:
-      facts: what results.json says of the run beside the metrics.
-      header: lines that the run's log begins with.
-      rank: of this worker, whose log bears it in its name.
+      facts: facts about the run for results.json, besides the metrics.
+      header: the first lines of the run's log.
+      rank: the rank of this worker, part of the name of its log.
     """
     log_file = f'train_{device_id()}{f".worker{rank}" if rank else ""}.log'
     per_call = options.iterations_per_loop
     history = History(facts, options.best, command.STARTED)
     figures = _figures(options, dataset) if options.evaluate else None
     callbacks = [
-        # First of all: nothing is made of a step that has gone wrong.
+        # First: the others must not use a step that has diverged.
         LossGuard(options.max_loss, options.on_nan == 'rollback'),
-        # They measure: what they put into the logs is there for all callbacks below.
+        # They measure, and add to the logs that all callbacks below read.
         figures and figures.centers,
         figures and figures.evaluation,
-        # Yours see the measurements; what they log is watched, written and drawn below.
+        # The user's callbacks read the measurements; those below monitor, write and draw theirs.
         *plugins.load(options.callbacks, options),
         EarlyStopping(options.monitor, options.early_stopping) if options.early_stopping else None,
-        # They show the measurement, whose logs are complete by now.
+        # They show the measurement: its logs are complete here.
         figures,
         Progress(options.log_every, log_file, header),
         history,
@@ -69,10 +65,9 @@ def build_callbacks(
             hparams=options.hyperparameters(),
         ),
         figures and Pictures(figures, history, options.projection),
-        # Last of all that have a state: the checkpoint holds what they made of the measurement, and
-        # a run that is killed before it makes all of the measurement again.
+        # After all callbacks with a state: a run killed before repeats the whole measurement.
         Checkpoint(),
-        # At the end of the run only, from the files of those above.
+        # Only at the end of the run, from the files of the callbacks above.
         figures and Report(),
     ]
     return [callback for callback in callbacks if callback is not None]

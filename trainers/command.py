@@ -1,4 +1,4 @@
-"""What all commands share: flags to Options, the log, and every mistake of the user in one line."""
+"""What all commands share: flags to Options, the log, and one line for each mistake of the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gitloss.errors import log
 from trainers import launch
 from trainers import options as options_module
 
-STARTED = time.monotonic()  # the program began
+STARTED = time.monotonic()  # start of the program
 
 
 def versions() -> dict[str, Any]:
@@ -27,10 +27,8 @@ def versions() -> dict[str, Any]:
 
     git = ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD']
     try:
-        found = subprocess.run(
-            git, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=True
-        )
-        commit = found.stdout.decode().strip()
+        output = subprocess.check_output(git, stderr=subprocess.DEVNULL, timeout=5)
+        commit: str | None = output.decode().strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
@@ -49,16 +47,16 @@ def main(
     intro: str,
     work: Callable[[options_module.Options], int],
 ) -> int:
-    """Parses the flags and works.
+    """Parses the flags and calls `work`.
 
     Args:
       arguments: the command line; None: that of the process.
       command: the module, as in `python -m`.
-      intro: what --help says first.
+      intro: the first paragraph of --help.
       work: options -> exit status.
 
     Returns:
-      The exit status: that of `work`; 2 for a mistake found before the training, 1 for one in it,
+      The exit status: that of `work`; 2 for a mistake before the training, 1 for an error in it,
       128 + n for signal n.
     """
     try:
@@ -69,13 +67,13 @@ def main(
         print(text)
         return 0
     except ValueError as error:
-        # One write: print() writes the newline apart, after another worker's line.
+        # In one write: print() writes the newline apart, perhaps after the line of another worker.
         sys.stderr.write(f'{command}: {error}\n')
         return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
     launch.follow()
-    # A full disk must not print a traceback for every line of the log file.
+    # Without a traceback for every line of the log file on a full disk.
     logging.raiseExceptions = False
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -96,6 +94,6 @@ def _status(
         first = str(error).splitlines()[:1] or [type(error).__name__]
         log.error('%s: %s', command, first[0])
         return 2 if isinstance(error, (ValueError, OSError)) else 1
-    except KeyboardInterrupt as error:  # Interrupted is one, and says which signal it was
+    except KeyboardInterrupt as error:  # Interrupted is one, with the name of its signal
         log.error('%s: %s', command, str(error) or 'stopped by SIGINT')
         return 128 + getattr(error, 'signum', signal.SIGINT)

@@ -1,5 +1,5 @@
 """python -m trainers.evaluate --ckpt_path=output/0: loss, accuracy and class distances of a
-checkpoint, whichever TensorFlow wrote it.
+checkpoint of any supported TensorFlow.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def evaluate(options: Options) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
     return command.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
 
 

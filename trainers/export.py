@@ -1,5 +1,5 @@
-"""python -m trainers.export --ckpt_path=output/0: the inference of a checkpoint as one frozen
-graph, for CANN's atc and others.
+"""python -m trainers.export --ckpt_path=output/0: the inference of a checkpoint as a frozen graph,
+for CANN's atc and other tools.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _INTRO = (
     'gitloss.json, which describes it. Prints the atc command that converts the graph to an '
     'offline model.'
 )
-_SOC = 'Ascend310'  # the card that the published model was converted for
+_SOC = 'Ascend310'  # the card of the published model
 
 
 def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
-    """(the Inference, its GraphDef in which the weights are constants)."""
+    """(the Inference, its GraphDef with the weights as constants)."""
     from gitloss.backend import tf
     from trainers import checkpoints
     from trainers.engine.inference import Inference
@@ -42,7 +42,7 @@ def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
 
 
 def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]]:
-    """The inference of a checkpoint, without variables, labels, centers and summaries.
+    """The inference of a checkpoint: no variables, labels, centers or summaries.
 
     Args:
       checkpoint: a trainers.checkpoints.Checkpoint.
@@ -56,21 +56,18 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     from gitloss.backend import tf
 
     net, frozen = _frozen(checkpoint, batch)
-    # Into a graph of its own, where the names that others rely on are free: layers have scopes of
-    # the same names.
+    # A new graph, in which the names of the outputs are free: scopes of layers have the same names.
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
-        found = [net.embeddings.name, net.logits.name]
-        embeddings, logits = tf.import_graph_def(
-            frozen, {net.images.name: images}, found, name='model'
-        )
+        inputs, names = {net.images.name: images}, [net.embeddings.name, net.logits.name]
+        embeddings, logits = tf.import_graph_def(frozen, inputs, names, name='model')
         outputs = [
             tf.identity(embeddings, name='embeddings'),
             tf.identity(logits, name='logits'),
             tf.argmax(logits, 1, output_type=tf.int32, name='predictions'),
         ]
-        # Attributes with default values go: TensorFlow 1.15, and CANN with it, does not know those
-        # that came later.
+        # Without attributes at their default values: TensorFlow 1.15, and so CANN, does not know
+        # the newer ones.
         whole = tf.train.export_meta_graph(graph=graph, strip_default_attrs=True).graph_def
     definition = tf.graph_util.extract_sub_graph(whole, [tensor.op.name for tensor in outputs])
     for node in definition.node:
@@ -87,7 +84,7 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
 
 
 def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> str:
-    """The command that turns the frozen graph into an offline model beside it."""
+    """The command that converts the frozen graph to an offline model in the same folder."""
     source, target = (shlex.quote(place) for place in (path, os.path.splitext(path)[0]))
     shape = ','.join(map(str, images['shape']))
     nodes = ';'.join(each['tensor'] for each in outputs)
@@ -98,8 +95,10 @@ def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, A
 
 
 def export(options: Options) -> int:
-    """Writes the graph and its manifest, prints where and how to convert it. Returns the exit
-    status.
+    """Writes the graph and its manifest, and prints its path and the atc command.
+
+    Returns:
+      The exit status.
     """
     from trainers import checkpoints
 
@@ -132,6 +131,7 @@ def export(options: Options) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
     return command.main(arguments, 'trainers.export', _INTRO, export)
 
 

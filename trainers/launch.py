@@ -1,10 +1,10 @@
 """python -m trainers.launch --workers=2 -- --flagfile=flags/full.cfg: several workers on this
 machine, for a trial.
 
-Each worker is a `trainers.run` with a TF_CONFIG of unused ports, its share of the cores and, if
-there are enough, a GPU of its own. Worker 0, the chief, prints to this console, worker n to
+Each worker is a `trainers.run` with a TF_CONFIG of free ports, its share of the cores and, if there
+are enough, a GPU of its own. Worker 0, the chief, prints to this console, worker n to
 worker-<n>.log in --log_dir. If one fails, the others are stopped; the exit status is that of the
-first to fail. If the launcher or its terminal is gone, the workers stop as on SIGTERM, with a
+first one that failed. If the launcher or its terminal ends, the workers stop as on SIGTERM, with a
 checkpoint.
 """
 
@@ -22,17 +22,19 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any, List, Optional, Sequence, Tuple
 
 from trainers.options import ROOT
 
-# Set for a worker whose standard input is a pipe from the launcher.
+# Environment variable of a worker whose standard input is a pipe from the launcher.
 _FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
-# Seconds in which the others may end by themselves, the chief perhaps with a checkpoint.
+# Seconds that the other workers have to end by themselves, the chief perhaps with a checkpoint.
 _GRACE = 20
+Started = List[Tuple[Any, Optional[str]]]  # (subprocess.Popen, path of its log)
 
 
-def free_addresses(count):
-    """Addresses on the loopback interface with a port each that was free just now."""
+def free_addresses(count: int) -> list[str]:
+    """Addresses on the loopback interface, each with a port that is free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -40,26 +42,25 @@ def free_addresses(count):
         return [f'127.0.0.1:{one.getsockname()[1]}' for one in sockets]
 
 
-def cards(count):
-    """A number or name of a GPU for each of `count` workers, for CUDA_VISIBLE_DEVICES; [] if there
-    are not as many.
+def cards(count: int) -> list[str]:
+    """One GPU for each of `count` workers, as CUDA_VISIBLE_DEVICES names it; [] if there are fewer
+    GPUs.
     """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible is None:
-        found = [str(number) for number in range(len(glob.glob('/dev/nvidia[0-9]*')))]
-    else:
-        names = [name.strip() for name in visible.split(',')]
-        # As CUDA reads it.
-        found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
+        visible = ','.join(map(str, range(len(glob.glob('/dev/nvidia[0-9]*')))))
+    # CUDA ignores what follows an empty name or -1.
+    names = map(str.strip, visible.split(','))
+    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
     return found[:count] if len(found) >= count else []
 
 
-def follow():
-    """In a worker: SIGTERM to itself when the launcher has ended, however that came: the system
-    then closes its end of the pipe.
+def follow() -> None:
+    """In a worker: sends itself SIGTERM when the launcher ends in whichever way, as the system then
+    closes its end of the pipe.
     """
 
-    def wait_for_the_end():
+    def wait_for_the_end() -> None:
         while os.read(0, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -69,28 +70,29 @@ def follow():
 
 
 def start(
-    started, arguments, workers, log_dir, python=sys.executable, program=('-m', 'trainers.run')
-):
-    """Starts the workers and adds each to the list `started`, as (process, path of its log or
-    None), in the order of rank.
-    """
-    addresses = free_addresses(workers)
+    started: Started,
+    arguments: Sequence[str],
+    workers: int,
+    log_dir: str,
+    python: str = sys.executable,
+    program: Sequence[str] = ('-m', 'trainers.run'),
+) -> None:
+    """Starts the workers. Appends each to `started`, in the order of rank."""
+    addresses, gpus = free_addresses(workers), cards(workers)
     os.makedirs(log_dir, exist_ok=True)
-    cores, gpus = (
-        sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [],
-        cards(workers),
-    )
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+    share = len(cores) // workers
     for rank in range(workers):
         config = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': rank}}
         environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
-        if gpus:  # each would take the first, and NCCL refuses two workers on one card
+        if gpus:  # else all take the first one, and NCCL refuses two workers on one card
             environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
         path = os.path.join(log_dir, f'worker-{rank}.log') if rank else None
         with open(path or os.devnull, 'wb') as log:
-            # A session of its own: Ctrl-C reaches a worker once, from here, because a second
-            # signal would end it without a checkpoint.
+            # A session of its own: Ctrl-C reaches a worker once, from here. A second signal would
+            # end it without a checkpoint.
             process = subprocess.Popen(
-                [python] + list(program) + arguments,
+                [python, *program, *arguments],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -99,17 +101,16 @@ def start(
                 start_new_session=True,
             )
         started.append((process, path))
-        share = len(cores) // workers
-        # All shares are of one size; the worker counts its cores much later.
+        # All shares have one size. The worker counts its cores much later.
         if cores and process.poll() is None:
             os.sched_setaffinity(
                 process.pid, cores[rank * share : (rank + 1) * share] or [cores[rank % len(cores)]]
             )
 
 
-def wait(started, grace=_GRACE):
-    """The exit status of the first that failed, 0 if none did. Once one has failed the others have
-    `grace` seconds.
+def wait(started: Started, grace: float = _GRACE) -> int:
+    """The exit status of the first worker that failed; 0 if none did. After a failure the others
+    have `grace` seconds to end.
     """
     status, limit, running = 0, float('inf'), True
     while running:
@@ -118,16 +119,17 @@ def wait(started, grace=_GRACE):
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
                 log = f', see {path}' if path else ''
-                said = f'trainers.launch: worker {rank} ended with status {status}{log}'
+                line = f'trainers.launch: worker {rank} ended with status {status}{log}\n'
                 with contextlib.suppress(OSError):  # the terminal is gone
-                    sys.stderr.write(said + '\n')  # at once: worker 0 writes there too
+                    sys.stderr.write(line)  # in one write: worker 0 prints there too
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)
-    return status if status >= 0 else 128 - status  # of a signal, as shells say it
+    return status if status >= 0 else 128 - status  # of a signal, as shells give it
 
 
-def end(started):
+def end(started: Started) -> None:
+    """Kills the workers that still run."""
     for process, _ in started:
         if process.poll() is None:
             process.kill()
@@ -135,11 +137,13 @@ def end(started):
         process.stdin.close()
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
+    started: Started = []
     parser = argparse.ArgumentParser(
         'python -m trainers.launch',
         usage='%(prog)s --workers=N [--log_dir=DIR] -- FLAGS OF trainers.run',
-        description=__doc__.split('\n\n')[1],
+        description=str(__doc__).split('\n\n')[1],
     )
     parser.add_argument(
         '--workers',
@@ -153,11 +157,11 @@ def main(arguments=None):
         help='folder of worker-1.log, ...; default output/workers in the project',
     )
     parser.add_argument('flags', nargs='*', help='flags of trainers.run, after --')
-    options, started = parser.parse_args(arguments), []
+    options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error(f'--workers: expected at least 1. Received: {options.workers}')
 
-    def hand_on(signum, _):
+    def hand_on(signum: int, _: Any) -> None:
         for process, _ in started:
             if process.poll() is None:
                 process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)

@@ -7,18 +7,19 @@ import importlib.util
 import inspect
 import os
 import sys
-from typing import Any, Callable, Iterable
+from typing import Any, Callable
 
 from callbacks.base import Callback, as_callback
 from gitloss.errors import describe
 from trainers.options import Options
 
 
-def _expected(what: str, entry: str, received: str) -> ValueError:
-    return ValueError(f'--callbacks: expected {what}. Received: {entry}, {received}')
+def _wrong(expected: str, entry: str, received: str) -> ValueError:
+    return ValueError(f'--callbacks: expected {expected}. Received: {entry}, {received}')
 
 
 def _module(name: str) -> Any:
+    """Imports a module, or a file NAME.py."""
     if not name.endswith('.py'):
         if os.getcwd() not in sys.path and '' not in sys.path:
             sys.path.append(os.getcwd())
@@ -26,22 +27,21 @@ def _module(name: str) -> Any:
     spec: Any = importlib.util.spec_from_file_location(
         'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
     )
-    # dataclasses look for their module in sys.modules
+    # In sys.modules dataclasses look for the module of a class.
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def _made(factory: Callable[..., Any], options: Options) -> Any:
-    """factory(options) if it has a parameter without a default, or one called options; else
+    """factory(options) if it has a parameter without a default, or one named options; else
     factory().
     """
-    parameters: Iterable[inspect.Parameter] = ()
     try:
-        parameters = inspect.signature(factory).parameters.values()
+        parameters = list(inspect.signature(factory).parameters.values())
     except ValueError:  # written in C
-        pass
-    wants = any(
+        parameters = []
+    wants_options = any(
         one.name == 'options'
         or (
             one.default is one.empty
@@ -49,44 +49,39 @@ def _made(factory: Callable[..., Any], options: Options) -> Any:
         )
         for one in parameters
     )
-    return factory(options) if wants else factory()
+    return factory(options) if wants_options else factory()
 
 
 def load(entries: str, options: Options) -> list[Callback]:
-    """The callbacks of `module:factory` or `file.py:factory`, comma-separated, in their order.
+    """The callbacks of comma-separated entries, `module:factory` or `file.py:factory`, in order.
 
-    A factory returns one callback or a list of them, of callbacks.base or of tf.keras.callbacks; a
-    class is a factory too.
+    A factory returns one callback or a list of them, of gitloss or of tf.keras.callbacks; a class
+    is a factory too.
 
     Raises:
-      ValueError: an entry cannot be imported, called, or returns something else.
+      ValueError: an entry cannot be imported or called, or returns something else.
     """
-    found = []
+    callbacks: list[Callback] = []
     for entry in (part.strip() for part in entries.split(',') if part.strip()):
-        name, colon, attribute = entry.rpartition(':')
-        if not colon or not name or not attribute.isidentifier():
+        name, _, attribute = entry.rpartition(':')
+        if not name or not attribute.isidentifier():
             raise ValueError(
                 f'--callbacks: expected module:factory or file.py:factory. Received: {entry}'
             )
+        expected = 'a module that can be imported'
         try:
-            module = _module(name)
-        except Exception as error:  # noqa: BLE001 - whatever a user's module raises is told in a line
-            raise _expected(
-                'a module that can be imported', entry, 'which gives ' + describe(error)
-            )
-        factory = getattr(module, attribute, None)
-        if not callable(factory):
-            raise _expected(
-                'a function or class of the module', entry, f'which has none called {attribute}'
-            )
-        try:
-            made = _made(factory, options)
+            factory = getattr(_module(name), attribute, None)
+            if callable(factory):
+                expected = 'a factory that can be called'
+                made = _made(factory, options)
+        # Whatever the user's code raises becomes one line.
         except Exception as error:  # noqa: BLE001
-            raise _expected('a factory that can be called', entry, 'which gives ' + describe(error))
+            raise _wrong(expected, entry, 'which gives ' + describe(error))
+        if not callable(factory):
+            received = f'which has none called {attribute}'
+            raise _wrong('a function or class of the module', entry, received)
         try:
-            found += [
-                as_callback(one) for one in (made if isinstance(made, (list, tuple)) else [made])
-            ]
+            callbacks += map(as_callback, made if isinstance(made, (list, tuple)) else [made])
         except ValueError as error:
-            raise _expected('a factory of callbacks', entry, f'which gives one refused: {error}')
-    return found
+            raise _wrong('a factory of callbacks', entry, f'which gives one refused: {error}')
+    return callbacks

@@ -1,4 +1,4 @@
-"""python -m trainers.run --flagfile=flags/full.cfg: trains Git loss. Wiring only."""
+"""python -m trainers.run --flagfile=flags/full.cfg: trains with Git loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INTRO = (
 def _header(
     options: Options, dataset: Any, device: Any, group: Any, made_by: Mapping[str, Any]
 ) -> list[str]:
-    """What the log of a run begins with."""
+    """The first lines of the log of a run."""
     spec, splits = dataset.spec, (dataset.train, dataset.valid, dataset.test)
     train, valid, test = (0 if split is None else len(split) for split in splits)
     size = 'x'.join(map(str, spec.image_shape))
@@ -35,16 +35,15 @@ def _header(
             'an update may divide by 0; 1e-4 is advised'
         )
     if group.size > 1:
-        rows = options.batch_size // group.size
         lines.append(
-            f'worker {group.rank} of {group.size}, {rows} images of each batch of '
-            f'{options.batch_size}'
+            f'worker {group.rank} of {group.size}, {options.batch_size // group.size} images of '
+            f'each batch of {options.batch_size}'
         )
     return lines
 
 
 def train(options: Options) -> int:
-    """Loads, trains, finishes. Returns the exit status."""
+    """Loads the data and trains. Returns the exit status."""
     from gitloss import data
     from trainers import callback_list, devices
     from trainers.engine.trainer import Trainer
@@ -69,6 +68,7 @@ def train(options: Options) -> int:
 
 
 def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] = train) -> int:
+    """Runs the command line. Returns the exit status."""
     return command.main(arguments, 'trainers.run', _INTRO, work)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and the folder of a run they belong to."""
+"""Checkpoints, which exist whole or not at all, and the folder of their run."""
 
 from trainers.checkpoints.manifest import TO_CONTINUE, Checkpoint, read
 from trainers.checkpoints.restoring import (

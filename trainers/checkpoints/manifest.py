@@ -1,4 +1,4 @@
-"""manifest.json, what a checkpoint says of itself: written with it, verified before it is used."""
+"""manifest.json describes a checkpoint: written with it, verified before the checkpoint is used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from gitloss.errors import DamagedCheckpoint
 FILE, PREFIX = 'manifest.json', 'model'  # TensorFlow's own files are model.index and model.data-...
 FOLDER = re.compile(r'step-(\d{8,})(\.old)?$')
 _FORMAT = 1
-_PLAIN = (int, float)
-# What a manifest holds, and what must be there to continue a run from it.
+# The entries of a manifest, and those that are needed to resume a run from it.
 KINDS: dict[str, Any] = {
     'step': int,
     'epoch': int,
@@ -33,7 +32,7 @@ TO_CONTINUE = ('epoch', 'options', 'dataset', 'logs', 'totals', 'timing', 'callb
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint: its folder, its step, what its manifest says."""
+    """A verified checkpoint: its folder, its step, its manifest."""
 
     path: str
     step: int
@@ -41,6 +40,7 @@ class Checkpoint(NamedTuple):
 
 
 def digest_of_file(path: str) -> str:
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         for block in iter(lambda: file.read(1 << 20), b''):
@@ -49,80 +49,72 @@ def digest_of_file(path: str) -> str:
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without the digest it carries."""
+    """SHA-256 of a manifest, without the digest in it."""
     bare = {key: value for key, value in manifest.items() if key != 'manifest_sha256'}
     return hashlib.sha256(json.dumps(bare, sort_keys=True).encode('utf-8')).hexdigest()
 
 
+def _check(fits: Any, path: str, expected: str, received: str) -> None:
+    if not fits:
+        raise DamagedCheckpoint(f'{path}: expected {expected}. Received: {received}')
+
+
 def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) -> None:
-    missing = sorted({'step', 'files'}.union(needed) - set(manifest))
-    if missing:
-        raise DamagedCheckpoint(
-            f'{path}: expected a manifest with {", ".join(missing)}. Received: one without'
-        )
+    missing = ', '.join(sorted({'step', 'files'}.union(needed) - set(manifest)))
+    _check(not missing, path, f'a manifest with {missing}', 'one without')
     for name, kind in KINDS.items():
         value = manifest.get(name, kind())
         if type(value) is not kind or (kind is int and value < 0):
             expected = 'a number from 0 on' if kind is int else 'an object'
-            raise DamagedCheckpoint(
-                f'{path}: expected {name} in the manifest to be {expected}. '
-                f'Received: {json.dumps(value)[:80]}'
-            )
+            received = json.dumps(value)[:80]
+            _check(False, path, f'{name} in the manifest to be {expected}', received)
     for group in ('totals', 'timing', 'metrics'):
-        wrong = sorted(
-            name for name, value in manifest.get(group, {}).items() if type(value) not in _PLAIN
+        values = manifest.get(group, {})
+        wrong = ', '.join(sorted(name for name in values if type(values[name]) not in (int, float)))
+        _check(
+            not wrong,
+            path,
+            f'numbers in {group} of the manifest',
+            f'something else in {wrong[:80]}',
         )
-        if wrong:
-            raise DamagedCheckpoint(
-                f'{path}: expected numbers in {group} of the manifest. '
-                f'Received: something else in {", ".join(wrong)[:80]}'
-            )
     named = FOLDER.match(os.path.basename(path))
-    if named and int(named.group(1)) != manifest['step']:
-        raise DamagedCheckpoint(
-            f'{path}: expected the checkpoint of the step in its name. '
-            f'Received: the one of step {manifest["step"]}'
-        )
+    _check(
+        not named or int(named.group(1)) == manifest['step'],
+        path,
+        'the checkpoint of the step in its name',
+        f'the one of step {manifest["step"]}',
+    )
 
 
 def _check_files(path: str, files: Mapping[str, Any]) -> None:
     for name, facts in files.items():
-        if os.path.basename(name) != name:
-            raise DamagedCheckpoint(
-                f'{path}: expected plain file names in the manifest. Received: {name!r}'
-            )
+        is_plain = os.path.basename(name) == name
+        _check(is_plain, path, 'plain file names in the manifest', repr(name))
         file = os.path.join(path, name)
-        if os.path.getsize(file) != facts['bytes'] or digest_of_file(file) != facts['sha256']:
-            raise DamagedCheckpoint(
-                f'{file}: expected {facts["bytes"]:d} bytes with SHA-256 {facts["sha256"]}. '
-                'Received: a truncated or altered file'
-            )
-    if PREFIX + '.index' not in files:
-        raise DamagedCheckpoint(
-            f'{path}: expected {PREFIX}.index among the files of the manifest. Received: none'
-        )
+        size, digest = facts['bytes'], facts['sha256']
+        if os.path.getsize(file) != size or digest_of_file(file) != digest:
+            expected = f'{size:d} bytes with SHA-256 {digest}'
+            _check(False, file, expected, 'a truncated or altered file')
+    index = PREFIX + '.index'
+    _check(index in files, path, f'{index} among the files of the manifest', 'none')
 
 
 def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
     """Reads and verifies one checkpoint folder.
 
     Args:
-      needed: what the manifest must hold beside step and files.
+      needed: entries that the manifest must have besides step and files.
 
     Raises:
-      DamagedCheckpoint: a file is missing, truncated or altered, or the manifest is.
+      DamagedCheckpoint: a file or the manifest is missing, truncated or altered.
     """
     try:
         with open(os.path.join(path, FILE), encoding='utf-8') as file:
             manifest = json.load(file)
-        if manifest['format'] != _FORMAT:
-            raise DamagedCheckpoint(
-                f'{path}: expected checkpoint format {_FORMAT}. Received: {manifest["format"]!r}'
-            )
-        if manifest['manifest_sha256'] != digest_of(manifest):
-            raise DamagedCheckpoint(
-                f'{path}: expected a manifest with the SHA-256 it carries. Received: an altered one'
-            )
+        given = manifest['format']
+        _check(given == _FORMAT, path, f'checkpoint format {_FORMAT}', repr(given))
+        is_whole = manifest['manifest_sha256'] == digest_of(manifest)
+        _check(is_whole, path, 'a manifest with the SHA-256 it carries', 'an altered one')
         _check_kinds(path, manifest, needed)
         _check_files(path, manifest['files'])
         return Checkpoint(path, manifest['step'], manifest)
@@ -144,8 +136,8 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
 
 
 def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(metrics, best) of a manifest that is not verified, {} each where it cannot be read: the
-    values it is judged by, and the arguments of declaration.best beside them.
+    """(metrics, best) of a manifest, not verified: the values for the choice of the best
+    checkpoint, and the arguments of declaration.best besides. {} each if it cannot be read.
     """
     try:
         with open(os.path.join(path, FILE), encoding='utf-8') as file:
@@ -156,12 +148,11 @@ def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write(path: str, step: int, contents: Mapping[str, Any]) -> None:
-    """Adds the manifest to the folder of a checkpoint whose other files are there.
+    """Adds the manifest to the folder of a checkpoint with all its other files.
 
     Args:
       contents: JSON values.
     """
-    names = sorted(os.listdir(path))
     manifest = dict(
         contents,
         format=_FORMAT,
@@ -171,7 +162,7 @@ def write(path: str, step: int, contents: Mapping[str, Any]) -> None:
                 'bytes': os.path.getsize(os.path.join(path, name)),
                 'sha256': digest_of_file(os.path.join(path, name)),
             }
-            for name in names
+            for name in sorted(os.listdir(path))
         },
     )
     manifest['manifest_sha256'] = digest_of(manifest)

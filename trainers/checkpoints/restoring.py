@@ -1,7 +1,7 @@
-"""From a checkpoint to a session: find it, build its network again, load its values.
+"""From a checkpoint to a session: find it, rebuild its network, load its values.
 
-Evaluation, export and fine-tuning go this way. None of them needs the training data: the options
-and the kind of data are in the manifest.
+Evaluation, export and fine-tuning use it. None of them needs the training data, because the
+manifest holds the options and the facts of the data set.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def find(path: str, flag: str) -> Checkpoint:
     """The checkpoint at `path`, verified.
 
     Args:
-      path: a checkpoint's folder, or a run's folder or its ckpt folder, of which the best one is
-        taken, else the newest.
-      flag: where the path comes from, for the error.
+      path: the folder of a checkpoint; or the folder of a run, or its ckpt folder, with the best
+        checkpoint, else the newest.
+      flag: the flag with the path, for error lines.
 
     Raises:
-      ValueError: there is none, or it is damaged.
+      ValueError: there is no checkpoint, or it is damaged.
     """
     needed = ('options', 'dataset')
     if os.path.isfile(os.path.join(path, manifest.FILE)):
@@ -44,13 +44,13 @@ def find(path: str, flag: str) -> Checkpoint:
 
 
 def options_of(checkpoint: Checkpoint, own: Options | None = None, command: str = '') -> Options:
-    """The options of the run that wrote it; those that `command` takes are its `own`."""
+    """The options of the run that wrote it; those that `command` takes come from `own`."""
     saved = checkpoint.manifest['options']
     return Options.restored(saved) if own is None else own.with_saved(saved, command)
 
 
 def spec_of(checkpoint: Checkpoint) -> DataSpec:
-    """What the network knows of the data; the mean image is among the weights."""
+    """The facts of the data that the network depends on. The mean image is one of the weights."""
     try:
         return DataSpec.from_facts(checkpoint.manifest['dataset'])
     except ValueError as error:
@@ -58,7 +58,7 @@ def spec_of(checkpoint: Checkpoint) -> DataSpec:
 
 
 def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of what a checkpoint holds."""
+    """{name: shape} of the variables in a checkpoint."""
     with _readable(checkpoint):
         found = tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
     return {name: tuple(shape) for name, shape in found}
@@ -68,7 +68,7 @@ def restore(session: Any, saver: Any, checkpoint: Checkpoint) -> None:
     """Loads the values of a verified checkpoint into a session.
 
     Raises:
-      DamagedCheckpoint: they are of another model.
+      DamagedCheckpoint: the checkpoint is of another model.
     """
     with session.graph.as_default(), _readable(checkpoint):
         saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
@@ -78,11 +78,11 @@ def restore(session: Any, saver: Any, checkpoint: Checkpoint) -> None:
 def session_of(
     checkpoint: Checkpoint, build: Callable[[], Any], config: Any = None
 ) -> Iterator[tuple[Any, Any]]:
-    """A session of its own in which a network has the checkpoint's weights.
+    """A new graph and session in which a network has the weights of the checkpoint.
 
     Args:
-      build: () -> an object whose `weights` are what it needs of the checkpoint; called where a
-        graph of its own is the default one.
+      build: () -> an object whose `weights` are the variables to load; called with the new graph
+        as default.
       config: the tf.ConfigProto of the session.
 
     Yields:

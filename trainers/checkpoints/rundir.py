@@ -1,8 +1,9 @@
-"""The folder of a run: who may write into it, and what becomes of a run found there."""
+"""The folder of a run: which process may write to it, and what happens to a run found there."""
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 from typing import IO, Any, Mapping, Sequence
@@ -19,10 +20,10 @@ _LOCK = 'run.lock'
 def differing_flags(
     saved: Mapping[str, Any], now: Mapping[str, Any], between: str = 'resume'
 ) -> list[str]:
-    """Flags that differ where they may not, as 'name (was a, is b)'.
+    """Flags that differ and must not, as 'name (was a, is b)'.
 
     Args:
-      saved, now: {flag: value}. A flag that `saved` does not know counts as its default.
+      saved, now: {flag: value}. A flag missing in `saved` has its default.
       between: 'resume', a run and its continuation, or 'workers', two workers of a run.
     """
     cosine = 'cosine' in (saved.get('schedule'), now['schedule'])  # it ends at --steps
@@ -35,10 +36,10 @@ def differing_flags(
 
 
 class RunDir:
-    """Holds a run's folder for this process.
+    """Locks the folder of a run for this process.
 
-    The lock is the operating system's, on `run.lock`: it ends with the process that holds it,
-    however that ends, so a file left behind by a killed run stops nobody.
+    The operating system holds the lock, on `run.lock`, and releases it when the process ends in
+    whichever way. So the file of a killed run blocks nobody.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,10 +47,10 @@ class RunDir:
         self._lock: IO[str] | None = None
 
     def claim(self) -> None:
-        """Makes the folder if need be and locks it.
+        """Creates the folder if it is missing, and locks it.
 
         Raises:
-          ValueError: it cannot be written, or a live process uses it.
+          ValueError: it cannot be written to, or another process holds the lock.
         """
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -72,9 +73,9 @@ class RunDir:
         self._lock = lock
 
     def release(self) -> None:
+        """Unlocks the folder."""
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
 
     def begin(
         self,
@@ -90,10 +91,10 @@ class RunDir:
           options: {flag: value}.
 
         Returns:
-          The checkpoint to continue. None: the run starts anew, an earlier one was moved aside.
+          The checkpoint to continue from. None: a new run starts; an earlier one is moved aside.
 
         Raises:
-          ValueError: the folder cannot be used, or the run found there is another one.
+          ValueError: the folder cannot be used, or contains another run.
         """
         self.claim()
         checkpoint = checkpoint_to_continue(resume, store, options, dataset_facts)
@@ -103,13 +104,11 @@ class RunDir:
         return checkpoint
 
     def move_aside(self) -> None:
-        """Renames a folder that is not empty to the first free `<path>.<n>` and makes it anew."""
+        """Renames a folder with files to the first free `<path>.<n>`, and creates it again."""
         if not set(os.listdir(self.path)) - {_LOCK}:
             return
-        number = 1
-        while os.path.exists(f'{self.path}.{number}'):
-            number += 1
-        target = f'{self.path}.{number}'
+        names = (f'{self.path}.{number}' for number in itertools.count(1))
+        target = next(name for name in names if not os.path.exists(name))
         os.rename(self.path, target)
         self.release()
         self.claim()
@@ -122,11 +121,11 @@ def checkpoint_to_continue(
     options: Mapping[str, Any],
     dataset_facts: Mapping[str, Any],
 ) -> checkpoints.Checkpoint | None:
-    """The checkpoint that a run continues, or None to start anew.
+    """The checkpoint from which a run continues, or None for a new run.
 
     Raises:
       ValueError: the run found has other options or data, or `resume` is "required" and there is
-        none.
+        no checkpoint.
     """
     checkpoint = store.newest(checkpoints.TO_CONTINUE) if resume != 'never' else None
     if checkpoint is None:
@@ -149,7 +148,7 @@ def checkpoint_to_continue(
             f'--data_path: expected the data set of the run in {folder}. '
             f'Received: another one{hint}'
         )
-    # A sunk loop may go past the end after an overflow.
+    # After an overflow a sunk loop may end beyond --steps.
     if checkpoint.step >= options['steps'] + options['iterations_per_loop']:
         raise ValueError(
             f'--steps: expected at least {checkpoint.step}, the steps already done. '
@@ -165,9 +164,9 @@ def check_worker(rank: int, mine: Sequence[Any], chiefs: Sequence[Any]) -> None:
       mine, chiefs: ({flag: value}, facts of the data set) of each.
 
     Raises:
-      ValueError: the worker would train otherwise.
+      ValueError: flags or data differ that all workers must share.
     """
-    # A dump or a profile of a rank goes to a folder of its own.
+    # Each rank has its own folder for dumps and profiles.
     saved, now = (
         dict(flags, npu_option=npu_options.of_all_ranks(flags['npu_option']))
         for flags in (chiefs[0], mine[0])

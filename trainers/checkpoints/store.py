@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there.
+"""The checkpoints of a run, each of which exists whole or not at all.
 
 A checkpoint is a folder `step-00001000` with TensorFlow's own two files and `manifest.json`: step,
-metrics, the state of the callbacks, what is needed to build the model again, and the SHA-256 of
-every file. It is written under a temporary name, flushed to the disk and renamed: a reader sees all
-of it or nothing. TensorFlow 1.15 and 2.x read each other's.
+metrics, state of the callbacks, what is needed to rebuild the model, and the SHA-256 of every file.
+It is written under a temporary name, flushed to the disk and renamed: a reader sees all of it or
+nothing. TensorFlow 1.15 and 2.x read each other's checkpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint, read
 
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
-# Variables of the NPU's adapter and of TensorFlow.
+# Variables of loss scaling, in the adapter of the NPU and in TensorFlow.
 _LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}
 
 
@@ -33,10 +33,10 @@ def _sync(path: str) -> None:
 
 
 class Saver:
-    """tf.train.Saver with names that are the same on all devices.
+    """tf.train.Saver with the same variable names on all devices.
 
-    Loss scaling builds Adam's scalars inside a conditional, whose name they then bear: they are
-    saved under their plain names. Its own variables start afresh where a checkpoint has none.
+    Loss scaling builds Adam's scalars inside a conditional, which adds its name to theirs: they are
+    saved under their plain names. Its own variables restart if a checkpoint lacks them.
     """
 
     def __init__(self, variables: Sequence[Any]) -> None:
@@ -44,26 +44,29 @@ class Saver:
             _ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables
         }
         self._scaling = _LOSS_SCALING & set(named)
-        self._saver = self._lasting = tf.train.Saver(named, max_to_keep=None)
+        self._saver = self._unscaled = tf.train.Saver(named, max_to_keep=None)
         self.save = self._saver.save
         if self._scaling:
-            self._lasting = tf.train.Saver(
+            self._unscaled = tf.train.Saver(
                 {name: variable for name, variable in named.items() if name not in self._scaling}
             )
 
     def restore(self, session: Any, path: str) -> None:
-        anew = self._scaling - {name for name, _ in tf.train.list_variables(path)}
-        if anew:
-            log.info('no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(anew)))
-        (self._lasting if anew else self._saver).restore(session, path)
+        """Loads the variables of TensorFlow's files at `path`."""
+        missing = self._scaling - {name for name, _ in tf.train.list_variables(path)}
+        if missing:
+            names = ', '.join(sorted(missing))
+            log.info('no %s in the checkpoint: loss scaling begins anew', names)
+        (self._unscaled if missing else self._saver).restore(session, path)
 
 
 class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-      folder: the `ckpt` folder of the run; made at the first save.
-      keep: how many of the newest stay. The best one, by the metric in the manifests, stays too.
+      folder: the `ckpt` folder of the run; created by the first save.
+      keep: number of newest checkpoints to keep. The best one, by the metric in the manifests, is
+        kept as well.
     """
 
     def __init__(self, folder: str, keep: int = 3) -> None:
@@ -76,12 +79,12 @@ class CheckpointStore:
           contents: JSON values for the manifest.
 
         Raises:
-          OSError: it could not be written, on a full disk perhaps; no trace of it is left.
+          OSError: it cannot be written, for example on a full disk; no part of it is left.
         """
         path = os.path.join(self.folder, f'step-{step:08d}')
         os.makedirs(self.folder, exist_ok=True)
         for name in os.listdir(self.folder):
-            if name.endswith('.tmp'):  # left by a run that was killed while writing
+            if name.endswith('.tmp'):  # of a run that was killed while writing
                 shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
         self._replace(path, session, saver, step, contents)
         self.prune(step)
@@ -90,11 +93,11 @@ class CheckpointStore:
     def save_aside(
         self, path: str, session: Any, saver: Any, step: int, contents: Mapping[str, Any]
     ) -> str:
-        """The same, outside the series: never pruned, never continued from.
+        """As `save`, outside the series of the run: never pruned, never resumed from.
 
         Raises:
-          ValueError: something else than a checkpoint is at `path`.
-          OSError: it could not be written.
+          ValueError: `path` exists and is not a checkpoint.
+          OSError: it cannot be written.
         """
         path = os.path.abspath(path)
         names = os.listdir(path) if os.path.isdir(path) else []
@@ -107,7 +110,7 @@ class CheckpointStore:
                 'Received: something else is there'
             )
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        mark = '.gitloss'  # a folder "best.old" is the user's
+        mark = '.gitloss'  # a folder "best.old" may be the user's
         shutil.rmtree(path + mark + '.tmp', ignore_errors=True)
         self._replace(path, session, saver, step, contents, mark)
         return path
@@ -123,8 +126,14 @@ class CheckpointStore:
     ) -> None:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
-            self._write(temporary, session, saver, step, contents)
-            # The same step again: the old one counts until the new one is in its place.
+            os.mkdir(temporary)
+            prefix = os.path.join(temporary, manifest.PREFIX)
+            with session.graph.as_default():  # a saver refuses to work in eager mode
+                saver.save(session, prefix, write_meta_graph=False, write_state=False)
+            manifest.write(temporary, step, contents)
+            for name in os.listdir(temporary) + ['.']:
+                _sync(os.path.join(temporary, name))
+            # The same step again: the old checkpoint is valid until the new one is in its place.
             if os.path.exists(path):
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
@@ -134,17 +143,6 @@ class CheckpointStore:
             raise OSError(f'{path}: {reason(error)}')
         _sync(os.path.dirname(path))
         shutil.rmtree(old, ignore_errors=True)
-
-    def _write(
-        self, temporary: str, session: Any, saver: Any, step: int, contents: Mapping[str, Any]
-    ) -> None:
-        os.mkdir(temporary)
-        prefix = os.path.join(temporary, manifest.PREFIX)
-        with session.graph.as_default():  # a saver refuses to work where TensorFlow 2 is eager
-            saver.save(session, prefix, write_meta_graph=False, write_state=False)
-        manifest.write(temporary, step, contents)
-        for name in os.listdir(temporary) + ['.']:
-            _sync(os.path.join(temporary, name))
 
     def paths(self) -> list[str]:
         """Folders of all checkpoints, oldest first, not verified."""
@@ -159,7 +157,7 @@ class CheckpointStore:
     def newest(self, needed: Sequence[str] = ()) -> Checkpoint | None:
         """The newest whole checkpoint, or None.
 
-        One that is damaged or lacks what is `needed` is passed over with a warning.
+        Checkpoints that are damaged or lack an entry that is `needed` are skipped with a warning.
         """
         for path in reversed(self.paths()):
             try:
@@ -169,9 +167,9 @@ class CheckpointStore:
         return None
 
     def best(self) -> str | None:
-        """Folder of the best checkpoint by the metric that the run chooses by, or None.
+        """Folder of the best checkpoint by the metric of --best, or None.
 
-        The newest manifest names the metric. Of equals the earliest is the best.
+        The newest manifest names the metric. Of equal values the earliest is the best.
         """
         paths = self.paths()
         judged = [manifest.judgement(path) for path in paths]
@@ -181,9 +179,9 @@ class CheckpointStore:
         return None if place is None else paths[place]
 
     def prune(self, step: int) -> None:
-        """Removes old checkpoints once that of `step` is written, but for the best.
+        """Removes old checkpoints after the one of `step` is written, except the best.
 
-        Later ones than that are damaged ones that the run passed over: they do not count.
+        Checkpoints of later steps are damaged ones that the run skipped: they do not count.
         """
         counting = [
             path for path in self.paths() if int(re.sub(r'\D', '', os.path.basename(path))) <= step

@@ -1,4 +1,4 @@
-"""--init_checkpoint: fine-tuning, a new run from the weights of another one."""
+"""--init_checkpoint, fine-tuning: a new run starts with the weights of another run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from gitloss.errors import log
 from trainers import checkpoints
 from trainers.engine.freezing import name_of
 
-# Scopes of what starts afresh with another number of classes or another head.
+# Scopes of the variables that are initialized if the number of classes or the head differs.
 _OF_THE_CLASSES = ('prelu', 'logits', 'center_loss')
 
 
 class WarmStart:
-    """Which of `variables` come from the checkpoint, decided while the graph is built.
+    """Chooses, while the graph is built, the variables that come from the checkpoint.
 
     Args:
-      path: a checkpoint, or a folder with some.
+      path: a checkpoint, or a folder with checkpoints.
       variables: the weights of the network and the centers.
 
     Raises:
@@ -44,7 +44,7 @@ class WarmStart:
         self._saver = tf.train.Saver(taken)
 
     def restore(self, session: Any) -> None:
-        """Loads what comes from the checkpoint; the rest keeps its first values."""
+        """Loads the variables of the checkpoint; the others keep their initial values."""
         checkpoints.restore(session, self._saver, self._checkpoint)
         fresh = f'; fresh: {", ".join(self._fresh)}' if self._fresh else ''
         log.info('weights from %s%s', self._checkpoint.path, fresh)

@@ -1,28 +1,45 @@
-"""cpu, gpu or npu: which one, why, and what goes with it: the session's configuration, mixed
-precision, loss scaling.
+"""The choice of the device, cpu, gpu or npu, and what depends on it: the configuration of the
+session, mixed precision, loss scaling.
 """
 
 from __future__ import annotations
 
 import collections
 import os
+from typing import Any
 
 import numpy as np
 
 from gitloss.backend import tf
 from gitloss.errors import one_line, reason
 from trainers.devices import npu, npu_options
+from trainers.options import Options
 
 Device = collections.namedtuple('Device', 'name reason config mixed')
-Device.__doc__ = 'name: cpu, gpu or npu. reason: why this one. config: the tf.ConfigProto of its sessions. mixed: is its precision mixed?'
+Device.__doc__ = """The device of a run.
+
+Attributes:
+  name: cpu, gpu or npu.
+  reason: why this one.
+  config: the tf.ConfigProto of its sessions.
+  mixed: whether it trains in mixed precision.
+"""
+# {device: (switch of the graph rewrite for mixed precision, its type)}. The switch
+# auto_mixed_precision does nothing on a CPU.
+_MIXED = {
+    'gpu': ('auto_mixed_precision', tf.float16),
+    'cpu': ('auto_mixed_precision_onednn_bfloat16', tf.bfloat16),
+}
 
 
-def _wanted(options):
-    """(name, why). The adapter, whose import redirects every session, is imported only where an NPU
-    is asked for or its variable set.
+def _wanted(options: Options) -> tuple[str, str]:
+    """(name, reason). The import of the adapter redirects every session: it is tried only if an NPU
+    is asked for or its environment variable is set.
     """
     if options.device == 'npu':
         return 'npu', '--device=npu'
+    if options.device == 'cpu':
+        return 'cpu', '--device=cpu'
     card = next((name for name in ('ASCEND_DEVICE_ID', 'DEVICE_ID') if os.environ.get(name)), None)
     no_npu = ''
     if options.device == 'auto' and card:
@@ -31,30 +48,27 @@ def _wanted(options):
             return 'npu', f'the adapter of CANN is there and {card} is set'
         except ValueError as error:
             no_npu = '; no NPU: ' + str(error).partition('Received: ')[2]
-    found = tf.config.experimental.list_physical_devices('GPU') if options.device != 'cpu' else []
+    found = tf.config.experimental.list_physical_devices('GPU')
     if found:
-        return 'gpu', 'TensorFlow sees %d GPU' % len(found) + no_npu
+        return 'gpu', f'TensorFlow sees {len(found)} GPU{no_npu}'
     if options.device == 'gpu':
         raise ValueError(
             '--device: expected a GPU that TensorFlow can use. Received: none is visible'
         )
-    if options.device == 'cpu':
-        return 'cpu', '--device=cpu'
     return 'cpu', 'no GPU found' + no_npu if no_npu else 'no NPU and no GPU found'
 
 
-def check_mixed(name, config, kind):
-    """A convolution as a trial: where a rewrite cannot help TensorFlow leaves the graph as it is,
-    in silence, or fails at the first step.
+def check_mixed(name: str, config: Any, kind: Any) -> None:
+    """Runs a trial convolution: where the rewrite for mixed precision has no effect, TensorFlow
+    says nothing, or fails at the first step.
 
     Raises:
       ValueError: no operation of the trial computes in `kind`.
     """
     metadata, problem = tf.RunMetadata(), 'operations in float32 alone'
     with tf.Graph().as_default(), tf.Session(config=config) as session:
-        images, kernel = (
-            tf.placeholder(tf.float32, shape) for shape in ([8, 8, 8, 16], [3, 3, 16, 16])
-        )
+        images = tf.placeholder(tf.float32, [8, 8, 8, 16])
+        kernel = tf.placeholder(tf.float32, [3, 3, 16, 16])
         features = tf.nn.relu(tf.nn.conv2d(images, kernel, [1, 1, 1, 1], 'SAME'))
         feeds = {tensor: np.ones(tensor.shape.as_list(), np.float32) for tensor in (images, kernel)}
         try:
@@ -64,22 +78,37 @@ def check_mixed(name, config, kind):
                 tf.RunOptions(output_partition_graphs=True),
                 metadata,
             )
-            if any(
-                node.attr['T'].type == kind.as_datatype_enum
-                for graph in metadata.partition_graphs
-                for node in graph.node
-            ):
-                return
         except tf.errors.OpError as error:
             problem = one_line(reason(error), 120)
-    raise ValueError(
-        f'--precision: expected fp32 on this {name}, which does not compute a trial convolution in {kind.name}. Received: mixed; {problem}'
+    if not any(
+        node.attr['T'].type == kind.as_datatype_enum
+        for graph in metadata.partition_graphs
+        for node in graph.node
+    ):
+        raise ValueError(
+            f'--precision: expected fp32 on this {name}, which does not compute a trial '
+            f'convolution in {kind.name}. Received: mixed; {problem}'
+        )
+
+
+def _config(name: str) -> Any:
+    if name == 'gpu':
+        return tf.ConfigProto(
+            allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True)
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    # One operation at a time, on all cores: the fastest setting measured, because operations then
+    # do not compete for the caches.
+    return tf.ConfigProto(
+        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=cores
     )
 
 
-def choose(options):
-    """The Device of `options.device`. ValueError: it is not there, or cannot do what is asked of
-    it.
+def choose(options: Options) -> Device:
+    """The Device of `options.device`.
+
+    Raises:
+      ValueError: it is missing, or lacks what the options ask for.
     """
     name, why = _wanted(options)
     if name == 'npu':
@@ -87,56 +116,41 @@ def choose(options):
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        return Device(
-            name,
-            f'{why}; {mode}',
-            npu.session_config(values),
-            mode not in npu_options.FULL_PRECISION,
-        )
+        config = npu.session_config(values)
+        return Device(name, f'{why}; {mode}', config, mode not in npu_options.FULL_PRECISION)
     for flag, given in (
         ('npu_option', bool(options.npu_option)),
         ('iterations_per_loop', options.iterations_per_loop > 1),
     ):
         if given:
             raise ValueError(
-                f'--{flag}: expected --device=npu, which alone has it. Received: device {name} ({why})'
+                f'--{flag}: expected --device=npu, which alone has it. '
+                f'Received: device {name} ({why})'
             )
-    mixed = options.precision == 'mixed'
-    if name == 'gpu':
-        config = tf.ConfigProto(
-            allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True)
-        )
-        rewrite = 'auto_mixed_precision'
-    else:
-        # One operation at a time on all cores: measured fastest, and no two operations fight for
-        # the caches.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        config = tf.ConfigProto(
-            device_count={'GPU': 0},
-            inter_op_parallelism_threads=1,
-            intra_op_parallelism_threads=cores,
-        )
-        rewrite = (
-            'auto_mixed_precision_onednn_bfloat16'  # auto_mixed_precision does nothing on a CPU
-        )
+    config, mixed = _config(name), options.precision == 'mixed'
     if mixed:
-        if not hasattr(config.graph_options.rewrite_options, rewrite):
-            raise ValueError(
-                f'--precision: expected fp32 on {name} with TensorFlow {tf.__version__}, which has no mixed precision there. Received: mixed'
-            )
-        # In the session's own configuration: enable_mixed_precision_graph_rewrite would set it for
+        switch, kind = _MIXED[name]
+        # In the configuration of the session: enable_mixed_precision_graph_rewrite would set it for
         # the whole process.
-        setattr(config.graph_options.rewrite_options, rewrite, 1)
-        check_mixed(name, config, tf.float16 if name == 'gpu' else tf.bfloat16)
-        why += '; ' + rewrite
+        rewrites = config.graph_options.rewrite_options
+        if not hasattr(rewrites, switch):
+            raise ValueError(
+                f'--precision: expected fp32 on {name} with TensorFlow {tf.__version__}, which has '
+                'no mixed precision there. Received: mixed'
+            )
+        setattr(rewrites, switch, 1)
+        check_mixed(name, config, kind)
+        why += '; ' + switch
     return Device(name, why, config, mixed)
 
 
-def loss_scaled(optimizer, options, device):
-    """The optimizer with the loss scaling of --loss_scale, or that of the device. Where it sees an
-    overflow, weights and global step stay as they are."""
-    # float16 needs it, bfloat16 has the range of float32; on the NPU the published training does
-    # without.
+def loss_scaled(optimizer: Any, options: Options, device: Device) -> Any:
+    """The optimizer with the loss scaling of --loss_scale, or of the device.
+
+    After an overflow it leaves the weights and the global step as they are.
+    """
+    # float16 needs loss scaling; bfloat16 has the range of float32. The published training on the
+    # NPU uses none.
     scale = options.loss_scale or ('dynamic' if device.mixed and device.name == 'gpu' else '')
     if not scale:
         return optimizer

@@ -1,9 +1,9 @@
-"""The Ascend NPU: its session, its loss scaling, iteration sinking and HCCL. The only module that
-imports the adapter.
+"""The Ascend NPU: session, loss scaling, iteration sinking and HCCL. The only module that imports
+the adapter.
 
 The adapter is `npu_bridge` on TensorFlow 1.15 and `npu_device.compat.v1` on 2.x. Its import
-redirects every later Session: it is imported by name, on first use, for device npu alone, or to see
-whether auto can take it.
+redirects every later Session. So it is imported by name, on first use, for the device npu alone, or
+to find out whether --device=auto can take an NPU.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import re
+from typing import Any, Callable, Mapping
 
 from gitloss.backend import tf
 from trainers.devices.npu_options import KEYS
@@ -20,54 +21,50 @@ from trainers.options import device_id
 ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
 
 
-def session_config(values):
+def session_config(values: Mapping[str, Any]) -> Any:
     """The ConfigProto of the adapter's sessions, from `npu_options.settings`."""
     config = tf.ConfigProto(allow_soft_placement=True)
     config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
     rewrites = config.graph_options.rewrite_options
-    # RewriterConfig.OFF, by the adapter's rule in both fields: what they do breaks its own
-    # rewriting.
+    # RewriterConfig.OFF, which the adapter requires of both: they break its own rewriting.
     rewrites.remapping = rewrites.memory_optimization = 2
     optimizer = rewrites.custom_optimizers.add()
     optimizer.name = 'NpuOptimizer'
     for key, value in sorted(values.items()):
-        setattr(
-            optimizer.parameter_map[key],
-            KEYS[key].field,
-            tf.compat.as_bytes(value) if isinstance(value, str) else value,
-        )
+        value = tf.compat.as_bytes(value) if isinstance(value, str) else value
+        setattr(optimizer.parameter_map[key], KEYS[key].field, value)
     return config
 
 
-def adapter(module='npu_init'):
-    """A module of the adapter, imported. ValueError: it is not there, or a compiled library behind
-    it is not.
+def adapter(module: str = 'npu_init') -> Any:
+    """Imports a module of the adapter.
+
+    Raises:
+      ValueError: it is not installed, or a compiled library that it needs is not.
     """
     try:
         found = importlib.import_module(f'{ADAPTER}.{module}')
         if module == 'npu_init' and ADAPTER != 'npu_bridge':
             importlib.import_module('npu_device.compat').enable_v1()
         return found
-    except (
-        ImportError,
-        AttributeError,
-        OSError,
-        tf.errors.NotFoundError,
-    ) as error:  # the last: a library that TensorFlow loads
+    # NotFoundError: of a library that TensorFlow loads.
+    except (ImportError, AttributeError, OSError, tf.errors.NotFoundError) as error:
+        received = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f'--device: expected {ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: {(str(error) or type(error).__name__).splitlines()[0]}; is CANN installed and its '
-            'set_env.sh sourced?'
+            f'--device: expected {ADAPTER} of CANN to be importable for npu on TensorFlow '
+            f'{tf.__version__}. Received: {received}; is CANN installed and its set_env.sh sourced?'
         )
 
 
-def loss_scaled(optimizer, scale, is_distributed=False):
-    """The optimizer behind NPULossScaleOptimizer; `scale`: "dynamic" or a number. To be called
-    outside any control_dependencies.
+def loss_scaled(optimizer: Any, scale: str, is_distributed: bool = False) -> Any:
+    """The optimizer in NPULossScaleOptimizer. To be called outside any control_dependencies.
+
+    Args:
+      scale: "dynamic" or a number.
     """
     managers = adapter('estimator.npu.npu_loss_scale_manager')
-    if (
-        scale == 'dynamic'
-    ):  # halves and doubles, so that the scale stays a power of two and costs no rounding
+    if scale == 'dynamic':
+        # Halved and doubled, the scale stays a power of two and causes no rounding.
         manager = managers.ExponentialUpdateLossScaleManager(
             2.0**16, 1000, decr_every_n_nan_or_inf=2, decr_ratio=0.5
         )
@@ -78,57 +75,59 @@ def loss_scaled(optimizer, scale, is_distributed=False):
     )
 
 
-def sunk(train_op, iterations):
-    """(op, load): `iterations` training steps in one session.run of `op`, once load(session) was
-    called. To be made once, at the root name
-    scope: the adapter looks for `IterationOp`."""
+def sunk(train_op: Any, iterations: int) -> tuple[Any, Callable[[Any], None]]:
+    """A sunk loop: several training steps in one call of the NPU.
+
+    To be built once, at the root name scope: the adapter looks for `IterationOp`.
+
+    Returns:
+      (op, load). One session.run of `op` makes `iterations` steps, after load(session).
+    """
     loop = adapter('estimator.npu.util').IterationPerLoop()
-    return loop.create_iteration_per_loop_var(
-        train_op
-    ), lambda session: loop.load_iteration_per_loop_var(session, iterations)
+    op = loop.create_iteration_per_loop_var(train_op)
+    return op, lambda session: loop.load_iteration_per_loop_var(session, iterations)
 
 
-def rank_environment(environment=os.environ):
-    """(rank, size) from the environment, checked, because a wrong one ends in a time-out.
-    ValueError: the line names the variable.
+def rank_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(rank, size) from the environment, checked: a mistake there ends in a time-out.
+
+    Raises:
+      ValueError: the line names the variable.
     """
 
-    def number(name, default, high):
+    def number(name: str, default: str, high: int) -> int:
         text = environment.get(name) or default
         if not re.match(r'\d{1,5}$', text) or not int(text) < high:
-            raise ValueError(
-                '%s: expected a whole number below %d. Received: %r' % (name, high, text)
-            )
+            raise ValueError(f'{name}: expected a whole number below {high}. Received: {text!r}')
         return int(text)
 
     size = number('RANK_SIZE', '1', 32769)
     if size <= 1:
         return 0, 1
-    rank = number('RANK_ID', 'none', size)
+    rank, path = number('RANK_ID', 'none', size), environment.get('RANK_TABLE_FILE') or ''
     if not environment.get('JOB_ID'):
         raise ValueError(
-            'JOB_ID: expected any name, the same for all ranks, with RANK_SIZE=%d. Received: none'
-            % size
+            'JOB_ID: expected any name, the same for all ranks, with '
+            f'RANK_SIZE={size}. Received: none'
         )
     card = device_id(environment)
     if not (environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID')):
         raise ValueError(
-            'ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE=%d. Received: none, nor DEVICE_ID'
-            % size
+            f'ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE={size}. '
+            'Received: none, nor DEVICE_ID'
         )
-    path = environment.get('RANK_TABLE_FILE') or ''
     problem = _problem_of_table(path, rank, size, card)
     if problem:
         raise ValueError(
-            'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=%d. Received: %r, %s'
-            % (size, path, problem)
+            f'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE={size}. '
+            f'Received: {path!r}, {problem}'
         )
     return rank, size
 
 
-def _problem_of_table(path, rank, size, card):
-    """What is wrong with a rank table for this rank; None: nothing. Of the older form, with a
-    group_list, nothing more is asked.
+def _problem_of_table(path: str, rank: int, size: int, card: str) -> str | None:
+    """What is wrong with a rank table for this rank; None: nothing. A table in the older format,
+    with a group_list, is not checked further.
     """
     try:
         with open(path, encoding='utf-8') as file:
@@ -147,11 +146,7 @@ def _problem_of_table(path, rank, size, card):
     except (TypeError, LookupError):
         return 'without the server_list[].device[].rank_id and device_id of its version 1.0'
     if len(cards) != size:
-        return 'with %d ranks' % len(cards)
-    if cards.get(str(rank)) != card:
-        return 'with rank %d on %s, not on device %s' % (
-            rank,
-            'device ' + cards[str(rank)] if str(rank) in cards else 'no device',
-            card,
-        )
-    return None
+        return f'with {len(cards)} ranks'
+    found = cards.get(str(rank))
+    place = 'no device' if found is None else f'device {found}'
+    return None if found == card else f'with rank {rank} on {place}, not on device {card}'

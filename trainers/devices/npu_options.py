@@ -1,8 +1,8 @@
 """--npu_option and the other flags of the NPU, as the adapter's parameter_map: typed, and checked
-before anything is imported.
+before the adapter is imported.
 
-The adapter *ignores* a key it does not know, and a value in the wrong field of the proto reads as
-0: the table KEYS is the only guard.
+The adapter ignores an unknown key without a message, and reads a value in the wrong field of the
+proto as 0. So the table KEYS is the only check.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ import difflib
 import json
 import os
 import re
+from typing import Any, Callable
 
 from gitloss.errors import OptionError
-from trainers.options import PRECISION_MODES
+from trainers.options import PRECISION_MODES, Options
 
 Key = collections.namedtuple('Key', 'field allowed default')
-Key.__doc__ = """field: of the AttrValue, b, i or s. allowed: values, a (low, high), or a name in _TEXTS. default: the adapter's own."""
+Key.__doc__ = """A setting of the adapter.
+
+Attributes:
+  field: its field of the AttrValue: b, i or s.
+  allowed: its values, a pair (low, high), or a name in _TEXTS.
+  default: the adapter's own.
+"""
 _COUNT, _SECONDS = (1, 2**31 - 1), (1, 2147483)
 KEYS = {
     'use_off_line': Key('b', (True,), True),  # False would compute on the host
@@ -75,14 +82,14 @@ _MIXED = {
     'mixed_hif8',
 }
 FULL_PRECISION = {'force_fp32', 'must_keep_origin_dtype', 'origin', 'cube_fp16in_fp32out'}
-# What is read only beside another key, and beside which.
+# Keys that the adapter reads only if a switch is on.
 _BESIDE = {
     'dump_step': 'enable_dump',
     'dump_mode': 'enable_dump',
     'dump_debug_mode': 'enable_dump_debug',
     'profiling_options': 'profiling_mode',
 }
-# In which the ranks of one training may differ: cards, and places on their machines.
+# Keys in which the ranks of one training may differ: cards, and paths on their machines.
 _OF_A_RANK = {
     'session_device_id',
     'local_rank_id',
@@ -94,14 +101,14 @@ _OF_A_RANK = {
 }
 
 
-def _is_json_object(text):
+def _is_json_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
 
 
-_TEXTS = {
+_TEXTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'any': ('text', bool),
     'json': ('a JSON object', _is_json_object),
     'steps': ('of the form 0|5|10-20', re.compile(r'\d+(-\d+)?(\|\d+(-\d+)?)*$').match),
@@ -113,48 +120,52 @@ _TEXTS = {
 }
 
 
-def _check(fits, expected, received):
+def _check(fits: Any, expected: str, received: str) -> None:
     if not fits:
         raise OptionError(f'--npu_option: expected {expected}. Received: {received}')
 
 
-def _value(key, text):
-    """The text of one setting as a value of its type."""
+def _value(key: str, text: str) -> Any:
+    """The value of one setting, in its type."""
     field, allowed, _ = KEYS[key]
-    value = text
+    value: Any = text
     if field == 'b':
         value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower())
         expected, fits = 'true' if allowed else 'true or false', value in (allowed or (True, False))
     elif field == 'i':
         value = int(text) if re.match(r'\d{1,10}$', text) else -1
-        expected, fits = 'a whole number from %d to %d' % allowed, allowed[0] <= value <= allowed[1]
+        low, high = allowed
+        expected, fits = f'a whole number from {low} to {high}', low <= value <= high
     elif isinstance(allowed, tuple):
         expected, fits = 'one of ' + ', '.join(allowed), text in allowed
     else:
-        expected, fits = _TEXTS[allowed][0], _TEXTS[allowed][1](text)
+        expected, test = _TEXTS[allowed]
+        fits = test(text)
     _check(fits, f'{key} to be {expected}', repr(text))
     return value
 
 
-def _parts(text):
-    """A comma separates only where `name=` follows it: values with commas, as JSON, need no
-    quotes.
-    """
+def _parts(text: str) -> list[str]:
+    """Splits at the commas that precede a `name=`: values with commas, as JSON, need no quotes."""
     return re.split(r',(?=\w+=)', text) if text else []
 
 
-def of_all_ranks(text):
-    """What of --npu_option must be the same on all ranks, in an order of its own. Nothing is
-    checked: files may be another machine's.
+def of_all_ranks(text: str) -> str:
+    """The part of --npu_option that all ranks must share, sorted. It is not checked: paths may be
+    of another machine.
     """
     return ','.join(
         sorted(part for part in _parts(text) if part.partition('=')[0] not in _OF_A_RANK)
     )
 
 
-def parse(text):
-    """{key: value} of --npu_option."""
-    values = {}
+def parse(text: str) -> dict[str, Any]:
+    """{key: value} of --npu_option.
+
+    Raises:
+      OptionError: a key is unknown or twice, or a value is not allowed.
+    """
+    values: dict[str, Any] = {}
     for part in _parts(text):
         key, equals, value = part.partition('=')
         near = difflib.get_close_matches(key, KEYS, 1)
@@ -165,53 +176,47 @@ def parse(text):
     return values
 
 
-def _set_precision(values, options):
-    """Puts the precision mode in: --precision_mode or the option's own, else what --precision means
-    here.
-    """
-    if options.precision_mode:
-        mode = values.setdefault('precision_mode', options.precision_mode)
-        _check(
-            mode == options.precision_mode,
-            'the mode of --precision_mode, ' + options.precision_mode,
-            mode,
-        )
-    _check(
-        not {'precision_mode', 'precision_mode_v2'} <= set(values),
-        'precision_mode or precision_mode_v2',
-        'both',
-    )
+def _set_precision(values: dict[str, Any], options: Options) -> None:
+    """Adds the precision mode: of --precision_mode or of --npu_option, else that of --precision."""
+    asked = options.precision_mode
+    if asked:
+        mode = values.setdefault('precision_mode', asked)
+        _check(mode == asked, f'the mode of --precision_mode, {asked}', mode)
+    is_one = not {'precision_mode', 'precision_mode_v2'} <= set(values)
+    _check(is_one, 'precision_mode or precision_mode_v2', 'both')
     mode = values.get('precision_mode') or values.get('precision_mode_v2')
     if mode is None:
-        # force_fp32, not must_keep_origin_dtype: the convolutions of a 910A take no float32 and
-        # would end the compilation.
+        # Not must_keep_origin_dtype: the convolutions of a 910A take no float32, so the graph would
+        # not compile.
         mode = values['precision_mode'] = (
             'force_fp32' if options.precision == 'fp32' else 'allow_mix_precision'
         )
     wanted = {'fp32': FULL_PRECISION, 'mixed': _MIXED}.get(options.precision)
     if wanted and mode not in wanted:
         raise OptionError(
-            '--precision={}: expected a precision mode of its kind, one of {}. Received: {}'.format(
-                options.precision, ', '.join(sorted(wanted)), mode
-            )
+            f'--precision={options.precision}: expected a precision mode of its kind, one of '
+            f'{", ".join(sorted(wanted))}. Received: {mode}'
         )
     chip = os.environ.get('SOC_VERSION') or 'Ascend910A'
     _check(
         not re.search('b(float|f)16|hif8', mode)
         or not re.match(r'Ascend910(A|B|(Pro|Premium)[AB])$', chip),
-        f'a precision mode of {chip}, which has neither bfloat16 nor hifloat8 (another card: set SOC_VERSION)',
+        f'a precision mode of {chip}, which has neither bfloat16 nor hifloat8 (another card: set '
+        'SOC_VERSION)',
         mode,
     )
     _check(
-        'modify_mixlist' not in values or mode in _MIXED,
+        mode in _MIXED or 'modify_mixlist' not in values,
         'a mixed precision mode with modify_mixlist',
         mode,
     )
 
 
-def settings(options):
-    """The parameter_map as {key: value}, checked. OptionError: one line, before anything of the
-    adapter is imported.
+def settings(options: Options) -> dict[str, Any]:
+    """The parameter_map as {key: value}, checked before the adapter is imported.
+
+    Raises:
+      OptionError: a setting is wrong, or does not agree with another one.
     """
     values = dict(parse(options.npu_option), use_off_line=True)
     _check(

@@ -1,1 +1,1 @@
-"""The training graph, the loop that runs it, and what it counts."""
+"""The training graph, the loop that runs it, and its measurements."""

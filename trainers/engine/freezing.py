@@ -1,4 +1,4 @@
-"""--freeze: which variables are trained, and which normalisation layers rest."""
+"""--freeze: the variables that are trained, and the normalization layers that are frozen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gitloss.backend import Tensor, keras
 
 
 def name_of(variable: Tensor) -> str:
+    """The name of a variable in checkpoints."""
     return variable.name.split(':')[0]
 
 
@@ -19,7 +20,7 @@ def matching(patterns: str, names: Iterable[str]) -> set[str]:
     Raises:
       ValueError: a pattern matches nothing.
     """
-    chosen = set()
+    chosen: set[str] = set()
     for pattern in (part.strip() for part in patterns.split(',') if part.strip()):
         found = fnmatch.filter(names, pattern + '*')
         if not found:
@@ -33,22 +34,22 @@ def matching(patterns: str, names: Iterable[str]) -> set[str]:
 
 
 def trainable(model: keras.Model, others: list[Tensor], patterns: str) -> list[Tensor]:
-    """The variables that are trained, in the order of the network.
+    """The variables to train, in the order of the network.
 
-    A normalisation layer all of whose variables match, moving averages included, is put in
-    inference mode: its statistics would otherwise go on changing under frozen weights.
+    A normalization layer is put in inference mode if all its variables match, moving averages
+    included: its statistics would change under frozen weights otherwise.
 
     Args:
       model: the embedding network.
-      others: trainable variables beside it.
+      others: further trainable variables.
       patterns: as for `matching`.
 
     Raises:
       ValueError: a pattern matches nothing, or nothing is left to train.
     """
     weights = {name_of(variable): variable for variable in model.trainable_weights + others}
-    resting = [name_of(v) for v in model.non_trainable_weights if v.name.count('/moving_')]
-    frozen = matching(patterns, sorted([*weights, *resting]))
+    averages = [name_of(v) for v in model.non_trainable_weights if '/moving_' in v.name]
+    frozen = matching(patterns, sorted([*weights, *averages]))
     if frozen.issuperset(weights):
         raise ValueError(
             f'--freeze: expected to leave a variable to train. Received: {patterns!r}, '

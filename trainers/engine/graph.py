@@ -1,31 +1,32 @@
 """The graph of a run: model, objective, training step and evaluation, as named tensors and
 operations. No session, no loop.
 
-Name scopes are there for whoever looks at the graph in TensorBoard. None is open where variables
-are made: checkpoints know those by name.
+Name scopes serve readers of the graph in TensorBoard. None is open where variables are created,
+because checkpoints identify variables by name.
 
-Order inside a step, written down because everything hangs on it: forward pass, losses and gradients
-read weights and centers as they were before the step; then, in the same `session.run`, the
-optimizer moves the weights and the center rule the centers. Under loss scaling an overflow leaves
-out both: an embedding that is infinite would make its center infinite for good.
+The order inside a step matters: the forward pass, the losses and the gradients read the weights and
+centers of before the step; then, in the same `session.run`, the optimizer updates the weights and
+the center rule updates the centers. After an overflow under loss scaling neither is updated: an
+infinite embedding would make its center infinite for good.
 
-With several workers each runs the network over its part of the batch. Embeddings and labels are
-gathered; every worker moves the centers over the whole batch. The softmax term, the accuracy and
-the gradients are parts that are summed once.
+With several workers each one runs the network on its part of the batch. Embeddings and labels are
+gathered, and every worker updates the centers with the whole batch. The softmax term, the accuracy
+and the gradients are partial sums, which are summed over the workers once.
 """
 
 from __future__ import annotations
 
-from gitloss import convolution, data, heads, layers, losses
-from gitloss import model as models
-from gitloss.backbones import backbone
-from gitloss.backend import Tensor, keras, tf
+from typing import Any
+
+from gitloss import convolution, data, layers, losses
+from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
-from gitloss.data import DataSpec
+from gitloss.data import DataSpec, Source
 from trainers import devices
 from trainers.devices import npu
 from trainers.engine import schedules
 from trainers.engine.freezing import trainable
+from trainers.engine.inference import network
 from trainers.engine.objective import Objective
 from trainers.options import Options
 from trainers.workers.group import OneWorker
@@ -38,30 +39,25 @@ _OPTIMIZERS = {
 }
 
 
-def network(
-    options: Options, spec: DataSpec, batch_size: int
-) -> tuple[keras.Model, heads.Classifier]:
-    """The embedding model, for `batch_size` images, and the classifier that the options describe.
-
-    Raises:
-      ValueError: an unknown network or head, or images too small for the network.
-    """
-    margin = None if options.margin < 0 else options.margin
-    head = heads.head(options.head, margin, options.scale or None)
-    model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
-    slope = backbone(options.model).slope
-    classifier = heads.Classifier(head, spec.num_classes, slope, options.seed)
-    classifier.build(options.embedding_dim)
-    return model, classifier
-
-
 class TrainingGraph:
-    """Builds into the current graph, for a devices.Device, a network for data of a DataSpec.
+    """Builds a network, its training step and its evaluation into the current graph.
 
-    `source`: the training images; None leaves out all that an evaluation does not need.
+    Args:
+      options: the settings of the model.
+      spec: what the network knows of the data.
+      device: where the graph runs.
+      group: the workers that this process is one of; None: it works alone.
+      source: the training images; None: only an evaluation is built.
     """
 
-    def __init__(self, options, spec, device, group=None, source=None):
+    def __init__(
+        self,
+        options: Options,
+        spec: DataSpec,
+        device: devices.Device,
+        group: OneWorker | None = None,
+        source: Source | None = None,
+    ) -> None:
         self._options, self._device, self._group = options, device, group or OneWorker()
         self._rows = options.batch_size // self._group.size
         self.model, self.classifier = network(options, spec, self._rows)
@@ -70,7 +66,7 @@ class TrainingGraph:
             spec.num_classes, options.alpha, options.distance, name='center_loss'
         )
         self.center_table.build([None, options.embedding_dim])
-        # no float64 and no loop on an NPU
+        # An NPU has no float64 and no loops.
         method = 'unrolled' if device.name == 'npu' else None
         self._objective = Objective(
             options, self.classifier, self.center_table, self._group, method
@@ -81,11 +77,11 @@ class TrainingGraph:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Variables of the network: all that an evaluation needs of a checkpoint."""
+        """The variables that an evaluation needs of a checkpoint: network, classifier, centers."""
         return self.model.weights + self.classifier.weights + self.center_table.weights
 
-    def _batches(self, source):
-        """This worker's part of a batch: images float32, labels."""
+    def _batches(self, source: Source) -> tuple[Tensor, Tensor]:
+        """This worker's part of a batch: float32 images, labels."""
         stream = data.BatchStream(
             source,
             self._options.batch_size,
@@ -99,8 +95,8 @@ class TrainingGraph:
             images, labels = self.iterator.get_next()
             return tf.cast(images, tf.float32), labels
 
-    def _build_training(self, source):
-        options = self._options
+    def _build_training(self, source: Source) -> None:
+        options, objective = self._options, self._objective
         images, labels = self._batches(source)
         self.global_step = tf.train.get_or_create_global_step()
         variables = trainable(self.model, self.classifier.weights, options.freeze)
@@ -108,21 +104,19 @@ class TrainingGraph:
         logits = self.classifier.logits(embeddings)
         self.embeddings = self._group.all_gather(embeddings)
         all_labels = self._group.all_gather(labels)
-        decay = self._objective.decay(layers.decayed(variables), self.model.get_losses_for(None))
-        terms = self._objective.terms(logits, labels, self.embeddings, all_labels, decay)
+        decay = objective.decay(layers.decayed(variables), self.model.get_losses_for(None))
+        terms = objective.terms(logits, labels, self.embeddings, all_labels, decay)
         with tf.name_scope('accuracy'):
-            accuracy = self._objective.part_of_mean(
-                tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32)
-            )
+            is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
+            accuracy = objective.part_of_mean(tf.cast(is_right, tf.float32))
         optimizer = self._optimizer()
         gradients = optimizer.compute_gradients(terms['loss'], variables)
-        terms, sums = self._objective.reduced(
-            terms, [accuracy] + [gradient for gradient, _ in gradients]
-        )
-        accuracy, gradients = sums[0], list(zip(sums[1:], variables))
+        parts = [accuracy] + [gradient for gradient, _ in gradients]
+        terms, (accuracy, *sums) = objective.reduced(terms, parts)
+        gradients = list(zip(sums, variables))
         self.train_op, drift = self._updates(optimizer, gradients, all_labels, list(terms.values()))
         with tf.control_dependencies([self.train_op]):
-            # an overflow skips a step, a sunk loop makes several
+            # An overflow makes it no step, a sunk loop several steps.
             self.steps_done = self.global_step.read_value()
         self.load_loop = None
         if options.iterations_per_loop > 1:
@@ -130,39 +124,40 @@ class TrainingGraph:
         with tf.name_scope('git_floor'):
             floor = losses.git_floor(all_labels, options.git_loss_form)
         self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift, git_floor=floor)
-        moved = [variable for variable, _ in self._moving_averages]
         with tf.name_scope('weights_are_finite'):
+            updated = variables + [variable for variable, _ in self._moving_averages]
             self.weights_are_finite = tf.reduce_all(
-                [tf.reduce_all(tf.is_finite(variable)) for variable in variables + moved]
+                [tf.reduce_all(tf.is_finite(variable)) for variable in updated]
             )
 
-    def _embeddings_of(self, images):
-        """The network in its training phase. What it moves is kept for `_move`."""
+    def _embeddings_of(self, images: Tensor) -> Tensor:
+        """The network in its training phase. Keeps the updates of moving averages for `_move`."""
         group, size = self._group, self._options.batch_size
-        in_common = group.size > 1 and self._options.norm_statistics == 'global'
+        is_global = group.size > 1 and self._options.norm_statistics == 'global'
         phase = layers.Phase(
             self._options.seed,
             self.global_step.read_value(),
             data.part_of(size, group.rank, group.size),
             size,
-            group.gather_statistics if in_common else None,
+            group.gather_statistics if is_global else None,
         )
         layers.enter(self.model, phase)
         with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
             embeddings = self.model(images, training=True)
         self._moving_averages = phase.moves
-        if group.size > 1 and not in_common and phase.moves:  # replicas stay equal all the same
+        # Local statistics differ; their mean keeps the replicas equal.
+        if group.size > 1 and not is_global and phase.moves:
             variables, values = zip(*phase.moves)
             sums = group.all_reduce(list(values))
             self._moving_averages = [(v, total / group.size) for v, total in zip(variables, sums)]
         return embeddings
 
-    def _move(self, all_labels):
-        """Moves what no gradient moves: the centers, and the averages of the normalisation."""
+    def _move(self, all_labels: Tensor) -> Tensor:
+        """Updates the variables without gradients: centers, moving averages of normalization."""
         moves = [tf.assign(variable, value) for variable, value in self._moving_averages]
         return tf.group(self.center_table.update(self.embeddings, all_labels), *moves)
 
-    def _optimizer(self):
+    def _optimizer(self) -> Any:
         options = self._options
         self.learning_rate = tf.get_variable(
             'learning_rate',
@@ -187,8 +182,10 @@ class TrainingGraph:
         self.loss_scaled = optimizer is not plain
         return optimizer
 
-    def _updates(self, optimizer, gradients, all_labels, terms):
-        """(the op that moves weights and centers, how far it moves the centers of the batch)."""
+    def _updates(
+        self, optimizer: Any, gradients: list, all_labels: Tensor, terms: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(the op that updates weights and centers, the mean move of the batch's centers)."""
         with tf.name_scope('move_centers') as scope:
             before = self.center_table.rows(all_labels)
         reads = [before] + terms + [gradient for gradient, _ in gradients]
@@ -205,9 +202,12 @@ class TrainingGraph:
             drift = losses.mean_drift(before, after, all_labels)
         return tf.group(update, move_centers), drift
 
-    def _guarded_updates(self, optimizer, gradients, all_labels, reads):
-        """(weights' update, centers' update): both or, after an overflow, none. Only the global
-        step tells whether an optimizer with loss scaling has left out its update.
+    def _guarded_updates(
+        self, optimizer: Any, gradients: list, all_labels: Tensor, reads: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(update of the weights, update of the centers): after an overflow neither has an effect.
+
+        Only the global step tells whether an optimizer with loss scaling skipped its update.
         """
         with tf.control_dependencies(reads):
             # `+ 1` forces a copy: in TF 1.15 a bare read may alias the variable and see the update
@@ -218,7 +218,7 @@ class TrainingGraph:
             is_done = tf.equal(self.global_step.read_value(), following)
         return update, tf.cond(is_done, lambda: self._move(all_labels), tf.no_op)
 
-    def _build_evaluation(self):
+    def _build_evaluation(self) -> None:
         self.eval_images = tf.placeholder(tf.uint8, self.model.input.shape, name='images')
         embeddings = self.model(tf.cast(self.eval_images, tf.float32))
         self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')

@@ -1,4 +1,4 @@
-"""What callbacks may ask of an evaluation and of a training: callbacks.base.Handle, RunHandle."""
+"""The handles through which callbacks see an evaluation or a training: callbacks.base."""
 
 from __future__ import annotations
 
@@ -42,12 +42,11 @@ class EvaluationHandle(Handle):
         place = self.batch_size, self.rank, self.workers
         part = data.part_of(*place)
         for images, labels, count in data.padded_batches(source, *place):
-            feeds = {net.eval_images: images, net.eval_labels: labels[part]}
-            values = runtime.run(fetches, feeds)
+            values = runtime.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
             runtime.raise_if_interrupted()
             losses = {name: values[name].item() for name in LOSSES if name in values}
-            embeddings, predictions = values['embeddings'], values['predictions']
-            yield embeddings[:count], predictions[:count], labels[:count], losses
+            embeddings = values['embeddings'][:count]
+            yield embeddings, values['predictions'][:count], labels[:count], losses
 
     def centers(self) -> np.ndarray:
         return self._runtime.session.run(self._runtime.net.center_table.centers)
@@ -64,10 +63,10 @@ class EvaluationHandle(Handle):
 def evaluation(
     checkpoint: checkpoints.Checkpoint, options: Options, device: Device
 ) -> Iterator[EvaluationHandle]:
-    """`with evaluation(...) as handle:` the handle of a checkpoint's model, centers included.
+    """A context with the handle of a checkpoint's model, centers included.
 
     Args:
-      options: of checkpoints.options_of.
+      options: from checkpoints.options_of.
     """
     runtime = Runtime(options, checkpoints.spec_of(checkpoint), device)
     with checkpoints.session_of(checkpoint, runtime.build, device.config) as (
@@ -82,7 +81,7 @@ class TrainingHandle(EvaluationHandle, RunHandle):
     """A training as callbacks see it.
 
     Attributes:
-      stop_reason: why a callback ends the training; '': none does.
+      stop_reason: why a callback ends the training; '' if none does.
     """
 
     def __init__(self, runtime: Runtime, saving: Saving, meter: Meter) -> None:

@@ -1,10 +1,30 @@
-"""The network alone, as it is when nothing is trained or measured: no labels, losses, centers."""
+"""The network for inference: without labels, losses and centers."""
 
 from __future__ import annotations
 
+from gitloss import heads
+from gitloss import model as models
+from gitloss.backbones import backbone
+from gitloss.backend import keras
 from gitloss.data import DataSpec
-from trainers.engine.graph import network
 from trainers.options import Options
+
+
+def network(
+    options: Options, spec: DataSpec, batch_size: int
+) -> tuple[keras.Model, heads.Classifier]:
+    """The embedding model, for `batch_size` images, and the classifier that the options describe.
+
+    Raises:
+      ValueError: an unknown network or head, or images too small for the network.
+    """
+    margin = None if options.margin < 0 else options.margin
+    head = heads.head(options.head, margin, options.scale or None)
+    model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
+    slope = backbone(options.model).slope
+    classifier = heads.Classifier(head, spec.num_classes, slope, options.seed)
+    classifier.build(options.embedding_dim)
+    return model, classifier
 
 
 class Inference:

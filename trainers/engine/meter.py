@@ -1,4 +1,4 @@
-"""Means over the steps since the last measurement, speed, updates left out after overflows."""
+"""Means over the steps since the last measurement, speed, and updates skipped after overflows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gitloss.errors import DamagedCheckpoint, Diverged, log
 from gitloss.metrics import declaration
 from gitloss.metrics.declaration import Metric
 
-_MOST_OVERFLOWS = 200  # in a row: long before, halving has brought the scale down to 1
-# Of a step's values those that are no loss or term of a loss.
-_NO_LOSSES = {
+_MOST_OVERFLOWS = 200  # in a row: far fewer halve the scale down to 1
+# The values of a step that are not losses.
+_OTHERS = {
     'accuracy': declaration.accuracy('train'),
     'center_drift': Metric('center_drift', 'center drift', 'centers'),
     'git_floor': Metric('train_git_floor', 'git floor', 'train'),
@@ -24,26 +24,25 @@ _OF_THE_RUN = (
 
 
 class Meter:
-    """All of it is in every checkpoint, so that a resumed run measures as an undisturbed one.
+    """Sums the values of the steps. Checkpoints hold its state, so that a resumed run measures as
+    one without interruption.
 
     Args:
       names: values of a step whose means a measurement logs.
       batch_size: images of a step.
-      overflows_are_logged: whether measurements log how many updates were left out.
+      overflows_are_logged: whether measurements log the number of skipped updates.
 
     Attributes:
-      epoch: measurements so far.
-      logs: those of the last measurement.
+      epoch: number of measurements so far.
+      logs: the logs of the last measurement.
       totals: sums over the steps since the last measurement.
-      skipped: steps of the run whose update was left out.
+      skipped: number of steps of the run whose update was skipped.
     """
 
     def __init__(
         self, names: Sequence[str], batch_size: int, overflows_are_logged: bool = False
     ) -> None:
-        self._means = {
-            name: _NO_LOSSES.get(name) or declaration.loss('train', name) for name in names
-        }
+        self._means = {name: _OTHERS.get(name) or declaration.loss('train', name) for name in names}
         self._batch_size, self._overflows_are_logged = batch_size, overflows_are_logged
         self.epoch = 0
         self.logs: dict[str, Any] = {}
@@ -51,16 +50,16 @@ class Meter:
         self.skipped = 0
         self._skipped_in_a_row = 0
         self._timing: dict[str, float] = {'seconds': 0.0, 'steps': 0}
-        # The first step of a process also compiles: it is left out of the timing.
+        # The first step of a process also compiles: the timing leaves it out.
         self._warm = False
 
     @property
     def metrics(self) -> list[Metric]:
-        """The declarations of what `means` gives."""
+        """The declarations of the numbers in `means`."""
         return [*self._means.values(), *_OF_THE_RUN]
 
     def add(self, logs: Mapping[str, Any], steps: int, seconds: float) -> None:
-        """Adds the `logs` of the last of `steps` steps, made by one call in `seconds`."""
+        """Adds `steps` steps that one call made in `seconds`; `logs` are those of the last one."""
         self._skipped_in_a_row = 0
         if self._warm:
             self._timing['seconds'] += seconds
@@ -69,12 +68,12 @@ class Meter:
         added = {name: steps * logs[name] for name in self._means}
         for name, value in {**added, 'steps': steps, 'seconds': seconds}.items():
             self.totals[name] = self.totals.get(name, 0) + value
-        self.totals['learning_rate'] = logs['learning_rate']  # of the last step, no sum
+        self.totals['learning_rate'] = logs['learning_rate']  # of the last step, not a sum
 
     def add_overflows(self, step: int, count: int, per_run: int) -> None:
-        """Counts `count` updates that loss scaling left out in a call of `per_run` steps.
+        """Counts `count` updates that loss scaling skipped in a call of `per_run` steps.
 
-        The first one is logged, then every doubling of their number.
+        The first one is logged, then every doubling of the number.
 
         Raises:
           Diverged: too many in a row.
@@ -109,7 +108,7 @@ class Meter:
         return logs
 
     def close_epoch(self, logs: dict[str, Any]) -> None:
-        """Ends a measurement: the next one is of the steps that follow."""
+        """Ends a measurement; the next one starts with the next step."""
         self.logs, self.totals, self.epoch = logs, {}, self.epoch + 1
 
     def throughput(self) -> dict[str, float | None]:
@@ -133,7 +132,7 @@ class Meter:
         """Takes back the `state` in a checkpoint's manifest.
 
         Raises:
-          DamagedCheckpoint: the sums are not those of such a run.
+          DamagedCheckpoint: the sums are of another kind of run.
         """
         manifest = checkpoint.manifest
         totals, timing = dict(manifest['totals']), dict(manifest['timing'])

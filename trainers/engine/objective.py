@@ -1,8 +1,8 @@
 """The objective L = L_S + lambda_c L_C + lambda_g L_G, of a training step and of an evaluation.
 
-With several workers each computes the softmax term over its part of the batch; the parts are summed
-once. Embeddings and labels are gathered, so that every worker computes the center and git terms
-over the whole batch.
+With several workers each one computes the softmax term on its part of the batch; the parts are
+summed once. Embeddings and labels are gathered, so that every worker computes the center and git
+terms on the whole batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Objective:
 
     Args:
       options: gives lambda_c, lambda_g, git_loss_form and distance.
-      classifier: the head decides the margin of the softmax term.
-      center_table: where samples find their own centers.
+      classifier: its head sets the margin of the softmax term.
+      center_table: the centers.
       group: the workers that train as one.
       method: of the git term, see `losses.git_term`.
     """
@@ -40,13 +40,11 @@ class Objective:
         self._table, self._group, self._method = center_table, group, method
 
     def decay(self, variables: list[Tensor], own: list[Tensor]) -> Tensor | None:
-        """weight_decay / 2 sum ||w||^2 over `variables`, and what the network's layers ask for by
-        themselves, the scalars `own`. A term of the training alone; None: there is none.
+        """weight_decay / 2 sum ||w||^2 over `variables`, plus the scalars `own`, the penalties of
+        the network's layers. Only the training has this term. None if there is neither.
         """
-        parts = list(own)
-        if self._options.weight_decay:
-            weight = self._options.weight_decay
-            parts += [weight * tf.nn.l2_loss(variable) for variable in variables]
+        weight = self._options.weight_decay
+        parts = [*own, *(weight * tf.nn.l2_loss(variable) for variable in variables if weight)]
         with tf.name_scope('weight_decay_loss'):
             return tf.add_n(parts) if parts else None
 
@@ -58,9 +56,10 @@ class Objective:
         all_labels: Tensor,
         decay: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The scalars LOSSES by name, and `weight_decay_loss` if there is a `decay`. Of the softmax
-        term and the decay, and of both in the sum, only what this worker adds. `logits` and
-        `labels` are those of this worker's part of the batch.
+        """The scalars LOSSES by name, and `weight_decay_loss` if there is a `decay`.
+
+        The softmax term and the decay, in the sum too, are this worker's parts. `logits` and
+        `labels` are of this worker's part of the batch.
         """
         settings = {'form': self._options.git_loss_form, 'distance': self._options.distance}
         with tf.name_scope('softmax_loss'):
@@ -81,12 +80,12 @@ class Objective:
         return self._with_sum(terms)
 
     def part_of_mean(self, values: Tensor) -> Tensor:
-        """What this worker's values add to their mean over all workers."""
+        """The part of this worker's values in their mean over all workers."""
         mean = tf.reduce_mean(values)
         return mean if self._group.size == 1 else mean / self._group.size
 
     def _with_sum(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A term of weight 0 is computed all the same, to be logged."""
+        """Adds the loss. A term of weight 0 is computed for the logs, but not added."""
         options, total = self._options, terms['softmax_loss']
         with tf.name_scope('loss'):
             for name, weight in (
@@ -101,7 +100,7 @@ class Objective:
     def reduced(
         self, terms: dict[str, Tensor], tensors: list[Tensor]
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The terms and the tensors with the parts of all workers summed, in one reduction."""
+        """Sums the parts of all workers in the terms and the tensors, in one reduction."""
         if self._group.size == 1:
             return terms, tensors
         softmax, *sums = self._group.all_reduce([terms['softmax_loss']] + tensors)

@@ -1,4 +1,4 @@
-"""Where a run starts: at its own checkpoint, at the weights of another run, or anew."""
+"""The start of a run: at its own checkpoint, at the weights of another run, or at step 0."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from trainers.engine.saving import Saving
 
 
 class Resuming:
-    """Holds the folder of the run, and takes up what is found there.
+    """Locks the folder of the run and restores the run found there.
 
     Args:
       runtime, saving, callbacks: of the run.
+
+    Attributes:
+      folder: the folder of the run.
     """
 
     def __init__(self, runtime: Runtime, saving: Saving, callbacks: CallbackList) -> None:
         self._runtime, self._saving, self._callbacks = runtime, saving, callbacks
-        self._folder = rundir.RunDir(runtime.options.run_dir)
+        self.folder = rundir.RunDir(runtime.options.run_dir)
         self._warm_start: WarmStart | None = None
 
     def build(self, meter: Meter) -> None:
-        """Finds the weights of --init_checkpoint. `meter`: of the run."""
+        """Finds the weights of --init_checkpoint. `meter`: the one of the run."""
         self._meter, path = meter, self._runtime.options.init_checkpoint
         if path and self._runtime.group.is_chief:
             self._warm_start = WarmStart(path, self._runtime.net.weights)
 
     def start(self) -> None:
-        """Claims the folder and gives all variables their values: first, fine-tuned or restored.
+        """Claims the folder and gives all variables their values: initial, of --init_checkpoint, or
+        restored.
 
         Raises:
           ValueError: the folder cannot be used, or the run found in it is another one.
@@ -54,20 +58,20 @@ class Resuming:
         else:
             if self._warm_start is not None:
                 self._warm_start.restore(runtime.session)
-            runtime.group.spread(runtime.session)
+            runtime.group.broadcast_variables(runtime.session)
             self._start_stream()
 
     def _claim(self) -> checkpoints.Checkpoint | None:
-        """The chief claims the folder and decides what to continue. The others compare flags and
-        data with it, and take its checkpoint's manifest.
+        """The chief claims the folder and chooses the checkpoint to continue. The other workers
+        compare their flags and data with the chief's, and receive the manifest.
         """
         group, resume, store = self._runtime.group, self._runtime.options.resume, self._saving.store
         facts = [self._saving.facts[name] for name in ('options', 'dataset')]
         *chiefs, found = group.decide(
-            self._runtime.session, lambda: [*facts, self._folder.begin(resume, store, *facts)]
+            self._runtime.session, lambda: [*facts, self.folder.begin(resume, store, *facts)]
         )
         if not group.is_chief:
-            os.makedirs(self._folder.path, exist_ok=True)
+            os.makedirs(self.folder.path, exist_ok=True)
             rundir.check_worker(group.rank, facts, chiefs)
         return found and checkpoints.Checkpoint(*found)
 
@@ -79,10 +83,10 @@ class Resuming:
         return found and checkpoints.Checkpoint(*found)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Takes up all of a run: sums, the callbacks' states, variables, step, the batches.
+        """Restores a run: sums, states of the callbacks, variables, step, position in the batches.
 
         Raises:
-          DamagedCheckpoint: the checkpoint is not of such a run.
+          DamagedCheckpoint: the checkpoint is of another kind of run.
         """
         self._meter.load(checkpoint)
         try:
@@ -93,10 +97,6 @@ class Resuming:
         self._start_stream()
 
     def _start_stream(self) -> None:
-        # Not in one run with the variables' initialisers: the NPU adapter then leaves them at zero.
+        # Not in one session.run with the initializers: the NPU adapter would leave them at zero.
         net, first_step = self._runtime.net, self._runtime.step + self._meter.skipped
         self._runtime.session.run(net.iterator.initializer, {net.first_step: first_step})
-
-    def release(self) -> None:
-        """Unlocks the folder."""
-        self._folder.release()

@@ -1,4 +1,4 @@
-"""When and how a run writes its checkpoints, and how it takes one up again."""
+"""The checkpoints of a run: when and how it writes them, and how it restores one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Saving:
     """The checkpoints of a run: at measurements, by --save_every, and when a signal ends it.
 
     Args:
-      runtime: whose variables are saved.
-      facts: what each manifest says of the run: `options`, `versions`, `dataset`.
-      state: () -> {name: JSON value}, what a continued run takes up beside the variables.
+      runtime: owns the variables to save.
+      facts: facts about the run for each manifest: `options`, `versions`, `dataset`.
+      state: () -> {name: JSON value}, what a resumed run needs besides the variables.
 
     Attributes:
       facts, state: as given.
       store: the run's series of checkpoints.
-      every_steps: of --save_every in steps, else 0.
+      every_steps: the interval of --save_every if it is in steps, else 0.
       saved_step: the step of the last checkpoint; -1: none yet.
     """
 
@@ -40,31 +40,31 @@ class Saving:
         )
         self.every_steps, self._every_seconds = runtime.options.save_interval
         self.saved_step, self._saved_at = -1, time.monotonic()
-        self._tried_step = -1  # of the last checkpoint, written or refused by a full disk
+        self._tried_step = -1  # step of the last attempt; a full disk may have refused it
 
     def build(self, metrics: Mapping[str, Metric]) -> None:
-        """Creates the saver's operations. `metrics`: of which --best names one."""
+        """Creates the operations of the saver. `metrics`: --best names one of them."""
         self._saver = checkpoints.Saver(tf.global_variables())
         options, self._best = self._runtime.options, {}
-        # Nothing measures the default where there is no validation.
+        # Without validation nothing measures the default of --best.
         if options.best in metrics or options.best != type(options).best:
             metric = declaration.chosen(metrics, options.best, '--best')
             self._best = {'name': metric.name, 'higher_is_better': metric.higher_is_better}
 
     @property
     def time_is_up(self) -> bool:
-        """Whether --save_every in seconds have passed, by the clock of the chief."""
+        """Whether the seconds of --save_every have passed, by the clock of the chief."""
         seconds = time.monotonic() - self._saved_at
         return self._runtime.group.is_chief and 0 < self._every_seconds <= seconds
 
     @property
     def is_due(self) -> bool:
-        """Whether --save_every wants a checkpoint of this step."""
-        if self._tried_step == self._runtime.step:
-            return False
+        """Whether --save_every asks for a checkpoint of this step."""
         if self._every_seconds:
-            return bool(self._runtime.agreed[1])
-        return self.every_steps > 0 and self._runtime.passed(self.every_steps)
+            is_due = bool(self._runtime.agreed[1])
+        else:
+            is_due = self.every_steps > 0 and self._runtime.passed(self.every_steps)
+        return is_due and self._tried_step != self._runtime.step
 
     def save(
         self, metrics: Mapping[str, float] | None = None, state: dict[str, Any] | None = None
@@ -72,8 +72,8 @@ class Saving:
         """Writes a checkpoint of this step, on the chief. Returns its path.
 
         Args:
-          metrics: the values it is judged by.
-          state: beside the variables; None: as it is now.
+          metrics: the values for the choice of the best checkpoint.
+          state: what is saved besides the variables; None: the current state.
 
         Raises:
           OSError: the disk is full.
@@ -88,32 +88,33 @@ class Saving:
         return path
 
     def save_or_warn(self, state: dict[str, Any] | None = None) -> None:
-        """The same, but a full disk costs this checkpoint, not the training."""
+        """As `save`, but a full disk costs this checkpoint, not the training."""
         try:
             self.save(state=state)
         except OSError as error:
-            # --save_every in seconds tries again after as many, not after every step.
+            # --save_every in seconds tries again after its interval, not after every step.
             self._saved_at = time.monotonic()
-            text = 'no checkpoint at step %d: %s; the ones before stay'
-            log.warning(text, self._runtime.step, error)
+            log.warning(
+                'no checkpoint at step %d: %s; the ones before stay', self._runtime.step, error
+            )
 
     def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
-        """Writes a checkpoint outside the run's series. Returns its path.
+        """Writes a checkpoint outside the series of the run. Returns its path.
 
         Raises:
           OSError: the disk is full.
-          ValueError: something else than a checkpoint is at `path`.
+          ValueError: `path` exists and is not a checkpoint.
           Diverged: the weights are not finite.
         """
         runtime, contents = self._runtime, self._contents(metrics, self.state())
-        if not runtime.group.is_chief:
-            return path
-        return self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
+        if runtime.group.is_chief:
+            path = self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
+        return path
 
     def _contents(
         self, metrics: Mapping[str, float] | None, state: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What the manifest says. Every worker checks the weights: all stop or rewind alike."""
+        """The manifest. Every worker checks the weights, so that all stop or roll back alike."""
         runtime = self._runtime
         if not runtime.session.run(runtime.net.weights_are_finite):
             raise Diverged(
@@ -126,6 +127,6 @@ class Saving:
         runtime = self._runtime
         if runtime.group.is_chief:
             checkpoints.restore(runtime.session, self._saver, checkpoint)
-        runtime.group.spread(runtime.session)
+        runtime.group.broadcast_variables(runtime.session)
         runtime.rewind(checkpoint.step)
         self.saved_step = self._tried_step = checkpoint.step

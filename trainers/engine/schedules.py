@@ -1,7 +1,7 @@
-"""The learning rate over a run.
+"""Schedules of the learning rate.
 
-The factor is computed in the graph from the global step: a resumed run needs no other state, and it
-stays exact where several steps are one call (iteration sinking on an NPU).
+The graph computes the factor from the global step. So a resumed run needs no further state, and the
+factor is exact where several steps are one call (iteration sinking on an NPU).
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ def factor(
     decay_steps: int = 0,
     decay_rate: float = 0.1,
 ) -> Tensor | float:
-    """Factor of the learning rate in the step that follows `done` steps.
+    """Factor on the learning rate in the step that follows `done` steps.
 
     constant: 1. step: decay_rate ** (done // decay_steps). cosine: (1 + cos(pi (done - warmup) /
-    (steps - warmup))) / 2, from 1 where the warm-up ends to 0 after `steps` (Loshchilov and Hutter,
-    ICLR 2017, eq. 5, without restarts). In the warm-up the n-th step, n = done + 1, has n /
-    warmup_steps of it (Goyal et al., 2017, section 2.2).
+    (steps - warmup))) / 2, from 1 at the end of the warm-up to 0 after `steps` (Loshchilov and
+    Hutter, ICLR 2017, eq. 5, without restarts). In step n = done + 1 of the warm-up it is
+    multiplied by n / warmup_steps (Goyal et al., 2017, section 2.2).
 
     Args:
       done: the global step, int64 scalar.
 
     Returns:
       float32 scalar, or 1.0.
+
+    Raises:
+      ValueError: an unknown schedule.
     """
-    value = 1.0
+    value: Tensor = 1.0
     if schedule == 'step':
         value = tf.pow(decay_rate, tf.cast(done // decay_steps, tf.float32))
     elif schedule == 'cosine':
-        way = tf.cast(tf.maximum(done - warmup_steps, 0), tf.float32) / float(steps - warmup_steps)
-        value = 0.5 * (1.0 + tf.cos(math.pi * way))
+        part = tf.cast(tf.maximum(done - warmup_steps, 0), tf.float32) / float(steps - warmup_steps)
+        value = 0.5 * (1.0 + tf.cos(math.pi * part))
     elif schedule != 'constant':
         raise ValueError(
             f'schedule: expected one of constant, step, cosine. Received: {schedule!r}'

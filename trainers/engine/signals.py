@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noted while the training runs, obeyed by the trainer between two steps."""
+"""SIGTERM and SIGINT: recorded during the training, obeyed by the trainer between two steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gitloss.errors import log
 
 
 class Signals:
-    """A context that keeps the first SIGTERM or SIGINT; a second one ends the process at once.
+    """A context that records the first SIGTERM or SIGINT; a second one ends the process at once.
 
     Attributes:
-      received: the number of the first signal; 0: none has come.
+      received: the number of the first signal; 0 if there is none.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,20 @@ class Signals:
         self.received = signum
         for other in self._handlers:
             signal.signal(other, signal.SIG_DFL)
-        # RuntimeError: it came in the middle of a write to the same stream. OSError: the terminal
-        # is gone.
+        # RuntimeError: the signal interrupts a write to the same stream. OSError: the terminal is
+        # gone.
         with contextlib.suppress(RuntimeError, OSError):
-            text = '%s: saving after this step; once more ends the process at once'
-            log.warning(text, signal.Signals(signum).name)
+            log.warning(
+                '%s: saving after this step; once more ends the process at once',
+                signal.Signals(signum).name,
+            )
 
     def __enter__(self) -> Signals:
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[signum] = signal.getsignal(signum)
+            self._handlers = {
+                signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)
+            }
             for number in self._handlers:
                 signal.signal(number, self._note)
         return self

@@ -1,4 +1,4 @@
-"""The trainer: build, initialise, loop, and nothing that a callback can do."""
+"""The trainer: build, initialize, loop. Whatever a callback can do is not in it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from trainers.workers.group import OneWorker
 
 
 class Trainer:
-    """Trains a model on a data set; what happens alongside is the callbacks' business.
+    """Trains a model on a data set. Callbacks measure, log, draw and save.
 
     Args:
       options: the settings of the run.
-      dataset: with a training split.
-      callbacks: in the order in which their hooks are called.
+      dataset: has a training split.
+      callbacks: their hooks are called in this order.
       device: where it trains.
-      versions: facts for the checkpoints' manifests.
+      versions: versions of the libraries, for the manifests of the checkpoints.
       group: the workers that this process is one of; None: it works alone.
 
     Raises:
-      ValueError: no training split, or labels that are no classes.
+      ValueError: there is no training split, or a label is not a class.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Trainer:
         self._source = cast(Source, dataset.train)
         low, high = self._source.labels.min(), self._source.labels.max()
         classes = dataset.spec.num_classes
-        # A CPU would say so at the step; other devices read nothing or zeros.
+        # A CPU reports such a label at the step; other devices silently read zeros.
         if low < 0 or high >= classes:
             raise ValueError(
                 f'labels of the training set: expected 0 to {classes - 1} for {classes} classes. '
                 f'Received: {low} to {high}'
             )
         self.signals = Signals()
-        # What this worker asks of all: to stop by a signal, and, the chief, to save by the clock.
+        # Any worker may ask to stop, after a signal; the chief also to save, by its clock.
         self.runtime = Runtime(
             options,
             dataset.spec,
@@ -73,19 +73,17 @@ class Trainer:
         )
         self.resuming = Resuming(self.runtime, self.saving, self.callbacks)
 
-    # --- the three phases
-
     def fit(self) -> dict[str, Any]:
-        """Runs the whole training, from the run's newest checkpoint if `resume` says so.
+        """Runs the whole training, from the newest checkpoint of the run if `resume` allows it.
 
         Returns:
           The logs of the last measurement, with what the callbacks added at the end.
 
         Raises:
           ValueError: the options do not fit the data, the model or the run found in the folder;
-            nothing has been written.
-          TrainingError: the training cannot go on; what had been saved stays as it is.
-          Interrupted: SIGTERM or SIGINT; the last whole step was saved. A second signal ends the
+            nothing is written.
+          TrainingError: the training cannot go on; existing checkpoints stay as they are.
+          Interrupted: SIGTERM or SIGINT; the last whole step is saved. A second signal ends the
             process at once.
         """
         group = self.runtime.group
@@ -102,11 +100,11 @@ class Trainer:
             finally:
                 self.callbacks.close()
                 group.close(self.runtime.session)
-                self.resuming.release()
+                self.resuming.folder.release()
         return logs
 
     def build(self) -> None:
-        """Builds all that the session will run, into the current graph."""
+        """Builds everything that the session runs, into the current graph."""
         net, options = self.runtime.build(self._source), self.runtime.options
         self.meter = Meter(list(net.step_fetches), options.batch_size, net.loss_scaled)
         self.handle = TrainingHandle(self.runtime, self.saving, self.meter)
@@ -138,7 +136,7 @@ class Trainer:
                 self._roll_back(error)
 
     def _check_intervals(self) -> None:
-        """A sunk loop gives control back every so many steps: all intervals must be multiples."""
+        """Every interval must be a multiple of the steps of a sunk loop."""
         per_run = self.runtime.options.iterations_per_loop
         intervals = {
             '--steps': self.handle.steps,
@@ -154,8 +152,6 @@ class Trainer:
                     f'Received: {per_run}'
                 )
 
-    # --- inside the loop
-
     @property
     def _is_over(self) -> bool:
         return self.runtime.step >= self.handle.steps or bool(self.handle.stop_reason)
@@ -167,15 +163,16 @@ class Trainer:
         return bool(totals) and (step // every > last // every or self._is_over)
 
     def train_step(self) -> None:
-        """One step, or those of a sunk loop, with the hooks around it."""
+        """One step, or the steps of one sunk loop, with the hooks around it."""
         runtime, net, options = self.runtime, self.runtime.net, self.runtime.options
         per_run = options.iterations_per_loop
         if not self.meter.totals:
             self.callbacks.run('on_epoch_begin', self.meter.epoch + 1, {})
         batch = runtime.step + per_run
         self.callbacks.run('on_train_batch_begin', batch, {})
-        own = dict(net.step_fetches, learning_rate=net.rate_of_step)
-        fetches = self.callbacks.fetches(batch, own)
+        fetches = self.callbacks.fetches(
+            batch, dict(net.step_fetches, learning_rate=net.rate_of_step)
+        )
         start = time.perf_counter()
         try:
             _, reached, values = runtime.run([net.train_op, net.steps_done, fetches])
@@ -198,29 +195,31 @@ class Trainer:
         self.callbacks.run('on_train_batch_end', runtime.step, logs)
 
     def _measure(self) -> None:
-        """Closes the stretch since the last measurement: its means, and what callbacks measure."""
+        """Ends an epoch: the means of its steps, and the measurements of the callbacks."""
         before, runtime = self.saving.state(), self.runtime
-        # From the chief: speeds differ, and who watches one must decide alike everywhere.
+        # The chief's: speeds differ, and callbacks that watch one must decide alike on all workers.
         logs = runtime.group.decide(runtime.session, lambda: self.meter.means(runtime.step))
         self.meter.close_epoch(logs)
         try:
             self.callbacks.run('on_test_begin', {})
             self.callbacks.run('on_epoch_end', self.meter.epoch, logs)
         except Interrupted:
-            # In a sweep: the checkpoint is of before it, and a continued run measures again.
+            # In a sweep. The state is that of before it: a resumed run measures again.
             self.saving.save_or_warn(before)
             raise
 
     def _obey_signal(self) -> None:
-        signum, _ = self.runtime.agreed
+        signum = self.runtime.agreed[0]  # read once: a signal may arrive at any moment
         if signum:
             if self.saving.saved_step != self.runtime.step:
                 self.saving.save_or_warn()
             raise Interrupted(signum)
 
     def _roll_back(self, error: Diverged) -> None:
-        """Back to the last checkpoint with a smaller learning rate, if the error allows it; else
-        the training ends.
+        """Restores the last checkpoint, with a smaller learning rate, if the error allows it.
+
+        Raises:
+          TrainingError: it does not, or there is no checkpoint.
         """
         if not error.rate_factor:
             raise TrainingError(str(error))

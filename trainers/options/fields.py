@@ -20,7 +20,7 @@ class Options(Running, Learning):
     """All settings. Field names are flag names, those of Learning first.
 
     Raises:
-      OptionError: a value is not accepted, or two do not go together.
+      OptionError: a value is not accepted, or two values contradict each other.
     """
 
     def __post_init__(self) -> None:
@@ -66,8 +66,8 @@ class Options(Running, Learning):
         return cls(**{**{name: saved[name] for name in FIELDS if name in saved}, **changes})
 
     def with_saved(self, saved: Mapping[str, Any], command: str) -> Options:
-        """The options of a checkpoint, for `command`: the flags that it takes and the device are
-        those of this process, all others as `saved`.
+        """The options of a checkpoint for `command`. The flags that it takes and those of the
+        device come from this process, all others from `saved`.
         """
         own = {
             name: getattr(self, name)

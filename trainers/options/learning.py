@@ -1,4 +1,4 @@
-"""The options of what is learned: data, network, loss and optimization."""
+"""The options for the learning: data, network, loss and optimization."""
 
 from __future__ import annotations
 

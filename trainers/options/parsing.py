@@ -26,11 +26,11 @@ _REMOVED = {
 
 
 class HelpRequested(Exception):
-    """--help is among the arguments; the message is the help."""
+    """--help is one of the arguments; the message is the help text."""
 
 
 def taken_by(command: str) -> dict[str, Option]:
-    """{flag: Option} of the flags of a command, `trainers.run` or `run`."""
+    """{flag: Option} of the flags that a command takes. `command`: as `trainers.run` or `run`."""
     name = command.rpartition('.')[2]
     return {flag: option for flag, option in FIELDS.items() if name in option.commands}
 
@@ -41,7 +41,7 @@ def _by_group(options: dict[str, Option]) -> Iterator[tuple[str, Any]]:
 
 
 def help_text(command: str, intro: str = '') -> str:
-    """What --help prints: the flags of the command by group, with default and limits."""
+    """The text of --help: the flags of the command by group, with defaults and limits."""
     lines = [f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]', '', intro, '']
     for group, members in _by_group(taken_by(command)):
         lines.append(group + ':')
@@ -52,7 +52,7 @@ def help_text(command: str, intro: str = '') -> str:
 
 
 def markdown_table() -> str:
-    """The flag table of the README; a test compares."""
+    """The table of flags in the README."""
     rows = ['| flag | default | commands | what it does |', '|---|---|---|---|']
     for group, members in _by_group(FIELDS):
         rows.append(f'| **{group}** | | | |')
@@ -65,7 +65,7 @@ def markdown_table() -> str:
 
 
 def _refusal(name: str, command: str) -> str:
-    """Why `command` has no flag of this name."""
+    """The reason why `command` does not take this flag."""
     taken, known = taken_by(command), name if name in FIELDS else re.sub('^no', '', name)
     if known in FIELDS and known not in taken:
         others = ' and '.join('trainers.' + other for other in FIELDS[known].commands)
@@ -103,7 +103,7 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
         raise OptionError(f'--flagfile: expected a readable file. Received: {error}')
     except flags.Error as error:
         raise OptionError(f'flags: expected --name=value. Received: {error}')
-    # Not UTF-8, a NUL in the name of the file, or hundreds of files each of which names the next.
+    # Not UTF-8, NUL in a file name, or hundreds of files each of which includes the next.
     except (ValueError, RecursionError) as error:
         raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
     if len(rest) > 1:

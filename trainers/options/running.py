@@ -1,4 +1,4 @@
-"""The options of how a run goes: measurements, checkpoints, devices, workers, output, export."""
+"""The options for the run: measurements, checkpoints, devices, workers, output, export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRECISION_MODES = (
     'allow_mix_precision_bf16',
     'allow_fp32_to_bf16',
 )
-# A resumed run may differ in it; what is learned does not depend on it.
+# An option that does not affect what is learned: a resumed run may differ.
 _free = functools.partial(option, resume=True, hyperparameter=False)
 
 

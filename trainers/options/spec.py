@@ -1,4 +1,4 @@
-"""What an option is: its default, what it accepts, what it does, and who may set it."""
+"""The declaration of an option: default, accepted values, help, and where it applies."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: '
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What one field of Options says of itself.
+    """The declaration of one field of Options.
 
     Attributes:
       default: the value without the flag. Its type is the type of the option.
       help: what the option does, for --help and the README.
       group: the heading of the option there.
       commands: the commands that take the flag; `run` stands for trainers.run.
-      required: the commands that take the flag cannot do without it.
-      resume: a resumed run may differ from the run that it continues.
-      workers: the workers of one run may differ.
-      hyperparameter: it decides what is learned, not where it is kept or which device learns it.
+      required: whether these commands require the flag.
+      resume: whether a resumed run may differ from the run that it continues.
+      workers: whether the workers of one run may differ.
+      hyperparameter: whether it affects what is learned, not where it is saved or on which device.
       low, high: the smallest and the largest value.
-      above: every value is larger than this.
-      choices: all values.
+      above: an exclusive lower bound.
+      choices: all accepted values.
       form: (regular expression of the whole text, its description).
     """
 
@@ -46,16 +46,14 @@ class Option:
 
     @property
     def limits(self) -> str:
-        """Describes the values that are accepted; '' if any value of the type is."""
+        """Describes the accepted values; '' if every value of the type is accepted."""
         if self.choices:
             return 'one of ' + ', '.join(filter(None, self.choices))
         if self.above is not None:
             return f'more than {shown(self.above)}'
         if self.high is not None:
             return f'{shown(self.low)} to {shown(self.high)}'
-        if self.low is not None:
-            return f'at least {shown(self.low)}'
-        return 'required' if self.required else ''
+        return 'required' * self.required if self.low is None else f'at least {shown(self.low)}'
 
     def check(self, name: str, value: Any) -> None:
         """Raises OptionError if the option, whose flag is `name`, does not accept the value."""
@@ -79,12 +77,11 @@ class Option:
 
 def option(default: Any, help: str, group: str, **declared: Any) -> Any:
     """A dataclass field that carries its Option, under the name `option` of its metadata."""
-    stated = Option(default, help, group, **declared)
-    return dataclasses.field(default=default, metadata={'option': stated})
+    metadata = {'option': Option(default, help, group, **declared)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def shown(value: Any) -> str:
     """A value as it is typed on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'{value:g}' if isinstance(value, float) else str(value)
+    text = f'{value:g}' if isinstance(value, float) else str(value)
+    return text.lower() if isinstance(value, bool) else text
