@@ -52,11 +52,11 @@ def flags(settings, folder, name):
         '--data_path=' + os.path.join(folder, 'data'),
         '--exp_save_dir=' + os.path.join(folder, name),
         '--device=cpu',
-        '--steps=%d' % settings.steps,
-        '--update_centers=%d' % (settings.steps // 4),
-        '--save_every=%d' % (settings.steps // 16 + 1),
+        f'--steps={settings.steps}',
+        f'--update_centers={settings.steps // 4}',
+        f'--save_every={settings.steps // 16 + 1}',
         '--batch_size=8',
-        '--log_every=%d' % (settings.steps // 8),
+        f'--log_every={settings.steps // 8}',
     ]
 
 
@@ -73,8 +73,7 @@ class Twin:
         self.seconds = time.monotonic() - begin
         if status:
             raise SystemExit(
-                'the undisturbed run of %s ended with status %d:\n%s'
-                % (python, status, run.printed())
+                f'the undisturbed run of {python} ended with status {status}:\n{run.printed()}'
             )
 
 
@@ -107,7 +106,7 @@ def one_run(settings, folder, name, twin, chance, kills):
     last = survival.Run(flags(settings, folder, name), folder, None, twin.python)
     status = last.wait()
     if status:
-        return moments, ['status %d: %s' % (status, last.printed())]
+        return moments, [f'status {status}: {last.printed()}']
     return moments, survival.differences(os.path.join(folder, name), twin.run_dir)
 
 
@@ -157,7 +156,7 @@ def chaos(settings, folder):
         (python, version(python)) for python in settings.python or [sys.executable]
     )
     twins = [
-        Twin(settings, folder, 'twin-%d' % number, python) for number, python in enumerate(names)
+        Twin(settings, folder, f'twin-{number}', python) for number, python in enumerate(names)
     ]
     for twin in twins:
         print(
@@ -173,7 +172,7 @@ def chaos(settings, folder):
             moments, differences = one_run(
                 settings,
                 folder,
-                'run-%d' % number,
+                f'run-{number}',
                 twin,
                 chance,
                 min(KILLS_A_RUN, settings.kills - killed),
@@ -183,10 +182,9 @@ def chaos(settings, folder):
         fallen[twin.python].update(moments)
         killed += len(moments)
         runs[twin.python] += 1
-        wrong += ['run %d, %s: %s' % (number, names[twin.python], line) for line in differences]
+        wrong += [f'run {number}, {names[twin.python]}: {line}' for line in differences]
         print(
-            'run %d: killed in %s; %s'
-            % (number, ', '.join(moments) or 'nothing', '; '.join(differences) or 'equal'),
+            f'run {number}: killed in {", ".join(moments) or "nothing"}; {"; ".join(differences) or "equal"}',
             flush=True,
         )
         number += 1
@@ -203,8 +201,7 @@ def chaos(settings, folder):
     print('| all | {} |'.format(' | '.join(str(sum(fallen[python].values())) for python in names)))
     print('| runs | {} |'.format(' | '.join(str(runs[python]) for python in names)))
     print(
-        '\n%d kills, %d runs, %d differences, %.0f s'
-        % (killed, number, len(wrong), time.monotonic() - begin)
+        f'\n{killed} kills, {number} runs, {len(wrong)} differences, {time.monotonic() - begin:.0f} s'
     )
     print('\n'.join(wrong))
     return 1 if wrong else 0

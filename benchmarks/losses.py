@@ -240,16 +240,7 @@ def main():
                     results.append(dict(cases, form=form, batch=batch, dim=dim))
                     ours = cases['ours']
                     print(
-                        '| %s | %d | %d | %s | %s | %s |'
-                        % (
-                            form,
-                            batch,
-                            dim,
-                            ours.get('not_run')
-                            or '{:.1f} ms, {:.0f} MiB'.format(ours['ms'], ours['mib']),
-                            _cell(ours, cases['broadcast']),
-                            _cell(ours, cases['torch']),
-                        ),
+                        f'| {form} | {batch} | {dim} | {ours.get("not_run") or "{:.1f} ms, {:.0f} MiB".format(ours["ms"], ours["mib"])} | {_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
                         flush=True,
                     )
     if arguments.json:

@@ -99,7 +99,7 @@ def _network(tf, images, labels):
         for part in (1, 2):
             x = tf.nn.conv2d(
                 x,
-                variable('w%d%d' % (stage, part), [3, 3, channels, filters]),
+                variable(f'w{stage}{part}', [3, 3, channels, filters]),
                 [1, 1, 1, 1],
                 'SAME',
             )
@@ -107,7 +107,7 @@ def _network(tf, images, labels):
                 tf.nn.relu(
                     x
                     + tf.get_variable(
-                        'b%d%d' % (stage, part), [filters], initializer=tf.zeros_initializer()
+                        f'b{stage}{part}', [filters], initializer=tf.zeros_initializer()
                     )
                 ),
                 filters,
@@ -394,7 +394,7 @@ def main():
             else:
                 seen[label].append(value)
             print(
-                'round %d  %-26s %s' % (number + 1, label, '-' if failure else f'{value:.1f}'),
+                f'round {number + 1}  {label:<26} {"-" if failure else f"{value:.1f}"}',
                 file=sys.stderr,
                 flush=True,
             )

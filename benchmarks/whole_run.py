@@ -210,18 +210,10 @@ def measure(arguments, rest):
 def _print(result):
     total = result['total']
     print(
-        'TensorFlow %s: %d steps, %.0f s in all, %.1f s to the first step'
-        % (result['tensorflow'], result['steps'], total, result['first step'])
+        f'TensorFlow {result["tensorflow"]}: {result["steps"]} steps, {total:.0f} s in all, {result["first step"]:.1f} s to the first step'
     )
     print(
-        'bare step %.1f ms, bare forward pass %.1f ms: %d steps and %d batches of training and validation images take %.0f s at least'
-        % (
-            result['bare_step'] * 1e3,
-            result['bare_forward'] * 1e3,
-            result['steps'],
-            result['sweep_batches'],
-            result['least'],
-        )
+        f'bare step {result["bare_step"] * 1e3:.1f} ms, bare forward pass {result["bare_forward"] * 1e3:.1f} ms: {result["steps"]} steps and {result["sweep_batches"]} batches of training and validation images take {result["least"]:.0f} s at least'
     )
     print('the run took %.3f times that\n' % (total / result['least']))
     print('| part | seconds | share of the run |\n|---|---|---|')
@@ -267,11 +259,7 @@ def compare(arguments, rest):
                 after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             )
             print(
-                '%-8s %s'
-                % (
-                    name,
-                    ', '.join(f'{kind} {values[-1]:.1f} s' for kind, values in found[name].items()),
-                ),
+                f'{name:<8} {", ".join(f"{kind} {values[-1]:.1f} s" for kind, values in found[name].items())}',
                 file=sys.stderr,
                 flush=True,
             )

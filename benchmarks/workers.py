@@ -102,8 +102,8 @@ def measure(workers, threads, steps, flags):
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, 'report.json')
         all_flags = [
-            '--steps=%d' % (steps + WARM_UP),
-            '--update_centers=%d' % (steps + WARM_UP),
+            f'--steps={steps + WARM_UP}',
+            f'--update_centers={steps + WARM_UP}',
             '--noevaluate',
             '--check_replicas=0',
             '--device=cpu',
@@ -127,7 +127,7 @@ def measure(workers, threads, steps, flags):
             for _, path in started[1:]:
                 with open(path) as file:
                     print(path, file.read(), file=sys.stderr)
-            raise RuntimeError('%d workers: expected status 0. Received: %d' % (workers, status))
+            raise RuntimeError(f'{workers} workers: expected status 0. Received: {status}')
         with open(report) as file:
             return json.load(file)
 
@@ -151,8 +151,7 @@ def model(latency=50e-6):
                 gather = (workers - 1) * (latency + 4 * 128 * (dim + 1) / bandwidth)
                 pairs = 4.0 * batch * batch * dim / 1e9  # two matrix products
                 print(
-                    '| %s | %d | %s | %.1f | %.1f | %.3g | %.3g |'
-                    % (name, workers, link, 1e3 * reduce, 1e3 * gather, pairs, pairs / workers)
+                    f'| {name} | {workers} | {link} | {1e3 * reduce:.1f} | {1e3 * gather:.1f} | {pairs:.3g} | {pairs / workers:.3g} |'
                 )
 
 
@@ -195,8 +194,7 @@ def main():
         rows.append(row)
         ratio = '%.2f' % (row['bytes'] / row['least']) if row['least'] else ''
         print(
-            '| %d | %.0f | %.2f | %.2f | %.2f | %s |'
-            % (count, row['ms'], row['efficiency'], row['bytes'] / 1e6, row['least'] / 1e6, ratio)
+            f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | {row["least"] / 1e6:.2f} | {ratio} |'
         )
     if options.json:
         with open(options.json, 'w') as file:

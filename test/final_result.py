@@ -28,7 +28,7 @@ def _rank_size():
 
 
 def case_name(results, suffix):
-    return '%s_bs%d_%dp_%s' % (NETWORK, results['options']['batch_size'], _rank_size(), suffix)
+    return f'{NETWORK}_bs{results["options"]["batch_size"]}_{_rank_size()}p_{suffix}'
 
 
 def block(results):
@@ -57,8 +57,8 @@ def case_log(results, suffix):
     step = throughput['sec_per_step']
     return [
         'Network = ' + NETWORK,
-        'RankSize = %d' % _rank_size(),
-        'BatchSize = %d' % results['options']['batch_size'],
+        f'RankSize = {_rank_size()}',
+        f'BatchSize = {results["options"]["batch_size"]}',
         'DeviceType = ' + platform.machine(),
         'CaseName = ' + case_name(results, suffix),
         'ActualFPS = ' + _number('%.2f', throughput['images_per_sec']),

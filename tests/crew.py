@@ -75,7 +75,7 @@ class Witness(Callback):
     def close(self):
         values = self.handle.session.run(self._variables)
         np.savez(
-            os.path.join(self.handle.run_dir, 'witness-%d.npz' % self.handle.rank),
+            os.path.join(self.handle.run_dir, f'witness-{self.handle.rank}.npz'),
             losses=self.losses,
             **{name.replace('/', '|'): value for name, value in values.items()},
         )
@@ -83,7 +83,7 @@ class Witness(Callback):
 
 def witness(run_dir, rank):
     """(losses, {variable: array}) that a worker noted."""
-    with np.load(os.path.join(run_dir, 'witness-%d.npz' % rank)) as file:
+    with np.load(os.path.join(run_dir, f'witness-{rank}.npz')) as file:
         values = {name.replace('|', '/'): file[name] for name in file.files}
     return values.pop('losses'), values
 

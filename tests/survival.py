@@ -342,7 +342,7 @@ def differences(run_dir, twin_dir):
         wrong.append('results.json')
     mine, its = scalars(run_dir), scalars(twin_dir)
     wrong += [
-        'scalar %s at step %d, %d times' % (tag, step, len(values))
+        f'scalar {tag} at step {step}, {len(values)} times'
         for tag, steps in sorted(mine.items())
         for step, values in sorted(steps.items())
         if len(values) != 1

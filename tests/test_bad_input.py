@@ -117,7 +117,7 @@ def try_case(case, folder):
     """Runs one case in `folder`. Returns what came of it."""
 
     def hung(signum, frame):
-        raise Hang('%s %s: still at it after %d s' % (case.kind, case.name, SECONDS))
+        raise Hang(f'{case.kind} {case.name}: still at it after {SECONDS} s')
 
     before = signal.signal(signal.SIGALRM, hung)
     signal.alarm(SECONDS)
@@ -211,7 +211,7 @@ def decoded(folder, name):
         with open(path + '.gz', 'rb') as file:
             content = gzip.decompress(file.read())
     rank = content[3]
-    shape = struct.unpack('>%dI' % rank, content[4 : 4 + 4 * rank])
+    shape = struct.unpack(f'>{rank}I', content[4 : 4 + 4 * rank])
     return np.array(bytearray(content[4 + 4 * rank :]), np.uint8).reshape(shape)
 
 
@@ -311,19 +311,15 @@ def idx_cases():
     names = sorted(idx_files())
     for seed in range(56):
         chance = random.Random(seed)
-        yield Case(
-            'IDX header', '%d' % seed, header(chance.choice(names), chance, raw=seed % 2 == 0)
-        )
+        yield Case('IDX header', f'{seed}', header(chance.choice(names), chance, raw=seed % 2 == 0))
     for seed, (spoil, raw) in enumerate(itertools.product(SPOILERS, (True, False) * 5)):
         chance = random.Random(1000 + seed)
         kind = 'IDX body, raw' if raw else 'IDX body, gzip'
-        yield Case(
-            kind, '%s-%d' % (spoil.__name__, seed), body(chance.choice(names), spoil, chance, raw)
-        )
+        yield Case(kind, f'{spoil.__name__}-{seed}', body(chance.choice(names), spoil, chance, raw))
     for first, second in itertools.combinations(names, 2):
         yield Case('IDX files exchanged', first[:6] + '-' + second[:12], swapped(first, second))
     for field in range(10):
-        yield Case('gzip header', 'byte-%d' % field, gzip_header(field, 1 << field % 8))
+        yield Case('gzip header', f'byte-{field}', gzip_header(field, 1 << field % 8))
     line, name = b'0' * 64 + b'  ', names[0].encode()
     for number, content in enumerate(
         [
@@ -337,11 +333,11 @@ def idx_cases():
             b'x' * 100000,
         ]
     ):
-        yield Case('SHA256SUMS', 'bad-%d' % number, sums(content, 'refused'))
+        yield Case('SHA256SUMS', f'bad-{number}', sums(content, 'refused'))
     for number, content in enumerate(
         [b'', b'\n\n', line + b'no-such-file', line + b'.', line + b'..']
     ):  # nothing to compare
-        yield Case('SHA256SUMS', 'good-%d' % number, sums(content, 'correct'))
+        yield Case('SHA256SUMS', f'good-{number}', sums(content, 'correct'))
 
 
 # --- npz
@@ -501,7 +497,7 @@ def npz_cases():
     code = f'__import__("os").mkdir("{Evil.MARK}")'
     for name, value in [
         ('shape', '(1000000000000, 8, 8)'),
-        ('shape', '(%d, %d, 8)' % (1 << 62, 1 << 62)),
+        ('shape', f'({1 << 62}, {1 << 62}, 8)'),
         ('shape', '(-30, 8, 8)'),
         ('shape', "('30', 8, 8)"),
         ('shape', f'({code},)'),
@@ -518,7 +514,7 @@ def npz_cases():
         ('text', '\x80\xff\x01' * 20),
     ]:
         yield refused(
-            'header with %s %.40r' % (name, value),
+            f'header with {name} {value!r:.40}',
             lambda name=name, value=value: npz(exchanged('x_train', forged(**{name: value}))),
         )
     flags, method = (
@@ -528,7 +524,7 @@ def npz_cases():
     yield refused('encrypted', lambda: patched(npz(members()), flags, lambda byte: byte | 1))
     for number in (8, 14, 99):  # deflate, lzma, none at all
         yield refused(
-            'stored, said to be of method %d' % number,
+            f'stored, said to be of method {number}',
             lambda number=number: patched(npz(members()), method, lambda byte: number),
         )
     yield refused(
@@ -559,7 +555,7 @@ def npz_cases():
     for seed, spoil in enumerate(SPOILERS * 8):
         yield Case(
             'npz, spoilt bytes',
-            '%s-%d' % (spoil.__name__, seed),
+            f'{spoil.__name__}-{seed}',
             spoilt(spoil, random.Random(2000 + seed)),
         )
 
@@ -597,7 +593,7 @@ def flag_cases():
 
         return Case('flag file', name, run_it)
 
-    up_in_the_chain = {'%d' % n: b'--flagfile=%d' % (n + 1) for n in range(1, 2000)}
+    up_in_the_chain = {f'{n}': b'--flagfile=%d' % (n + 1) for n in range(1, 2000)}
     for number, line in enumerate(
         [
             b'--stepz=3',
@@ -677,7 +673,7 @@ def flag_cases():
             b'--learning_rate=5e-324',
         ]
     ):
-        yield case('good %d' % number, content, 'correct')
+        yield case(f'good {number}', content, 'correct')
     yield case(
         'two that include each other',
         {'a.cfg': b'--flagfile=b.cfg\n--steps=5', 'b.cfg': b'--flagfile=a.cfg'},
@@ -690,7 +686,7 @@ def flag_cases():
         content = spoil(good, random.Random(3000 + seed))
         yield Case(
             'flag file, spoilt bytes',
-            '%s-%d' % (spoil.__name__, seed),
+            f'{spoil.__name__}-{seed}',
             lambda folder, content=content: parse_flags(folder, {'a.cfg': content}),
         )
 
@@ -860,13 +856,13 @@ def checkpoint_cases():
     for seed, (name, spoil) in enumerate(itertools.product((DATA, INDEX, MANIFEST), SPOILERS * 4)):
         yield case(
             'checkpoint file',
-            '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
+            f'{name[-8:]}-{spoil.__name__}-{seed}',
             spoilt(name, spoil, random.Random(4000 + seed)),
         )
     for seed, (name, spoil) in enumerate(itertools.product((DATA, INDEX), SPOILERS * 2)):
         yield case(
             'checkpoint file, sums made right',
-            '%s-%s-%d' % (name[-8:], spoil.__name__, seed),
+            f'{name[-8:]}-{spoil.__name__}-{seed}',
             spoilt(name, spoil, random.Random(5000 + seed), sign=True),
         )
 
@@ -1193,8 +1189,7 @@ def main():
     print('|---|---|---|---|---|---|')
     for kind, counts in list(table.items()) + [('all', sum(table.values(), collections.Counter()))]:
         print(
-            '| %s | %d | %s |'
-            % (kind, sum(counts.values()), ' | '.join(str(counts[name]) for name in columns))
+            f'| {kind} | {sum(counts.values())} | {" | ".join(str(counts[name]) for name in columns)} |'
         )
     print('\n'.join(wrong))
     return 1 if wrong else 0

@@ -155,7 +155,7 @@ def test_a_mistake_in_a_hook_names_callback_hook_and_line():
     line = Mistaken.on_epoch_end.__code__.co_firstlineno + 1
     with pytest.raises(
         HookError,
-        match=r"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line %d\)$" % line,
+        match=rf"^Mistaken.on_epoch_end: KeyError: 'inter' \(test_callbacks.py, line {line}\)$",
     ) as caught:
         CallbackList([Mistaken()]).run('on_epoch_end', 1, {})
     assert isinstance(caught.value.__cause__, KeyError)  # --tf_logs shows it
@@ -163,7 +163,7 @@ def test_a_mistake_in_a_hook_names_callback_hook_and_line():
     callbacks.end({})
     assert callbacks.failures == [
         "Mistaken.on_train_end: AttributeError: 'Mistaken' object has no attribute 'nothing' "
-        '(test_callbacks.py, line %d)' % (Mistaken.on_train_end.__code__.co_firstlineno + 1)
+        f'(test_callbacks.py, line {Mistaken.on_train_end.__code__.co_firstlineno + 1})'
     ]
 
 

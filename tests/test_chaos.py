@@ -186,7 +186,7 @@ def full_disk(monkeypatch, where, room):
     calls, fsync = [], os.fsync
 
     def failing(descriptor):
-        if os.readlink('/proc/self/fd/%d' % descriptor).startswith(where):
+        if os.readlink(f'/proc/self/fd/{descriptor}').startswith(where):
             calls.append(descriptor)
             if len(calls) > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -459,7 +459,7 @@ def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(
     tmp_path, monkeypatch, visible, devices, expected
 ):
     monkeypatch.setattr(
-        launch.glob, 'glob', lambda pattern: ['/dev/nvidia%d' % number for number in range(devices)]
+        launch.glob, 'glob', lambda pattern: [f'/dev/nvidia{number}' for number in range(devices)]
     )
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     if visible is not None:
@@ -570,13 +570,13 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
         taken.bind(('0.0.0.0', 0))
         taken.listen(1)
         port = taken.getsockname()[1]
-        monkeypatch.setenv('TF_CONFIG', config({'worker': ['127.0.0.1:%d' % port, '127.0.0.1:1']}))
+        monkeypatch.setenv('TF_CONFIG', config({'worker': [f'127.0.0.1:{port}', '127.0.0.1:1']}))
         settings = toys.options(tmp_path)
         with pytest.raises(ValueError) as caught:
             distribution.choose(settings, devices.choose(settings))
     assert str(caught.value).startswith(
-        'TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:%d for '
-        'worker 0: ' % port
+        f'TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:{port} for '
+        'worker 0: '
     ) and '\n' not in str(caught.value)
 
 

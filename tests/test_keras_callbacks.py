@@ -419,7 +419,7 @@ def test_what_the_model_has_not_is_a_line_with_the_place(tmp_path):
     with pytest.raises(
         HookError,
         match=r'^keras.Own.on_epoch_end: AttributeError: model.predict: expected stop_training.* '
-        r'\(test_keras_callbacks.py, line %d\)$' % line,
+        rf'\(test_keras_callbacks.py, line {line}\)$',
     ):
         trained(settings_of(tmp_path), [Own()])
 
@@ -443,7 +443,7 @@ def test_remote_monitor(tmp_path):
         threading.Thread(target=http.serve_forever, daemon=True).start()
         trained(
             settings_of(tmp_path),
-            [stock.RemoteMonitor('http://127.0.0.1:%d' % http.server_port, send_as_json=True)],
+            [stock.RemoteMonitor(f'http://127.0.0.1:{http.server_port}', send_as_json=True)],
         )
         http.shutdown()
     assert [(row['epoch'], row['val_loss']) for row in posted] == list(enumerate(LOSSES))
@@ -458,9 +458,7 @@ REFUSED = {
     'load_weights_on_restart=True': lambda: stock.ModelCheckpoint(
         'x', load_weights_on_restart=True
     ),
-    'MyBoard; it traces a Keras model': lambda: type('MyBoard', (stock.TensorBoard,), {})(
-        'x'
-    ),
+    'MyBoard; it traces a Keras model': lambda: type('MyBoard', (stock.TensorBoard,), {})('x'),
     "Received: 'object' of builtins": object,
 }
 

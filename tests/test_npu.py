@@ -128,7 +128,7 @@ def rank_table(path, size, device=0):
     cards = [
         {
             'device_id': str(rank + device),
-            'device_ip': '192.168.100.%d' % rank,
+            'device_ip': f'192.168.100.{rank}',
             'rank_id': str(rank),
         }
         for rank in range(size)
@@ -899,7 +899,7 @@ def test_a_model_checkpoint_of_keras_counts_the_steps_of_a_sunk_loop(sunk_runs):
 
 
 def weights_of(settings, step):
-    path = os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step, 'model')
+    path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}', 'model')
     reader = tf.train.load_checkpoint(path)
     return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
 
@@ -918,8 +918,7 @@ def test_overflow_steps_are_left_out_counted_and_logged(scaled):
     settings, result = scaled
     assert [row['overflow_steps'] for row in history_of(settings)] == [2, 3, 3]
     assert [line for line in result.stderr.splitlines() if 'overflow' in line] == [
-        'step 0: overflow under loss scaling, update left out; %d so far' % count
-        for count in (1, 2)
+        f'step 0: overflow under loss scaling, update left out; {count} so far' for count in (1, 2)
     ]
     assert len([row for row in records(settings, 'run') if row['training']]) == 15
     weights = weights_of(settings, 12)
@@ -988,7 +987,7 @@ def test_sinking_and_overflow_together_measure_what_they_pass(sunk_runs):
     assert result.returncode == 0, result.stderr
     assert [row['step'] for row in history_of(settings)] == [15, 27]
     assert [line.split()[1] for line in result.stderr.splitlines() if '  accuracy ' in line] == [
-        '%d/24' % step for step in (7, 11, 15, 19, 23, 27)
+        f'{step}/24' for step in (7, 11, 15, 19, 23, 27)
     ]
     result = sunk_runs['again'][1]
     assert result.returncode == 0 and 'all steps are done' in result.stderr, result.stderr
@@ -1042,7 +1041,7 @@ class Ranks:
             assert result.returncode == 0, result.stderr[-2000:]
 
     def job(self, settings, rank, size):
-        dump = settings.exp_save_dir + '.dump%d' % rank
+        dump = settings.exp_save_dir + f'.dump{rank}'
         os.makedirs(dump)
         return (
             toys.flags_of(settings) + ['--npu_option=enable_dump_debug=true,dump_path=' + dump],
@@ -1055,13 +1054,13 @@ class Ranks:
                 'FAKE_HCCL': settings.exp_save_dir + '.hccl',
                 'FAKE_HCCL_TIMEOUT': '40',
                 'FAKE_NPU_OVERFLOW': '2' if rank == size - 1 else '',
-                'FAKE_NPU_RECORD': settings.exp_save_dir + '.record%d' % rank,
+                'FAKE_NPU_RECORD': settings.exp_save_dir + f'.record{rank}',
             },
         )
 
     @staticmethod
     def training_runs(settings, number):
-        with open(settings.exp_save_dir + '.record%d' % number) as file:
+        with open(settings.exp_save_dir + f'.record{number}') as file:
             return [row['run'] for row in map(json.loads, file) if row.get('training')]
 
 
@@ -1093,7 +1092,7 @@ def test_ranks_stay_replicas_and_train_as_one_also_when_sunk(ranks):
             np.testing.assert_array_equal(
                 value,
                 variables[name],
-                err_msg='%s of rank %d, %s' % (name, number, settings.run_dir),
+                err_msg=f'{name} of rank {number}, {settings.run_dir}',
             )
     assert [row['step'] for row in history_of(ranks.two)] == [5, 10, 15] and [
         row['step'] for row in history_of(ranks.sunk)

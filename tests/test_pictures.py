@@ -82,7 +82,7 @@ def test_every_picture_of_a_run(tmp_path, dim, caplog):
         for name in os.listdir(str(tmp_path / 'plots'))
         if '.' in name
     }
-    scatters = {'scatter-%06d.png' % step: (720, 640) for step in (5, 10, 15)}
+    scatters = {f'scatter-{step:06}.png': (720, 640) for step in (5, 10, 15)}
     curves = dict.fromkeys(('losses.png', 'distances.png', 'pairs.png'), (720, 420))
     confusion = sizes.pop('confusion.png')
     assert (

@@ -45,7 +45,7 @@ def fit(settings, *extra):
 
 
 def weights_of(settings, step):
-    path = os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step, 'model')
+    path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}', 'model')
     reader = tf.train.load_checkpoint(path)
     return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
 
@@ -208,8 +208,7 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
         assert holder.stdout.readline() == b'held\n'
         with pytest.raises(
             ValueError,
-            match='a folder that no running training uses. Received: .*in use by process %d'
-            % holder.pid,
+            match=f'a folder that no running training uses. Received: .*in use by process {holder.pid}',
         ):
             rundir.RunDir(str(tmp_path / 'run')).claim()
     finally:
@@ -219,7 +218,7 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
     directory = rundir.RunDir(str(tmp_path / 'run'))
     directory.claim()
     with open(str(tmp_path / 'run' / 'run.lock')) as file:
-        assert file.read() == '%d\n' % os.getpid()
+        assert file.read() == f'{os.getpid()}\n'
     directory.release()
 
 

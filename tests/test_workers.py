@@ -55,7 +55,7 @@ def settings_of(folder, name, **changes):
 
 def checkpoint(settings, step):
     return survival.tensors(
-        checkpoints.read(os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step))
+        checkpoints.read(os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}'))
     )
 
 
@@ -67,9 +67,9 @@ class Runs:
     def __init__(self, folder):
         self.folder = folder
         self.one = settings_of(folder, 'one')
-        self.several = {size: settings_of(folder, 'of%d' % size) for size in (2, 3)}
+        self.several = {size: settings_of(folder, f'of{size}') for size in (2, 3)}
         self.disturbed = settings_of(folder, 'disturbed')
-        self.regrouped = {size: settings_of(folder, 'goes-on-with-%d' % size) for size in (1, 3)}
+        self.regrouped = {size: settings_of(folder, f'goes-on-with-{size}') for size in (1, 3)}
         self.statuses, self.ended, self.seconds = {}, {}, {}
         crew.trainer_of(self.one).fit()
         with concurrent.futures.ThreadPoolExecutor(
@@ -98,7 +98,7 @@ class Runs:
 
     @staticmethod
     def reached(settings, step):
-        path = os.path.join(settings.run_dir, 'ckpt', 'step-%08d' % step)
+        path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}')
         return lambda: os.path.isdir(path)
 
     def disturb(self):

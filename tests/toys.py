@@ -23,7 +23,7 @@ def patterns(count, classes=4, size=8, seed=0):
 
 
 def idx_bytes(array):
-    return struct.pack('>BBBB%dI' % array.ndim, 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+    return struct.pack(f'>BBBB{array.ndim}I', 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_mnist(folder, train=120, test=40, classes=4):

@@ -46,7 +46,7 @@ def _check_config(config):
         optimizer for optimizer in rewrites.custom_optimizers if optimizer.name == 'NpuOptimizer'
     ]
     if len(found) != 1:
-        raise NpuRefuses('expected one NpuOptimizer, received %d' % len(found))
+        raise NpuRefuses(f'expected one NpuOptimizer, received {len(found)}')
     if (rewrites.remapping, rewrites.memory_optimization) != (2, 2):
         raise NpuRefuses('remapping and memory_optimization must be OFF')
     values = {}

@@ -25,7 +25,7 @@ def _exchange(key, number, rank, size, value):
     """What all ranks send as the `number`-th of one operation, in the order of ranks."""
 
     def path(number, rank):
-        return os.path.join(os.environ['FAKE_HCCL'], '%s.%d.%d.npy' % (key, number, rank))
+        return os.path.join(os.environ['FAKE_HCCL'], f'{key}.{number}.{rank}.npy')
 
     with open(path(number, rank) + '.tmp', 'wb') as file:
         np.save(file, value)
@@ -35,7 +35,7 @@ def _exchange(key, number, rank, size, value):
         while not os.path.exists(path(number, other)):
             if time.monotonic() > limit:
                 _gone.append(other)
-                raise NpuRefuses('rank %d waits for rank %d at %s' % (rank, other, key))
+                raise NpuRefuses(f'rank {rank} waits for rank {other} at {key}')
             time.sleep(0.0005)
     if number:  # all have sent this one, so all have read the one before
         os.remove(path(number - 1, rank))
