@@ -111,7 +111,10 @@ def one_run(settings, folder, name, twin, chance, kills):
 
 
 def version(python):
-    code = 'import platform; from gitloss.backend import tf; print(platform.python_version(), tf.__version__)'
+    code = (
+        'import platform; from gitloss.backend import tf; print(platform.python_version(), '
+        'tf.__version__)'
+    )
     found = subprocess.run(
         [python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=survival.WAIT, check=True
     ).stdout
@@ -142,7 +145,8 @@ def main():
         or settings.kills < 1
     ):
         parser.error(
-            'expected --steps a multiple of 16 from 64 on, --images from 100 to 10000, --kills from 1 on'
+            'expected --steps a multiple of 16 from 64 on, --images from 100 to 10000, --kills '
+            'from 1 on'
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.abspath(settings.keep or os.path.join(temporary, 'chaos'))
@@ -160,7 +164,8 @@ def chaos(settings, folder):
     ]
     for twin in twins:
         print(
-            f'{names[twin.python]}: an undisturbed run takes {twin.seconds:.1f} s, {twin.start_up:.1f} of them to start',
+            f'{names[twin.python]}: an undisturbed run takes {twin.seconds:.1f} s, '
+            f'{twin.start_up:.1f} of them to start',
             flush=True,
         )
     chance = random.Random(settings.seed)
@@ -184,7 +189,8 @@ def chaos(settings, folder):
         runs[twin.python] += 1
         wrong += [f'run {number}, {names[twin.python]}: {line}' for line in differences]
         print(
-            f'run {number}: killed in {", ".join(moments) or "nothing"}; {"; ".join(differences) or "equal"}',
+            f'run {number}: killed in {", ".join(moments) or "nothing"}; '
+            f'{"; ".join(differences) or "equal"}',
             flush=True,
         )
         number += 1
@@ -201,7 +207,8 @@ def chaos(settings, folder):
     print('| all | {} |'.format(' | '.join(str(sum(fallen[python].values())) for python in names)))
     print('| runs | {} |'.format(' | '.join(str(runs[python]) for python in names)))
     print(
-        f'\n{killed} kills, {number} runs, {len(wrong)} differences, {time.monotonic() - begin:.0f} s'
+        f'\n{killed} kills, {number} runs, {len(wrong)} differences, '
+        f'{time.monotonic() - begin:.0f} s'
     )
     print('\n'.join(wrong))
     return 1 if wrong else 0

@@ -223,11 +223,13 @@ def main():
             for n in (1000, 1000000)
         )
         print(
-            f'loss + gradient + center update, batch 1024, dim 512: {small:.1f} ms at 1,000 classes, {large:.1f} ms at 1,000,000: {large / small:.2f}x'
+            f'loss + gradient + center update, batch 1024, dim 512: {small:.1f} ms at 1,000 '
+            f'classes, {large:.1f} ms at 1,000,000: {large / small:.2f}x'
         )
     else:
         print(
-            '| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, memory: times ours) |'
+            '| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, '
+            'memory: times ours) |'
         )
         print('|---|---|---|---|---|---|')
         for form in FORMS:
@@ -240,7 +242,9 @@ def main():
                     results.append(dict(cases, form=form, batch=batch, dim=dim))
                     ours = cases['ours']
                     print(
-                        f'| {form} | {batch} | {dim} | {ours.get("not_run") or "{:.1f} ms, {:.0f} MiB".format(ours["ms"], ours["mib"])} | {_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
+                        f'| {form} | {batch} | {dim} | '
+                        f'{ours.get("not_run") or "{:.1f} ms, {:.0f} MiB".format(ours["ms"], ours["mib"])} '
+                        f'| {_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
                         flush=True,
                     )
     if arguments.json:

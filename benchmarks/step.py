@@ -306,7 +306,8 @@ def growth():
     import math
 
     print(
-        '| | | elementwise, ms/step | grows as | peak memory, MiB | pairwise, ms/step | grows as | peak memory, MiB |'
+        '| | | elementwise, ms/step | grows as | peak memory, MiB | pairwise, ms/step | grows as '
+        '| peak memory, MiB |'
     )
     print('|---|---|---|---|---|---|---|---|')
     usual = {'batch': BATCH, 'dim': 2, 'classes': 10}
@@ -401,14 +402,16 @@ def main():
     medians = {label: statistics.median(values) for label, values in seen.items() if values}
     ceiling = max(value for label, value in medians.items() if label.startswith('sgemm'))
     print(
-        f'| | ms/step | images/s | GFLOP/s | of the best sgemm ({ceiling:.0f} GFLOP/s) | ours is faster by |\n|---|---|---|---|---|---|'
+        f'| | ms/step | images/s | GFLOP/s | of the best sgemm ({ceiling:.0f} GFLOP/s) | ours is '
+        'faster by |\n|---|---|---|---|---|---|'
     )
     for label, value in medians.items():
         if not label.startswith('sgemm'):
             own = medians['ours (peer)' if label.endswith('(peer)') else 'ours']
             speed = GFLOP / value * 1e3
             print(
-                f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | {100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
+                f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | '
+                f'{100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
             )
     for label, value in medians.items():
         if label.startswith('sgemm'):

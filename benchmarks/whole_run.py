@@ -210,10 +210,14 @@ def measure(arguments, rest):
 def _print(result):
     total = result['total']
     print(
-        f'TensorFlow {result["tensorflow"]}: {result["steps"]} steps, {total:.0f} s in all, {result["first step"]:.1f} s to the first step'
+        f'TensorFlow {result["tensorflow"]}: {result["steps"]} steps, {total:.0f} s in all, '
+        f'{result["first step"]:.1f} s to the first step'
     )
     print(
-        f'bare step {result["bare_step"] * 1e3:.1f} ms, bare forward pass {result["bare_forward"] * 1e3:.1f} ms: {result["steps"]} steps and {result["sweep_batches"]} batches of training and validation images take {result["least"]:.0f} s at least'
+        f'bare step {result["bare_step"] * 1e3:.1f} ms, bare forward pass '
+        f'{result["bare_forward"] * 1e3:.1f} ms: {result["steps"]} steps and '
+        f'{result["sweep_batches"]} batches of training and validation images take '
+        f'{result["least"]:.0f} s at least'
     )
     print('the run took %.3f times that\n' % (total / result['least']))
     print('| part | seconds | share of the run |\n|---|---|---|')
@@ -259,14 +263,16 @@ def compare(arguments, rest):
                 after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             )
             print(
-                f'{name:<8} {", ".join(f"{kind} {values[-1]:.1f} s" for kind, values in found[name].items())}',
+                f'{name:<8} '
+                f'{", ".join(f"{kind} {values[-1]:.1f} s" for kind, values in found[name].items())}',
                 file=sys.stderr,
                 flush=True,
             )
     for kind in ('wall', 'processors'):
         everything, less = (statistics.median(found[name][kind]) for name in ('with', 'without'))
         print(
-            f'{kind}: {everything:.1f} s with {arguments.compare}, {less:.1f} s without: they cost {100 * (everything / less - 1):.2f} %'
+            f'{kind}: {everything:.1f} s with {arguments.compare}, {less:.1f} s without: they '
+            f'cost {100 * (everything / less - 1):.2f} %'
         )
     print('by the clock around their hooks: %.2f %%' % (100 * statistics.median(shares)))
     return found

@@ -137,7 +137,8 @@ def model(latency=50e-6):
     gather N - 1 rounds of one worker's rows; each round costs the latency and its bytes over the
     bandwidth of one worker's link. 128 images per worker."""
     print(
-        '| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per worker | own rows only |\n'
+        '| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per '
+        'worker | own rows only |\n'
         '|---|---|---|---|---|---|---|'
     )
     for name, parameters, dim in (
@@ -151,7 +152,8 @@ def model(latency=50e-6):
                 gather = (workers - 1) * (latency + 4 * 128 * (dim + 1) / bandwidth)
                 pairs = 4.0 * batch * batch * dim / 1e9  # two matrix products
                 print(
-                    f'| {name} | {workers} | {link} | {1e3 * reduce:.1f} | {1e3 * gather:.1f} | {pairs:.3g} | {pairs / workers:.3g} |'
+                    f'| {name} | {workers} | {link} | {1e3 * reduce:.1f} | {1e3 * gather:.1f} | '
+                    f'{pairs:.3g} | {pairs / workers:.3g} |'
                 )
 
 
@@ -179,7 +181,8 @@ def main():
                 measure(count, options.threads, options.steps, options.flags.split())
             )
     print(
-        '| workers | ms/step | efficiency | MB/step sent | least | ratio |\n|---|---|---|---|---|---|'
+        '| workers | ms/step | efficiency | MB/step sent | least | ratio '
+        '|\n|---|---|---|---|---|---|'
     )
     rows, base = [], statistics.median(found['ms'] for found in rounds[counts[0]])
     for count in counts:
@@ -194,7 +197,8 @@ def main():
         rows.append(row)
         ratio = '%.2f' % (row['bytes'] / row['least']) if row['least'] else ''
         print(
-            f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | {row["least"] / 1e6:.2f} | {ratio} |'
+            f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | '
+            f'{row["least"] / 1e6:.2f} | {ratio} |'
         )
     if options.json:
         with open(options.json, 'w') as file:

@@ -51,7 +51,10 @@ from trainers.checkpoints import rundir
 from trainers.engine.trainer import Trainer
 
 Case = collections.namedtuple('Case', 'kind name run')
-Case.__doc__ = 'run(folder) returns what came of it: "refused", "passed over" (the checkpoint before it serves) or "correct".'
+Case.__doc__ = (
+    'run(folder) returns what came of it: "refused", "passed over" (the checkpoint before it '
+    'serves) or "correct".'
+)
 
 SECONDS = 60  # no case takes one; the alarm is there for a hang
 
@@ -141,8 +144,7 @@ class Evil:
         return os.mkdir, (os.path.join(self.folder, self.MARK),)
 
 
-# --- bytes and how to spoil them
-# ---------------------------------------------------------------------------------------------
+# --- bytes and how to spoil them ------------------------------------------------------------------
 
 
 def flipped(content, chance):
@@ -176,8 +178,7 @@ def noise(content, chance):
 SPOILERS = (flipped, cut, lengthened, spliced, noise)
 
 
-# --- IDX
-# ---------------------------------------------------------------------------------------------------------------------
+# --- IDX ------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(None)
@@ -340,8 +341,7 @@ def idx_cases():
         yield Case('SHA256SUMS', f'good-{number}', sums(content, 'correct'))
 
 
-# --- npz
-# ---------------------------------------------------------------------------------------------------------------------
+# --- npz ------------------------------------------------------------------------------------------
 
 
 def arrays():
@@ -560,8 +560,7 @@ def npz_cases():
         )
 
 
-# --- flag files
-# --------------------------------------------------------------------------------------------------------------
+# --- flag files -----------------------------------------------------------------------------------
 
 
 def parse_flags(folder, files, arguments=('--flagfile=a.cfg',)):
@@ -691,8 +690,7 @@ def flag_cases():
         )
 
 
-# --- checkpoints
-# -------------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 _HELD = []  # folders that live as long as the process
 
@@ -975,8 +973,7 @@ def checkpoint_cases():
         yield case('manifest', name, replaced, 'passed over')
 
 
-# --- what a manifest says, when a run goes on from it
-# ------------------------------------------------------------------------
+# --- what a manifest says, when a run goes on from it ---------------------------------------------
 
 
 @functools.lru_cache(None)
@@ -1084,8 +1081,7 @@ def test_there_are_hundreds_of_cases_of_every_kind():
     assert min(kinds.values()) >= 5, kinds
 
 
-# --- the same as the user meets it
-# -------------------------------------------------------------------------------------------
+# --- the same as the user meets it ----------------------------------------------------------------
 
 
 def _corrupt_images(settings):
@@ -1184,12 +1180,14 @@ def main():
         table.setdefault(case.kind, collections.Counter())[outcome] += 1
     columns = ('refused', 'passed over', 'correct', 'wrong')
     print(
-        '| kind | cases | refused in one line | passed over, the one before serves | read rightly | wrong |'
+        '| kind | cases | refused in one line | passed over, the one before serves | read '
+        'rightly | wrong |'
     )
     print('|---|---|---|---|---|---|')
     for kind, counts in list(table.items()) + [('all', sum(table.values(), collections.Counter()))]:
         print(
-            f'| {kind} | {sum(counts.values())} | {" | ".join(str(counts[name]) for name in columns)} |'
+            f'| {kind} | {sum(counts.values())} | '
+            f'{" | ".join(str(counts[name]) for name in columns)} |'
         )
     print('\n'.join(wrong))
     return 1 if wrong else 0

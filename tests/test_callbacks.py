@@ -219,7 +219,8 @@ def test_what_no_json_holds_names_who_logged_it():
 
     with pytest.raises(
         HookError,
-        match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of type ndarray$',
+        match='^Listing.on_epoch_end: expected numbers or text in the logs. Received: table, of '
+        'type ndarray$',
     ):
         CallbackList([Listing(), History()]).run('on_epoch_end', 1, {})
 
@@ -427,7 +428,8 @@ def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
     to anything but a terminal.
     """
     code = (
-        'import logging, os; from callbacks.progress import ConsoleHandler, log; log.addHandler(ConsoleHandler()); '
+        'import logging, os; from callbacks.progress import ConsoleHandler, log; '
+        'log.addHandler(ConsoleHandler()); '
         'log.setLevel(logging.INFO); log.info("step 1"); os._exit(0)'
     )
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}

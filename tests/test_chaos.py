@@ -176,8 +176,7 @@ def test_the_second_signal_ends_the_process_at_once(story):
     assert newest.step == 0  # of --save_every; the step that was under way is nobody's
 
 
-# --- a full disk
-# -----------------------------------------------------------------------------------------------------------------
+# --- a full disk ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -227,8 +226,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, 
     assert survival.differences(story.path('starved'), story.path('twin')) == []
 
 
-# --- the checkpoints themselves
-# --------------------------------------------------------------------------------------------------
+# --- the checkpoints themselves -------------------------------------------------------------------
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):

@@ -69,7 +69,8 @@ def test_a_cpu_that_cannot_is_told_before_the_training(tmp_path, variable, probl
     )
     assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
     assert result.stderr.startswith(
-        'trainers.run: --precision: expected fp32 on this cpu, which does not compute a trial convolution in '
+        'trainers.run: --precision: expected fp32 on this cpu, which does not compute a trial '
+        'convolution in '
         'bfloat16. Received: mixed; '
     )
     assert problem in result.stderr or not _has_avx512()

@@ -65,7 +65,8 @@ def test_the_cluster_of_a_tf_config(text, expected):
     [
         (
             '{worker',
-            'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. Received: {worker',
+            'expected JSON, as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
+            '"worker", "index": 0}}. Received: {worker',
         ),
         ('[1]', 'Received: [1]'),
         ('{"cluster": {"worker": ["a:1"]}}', 'expected objects "cluster" and "task", as {'),
@@ -120,7 +121,8 @@ def test_a_batch_that_cannot_be_divided_is_one_line(tmp_path, monkeypatch):
     settings = toys.options(tmp_path)
     with pytest.raises(
         ValueError,
-        match='^--batch_size: expected a multiple of the 3 workers, it is the batch of all. Received: 16$',
+        match='^--batch_size: expected a multiple of the 3 workers, it is the batch of all. '
+        'Received: 16$',
     ):
         distribution.choose(settings, devices.choose(settings))
 
@@ -141,8 +143,7 @@ def test_one_worker_adds_nothing_to_the_graph():
         assert len(graph.get_operations()) == before
 
 
-# --- collectives
-# ---------------------------------------------------------------------------------------------------------------
+# --- collectives ----------------------------------------------------------------------------------
 
 
 def collectives_of(fetches):
@@ -384,12 +385,12 @@ def test_replicas_that_differ_stop_the_run(change, name):
     for error in together(2, work):
         assert isinstance(error, WorkerLost)
         assert str(error) == (
-            f'step 300: expected the same variables on all 2 workers. Received: another {name} on worker 1 than on worker 0'
+            f'step 300: expected the same variables on all 2 workers. Received: another {name} '
+            'on worker 1 than on worker 0'
         )
 
 
-# --- data
-# ----------------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('size', [1, 2, 3])
@@ -408,8 +409,7 @@ def test_the_parts_of_the_workers_make_the_global_batch(size):
         assert all(their.tolist() == labels.tolist() and n == count for _, their, n in parts)
 
 
-# --- commands
-# ------------------------------------------------------------------------------------------------------------------
+# --- commands -------------------------------------------------------------------------------------
 
 
 def launched(*arguments):
@@ -433,7 +433,10 @@ def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
 
 def test_one_failure_ends_the_others(tmp_path):
     """Worker 1 fails, worker 0 would sleep for a minute; the line names the first and its file."""
-    program = 'import os, sys, time; time.sleep(60 if \'"index": 0\' in os.environ["TF_CONFIG"] else 0.3); sys.exit(7)'
+    program = (
+        'import os, sys, time; time.sleep(60 if \'"index": 0\' in os.environ["TF_CONFIG"] else '
+        '0.3); sys.exit(7)'
+    )
     started = []
     launch.start(started, [], 2, str(tmp_path), program=('-c', program))
     before = time.monotonic()
@@ -575,7 +578,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(ValueError) as caught:
             distribution.choose(settings, devices.choose(settings))
     assert str(caught.value).startswith(
-        f'TF_CONFIG: expected an address of this machine with a free port. Received: 127.0.0.1:{port} for '
+        'TF_CONFIG: expected an address of this machine with a free port. Received: '
+        f'127.0.0.1:{port} for '
         'worker 0: '
     ) and '\n' not in str(caught.value)
 

@@ -197,5 +197,6 @@ def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
     assert (result.returncode, result.stdout) == (2, '')
     assert (
         result.stderr
-        == f"trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. Received: '{tmp_path}'\n"
+        == 'trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. '
+        f"Received: '{tmp_path}'\n"
     )

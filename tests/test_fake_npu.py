@@ -90,20 +90,24 @@ REFUSED = [
     ),
     (
         'of type Unique',
-        'run(train(tf.reduce_sum(weight) * tf.cast(tf.unique(tf.constant([3, 3]))[1][0], tf.float32)))',
+        'run(train(tf.reduce_sum(weight) * tf.cast(tf.unique(tf.constant([3, 3]))[1][0], '
+        'tf.float32)))',
     ),
     (
         'of type PyFunc',
-        'run(train(tf.reduce_sum(weight) * tf.reshape(tf.py_func(lambda x: x, [tf.constant(1.0)], tf.float32), [])))',
+        'run(train(tf.reduce_sum(weight) * tf.reshape(tf.py_func(lambda x: x, '
+        '[tf.constant(1.0)], tf.float32), [])))',
     ),
     (
         'a dump without a dump_path',
-        'os.access = lambda *_: False; settings["enable_dump"].b = True; settings["dump_path"].s = b"/"; '
+        'os.access = lambda *_: False; settings["enable_dump"].b = True; settings["dump_path"].s '
+        '= b"/"; '
         'tf.Session(config=config)',
     ),
     (
         'enable_dump and enable_dump_debug',
-        'settings["enable_dump"].b = settings["enable_dump_debug"].b = True; tf.Session(config=config)',
+        'settings["enable_dump"].b = settings["enable_dump_debug"].b = True; '
+        'tf.Session(config=config)',
     ),
     ('is float64', 'run(tf.cast(weight, tf.float64))'),  # in a run that trains nothing
     (
@@ -120,7 +124,8 @@ REFUSED = [
     ),
     (
         'a feed_dict in a sunk loop',
-        'x = tf.placeholder(tf.float32, []); op, _ = npu.sunk(train(tf.reduce_sum(weight) * x), 2); '
+        'x = tf.placeholder(tf.float32, []); op, _ = npu.sunk(train(tf.reduce_sum(weight) * x), '
+        '2); '
         'run(op, sunk, {x: 1.0})',
     ),
     ('a training step beside the IterationOp', 'run(train(tf.reduce_sum(weight)), sunk)'),

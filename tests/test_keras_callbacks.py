@@ -522,7 +522,8 @@ def built(callback):
 def test_a_mistyped_monitor_is_an_error(make):
     with pytest.raises(
         ValueError,
-        match=r"keras\.\w+: expected monitor to be one of loss, step, train_loss. Received: 'val_los'",
+        match=r'keras\.\w+: expected monitor to be one of loss, step, train_loss. Received: '
+        r"'val_los'",
     ):
         built(make()).on_epoch_end(1, {'step': 2, 'train_loss': 1.0})
 

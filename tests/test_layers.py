@@ -144,7 +144,7 @@ def test_a_statistic_of_one_value_stays_finite():
     np.testing.assert_array_equal(values[0], np.zeros((1, 5)))
 
 
-# --- dropout -----------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
 
 
 def dropped(shape=(64, 50), rate=0.25, **settings):
@@ -209,7 +209,7 @@ def test_a_rate_outside_its_range_is_refused(rate):
         layers.Dropout(rate)
 
 
-# --- networks built elsewhere ------------------------------------------------------------------
+# --- networks built elsewhere ---------------------------------------------------------------------
 
 
 def mobile_net():

@@ -111,8 +111,7 @@ def history_of(settings):
         return [json.loads(line) for line in file]
 
 
-# --- ranks
-# --------------------------------------------------------------------------------------------------------------------
+# --- ranks ----------------------------------------------------------------------------------------
 
 
 def test_one_card_needs_no_rank_table():
@@ -160,7 +159,8 @@ TABLE = 'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=8. Receiv
         ),
         (
             {'DEVICE_ID': None},
-            'ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE=8. Received: none, nor DEVICE_ID',
+            'ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE=8. Received: none, '
+            'nor DEVICE_ID',
         ),
         ({'ASCEND_DEVICE_ID': 'x'}, "ASCEND_DEVICE_ID: expected a device number. Received: 'x'"),
         ({'ASCEND_DEVICE_ID': '3'}, TABLE + '{table}, with rank 7 on device 7, not on device 3'),
@@ -202,7 +202,8 @@ def test_the_ranks_environment_is_checked(tmp_path, monkeypatch, changes, said):
         ('{"server_list": [{"device": ["0"]}]}', 'without the server_list[].device[].rank_id'),
         ('{"server_list": []}', 'with 0 ranks'),
         (
-            '{"server_list": [{"device": [{"rank_id": "0", "device_id": "0"}, {"rank_id": "3", "device_id": "1"}]}]}',
+            '{"server_list": [{"device": [{"rank_id": "0", "device_id": "0"}, {"rank_id": "3", '
+            '"device_id": "1"}]}]}',
             'with rank 1 on no device, not on device 1',
         ),
         ('{"group_list": [{"anything": 1}]}', None),
@@ -249,7 +250,8 @@ def test_ranks_may_dump_each_to_a_folder_of_its_own_and_differ_in_nothing_else()
             chief,
         )
     assert str(caught.value) == (
-        'worker 1: expected the flags of worker 0. Received: --npu_option (was enable_dump_debug=true,modify_mixlist=/nowhere, is '
+        'worker 1: expected the flags of worker 0. Received: --npu_option (was '
+        'enable_dump_debug=true,modify_mixlist=/nowhere, is '
         'deterministic=1,enable_dump_debug=true,modify_mixlist=/nowhere)'
     )
 
@@ -329,12 +331,14 @@ def test_hccl_gathers_sums_and_broadcasts(tmp_path):
         (
             'npu',
             {'batch_size': 12},
-            '--batch_size: expected a multiple of the 8 workers, it is the batch of all. Received: 12',
+            '--batch_size: expected a multiple of the 8 workers, it is the batch of all. '
+            'Received: 12',
         ),
         (
             'npu',
             {'collective_timeout': 120.0},
-            '--collective_timeout: expected --npu_option=hccl_timeout=SECONDS on npu, which has this clock '
+            '--collective_timeout: expected --npu_option=hccl_timeout=SECONDS on npu, which has '
+            'this clock '
             'alone. Received: 120',
         ),
         ('cpu', {}, 'RANK_SIZE: expected 1 on any device but npu. Received: 8 on cpu (its reason)'),
@@ -357,8 +361,7 @@ def test_what_ranks_cannot_do_is_refused(monkeypatch, tmp_path, device, flags, s
     assert str(caught.value) == said
 
 
-# --- which device
-# -------------------------------------------------------------------------------------------------------------
+# --- which device ---------------------------------------------------------------------------------
 
 
 def test_auto_takes_the_npu_where_adapter_and_card_are_and_says_why(runs):
@@ -379,7 +382,10 @@ def test_auto_does_not_import_the_adapter_without_a_card(fakes):
 NO_ADAPTER = "No module named '{}'; is CANN installed and its set_env.sh sourced?".format(
     npu.ADAPTER.split('.')[0]
 )
-BROKEN = 'libge_runner.so: cannot open shared object file: No such file or directory; is CANN installed and its set_env.sh sourced?'
+BROKEN = (
+    'libge_runner.so: cannot open shared object file: No such file or directory; is CANN '
+    'installed and its set_env.sh sourced?'
+)
 
 
 @pytest.mark.parametrize('why', [NO_ADAPTER, BROKEN])
@@ -396,7 +402,10 @@ def test_a_missing_adapter_or_library_is_one_line_and_auto_goes_on_without(
     device = devices.choose(Options())
     assert (device.name, device.reason) == ('cpu', 'no GPU found; no NPU: ' + why)
     assert here(toys.options(tmp_path, device='npu')) == 2
-    expected = f'--device: expected {npu.ADAPTER} of CANN to be importable for npu on TensorFlow {tf.__version__}. Received: '
+    expected = (
+        f'--device: expected {npu.ADAPTER} of CANN to be importable for npu on TensorFlow '
+        f'{tf.__version__}. Received: '
+    )
     assert capsys.readouterr().err == f'trainers.run: {expected}{why}\n'
     assert not os.path.exists(str(tmp_path / 'run'))
 
@@ -406,11 +415,13 @@ def test_a_missing_adapter_or_library_is_one_line_and_auto_goes_on_without(
     [
         (
             {'npu_option': 'deterministic=1'},
-            '--npu_option: expected --device=npu, which alone has it. Received: device cpu (--device=cpu)',
+            '--npu_option: expected --device=npu, which alone has it. Received: device cpu '
+            '(--device=cpu)',
         ),
         (
             {'iterations_per_loop': 4},
-            '--iterations_per_loop: expected --device=npu, which alone has it. Received: device cpu (--device=cpu)',
+            '--iterations_per_loop: expected --device=npu, which alone has it. Received: device '
+            'cpu (--device=cpu)',
         ),
     ],
 )
@@ -462,8 +473,7 @@ def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
     assert result.stdout.splitlines()[-1] == 'the alarm works'
 
 
-# --- the training graph
-# -------------------------------------------------------------------------------------------------------
+# --- the training graph ---------------------------------------------------------------------------
 
 
 def _behind(fetches):
@@ -650,8 +660,7 @@ def test_without_loss_scaling_the_step_has_no_conditional(tmp_path):
         assert not {op.type for op in _behind([net.train_op])} & {'If', 'StatelessIf', 'Switch'}
 
 
-# --- whole runs
-# ---------------------------------------------------------------------------------------------------------------
+# --- whole runs -----------------------------------------------------------------------------------
 
 NPU_CFG = os.path.join(ROOT, 'flags', 'npu.cfg')
 
@@ -1119,7 +1128,8 @@ def test_a_scale_that_always_overflows_ends_the_training(runs):
     result = runs['endless'][1]
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        'trainers.run: step 0: expected one without overflow. Received: 201 in a row; is --loss_scale too large?'
+        'trainers.run: step 0: expected one without overflow. Received: 201 in a row; is '
+        '--loss_scale too large?'
     )
 
 

@@ -340,8 +340,8 @@ def test_report_holds_everything_and_needs_no_network(tmp_path):
     # throughput, time. Then the other tables.
     assert text.count('<tr>') == (1 + 3) + (4 + 2) + 4 + 2 + 1
     assert (
-        '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td class="n">0.8750</td>'
-        in text
+        '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td '
+        'class="n">0.8750</td>' in text
     )
     assert (
         '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>' in text

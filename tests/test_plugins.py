@@ -68,7 +68,8 @@ def load(entries, folder):
 
 def test_modules_files_functions_classes_and_lists(mine, tmp_path):
     found = load(
-        f'my_gitloss_callbacks:Plain, {mine}:listed,my_gitloss_callbacks:Set,my_gitloss_callbacks:optional,'
+        'my_gitloss_callbacks:Plain, '
+        f'{mine}:listed,my_gitloss_callbacks:Set,my_gitloss_callbacks:optional,'
         'my_gitloss_callbacks:without',
         tmp_path,
     )
@@ -98,33 +99,40 @@ def test_modules_files_functions_classes_and_lists(mine, tmp_path):
         ('a:b c', 'expected module:factory or file.py:factory. Received: a:b c'),
         (
             'no_such_module:f',
-            'expected a module that can be imported. Received: no_such_module:f, which gives ModuleNotFoundError: No module',
+            'expected a module that can be imported. Received: no_such_module:f, which gives '
+            'ModuleNotFoundError: No module',
         ),
         (
             '/no/such/file.py:f',
-            'expected a module that can be imported. Received: /no/such/file.py:f, which gives FileNotFoundError: ',
+            'expected a module that can be imported. Received: /no/such/file.py:f, which gives '
+            'FileNotFoundError: ',
         ),
         (
             'my_gitloss_callbacks:nothing',
-            'expected a function or class of the module. Received: my_gitloss_callbacks:nothing, which has none',
+            'expected a function or class of the module. Received: my_gitloss_callbacks:nothing, '
+            'which has none',
         ),
         (
             'my_gitloss_callbacks:value',
-            'expected a function or class of the module. Received: my_gitloss_callbacks:value, which has none',
+            'expected a function or class of the module. Received: my_gitloss_callbacks:value, '
+            'which has none',
         ),
         (
             'my_gitloss_callbacks:broken',
-            'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which gives '
+            'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which '
+            'gives '
             'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 26)',
         ),
         (
             'my_gitloss_callbacks:number',
-            'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives one refused: '
+            'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives '
+            'one refused: '
             'callbacks: expected objects of callbacks.base.Callback',
         ),
         (
             'my_gitloss_callbacks:board',
-            'which gives one refused: callbacks: expected callbacks that can work in a graph-mode run. Received: '
+            'which gives one refused: callbacks: expected callbacks that can work in a '
+            'graph-mode run. Received: '
             'keras.TensorBoard; it wants',
         ),
     ],

@@ -196,7 +196,8 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
     behind, which stops nobody.
     """
     code = (
-        'import sys, time; from trainers.checkpoints.rundir import RunDir; held = RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
+        'import sys, time; from trainers.checkpoints.rundir import RunDir; held = '
+        'RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
         'time.sleep(60)'
     )
     holder = subprocess.Popen(
@@ -208,7 +209,8 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
         assert holder.stdout.readline() == b'held\n'
         with pytest.raises(
             ValueError,
-            match=f'a folder that no running training uses. Received: .*in use by process {holder.pid}',
+            match='a folder that no running training uses. Received: .*in use by process '
+            f'{holder.pid}',
         ):
             rundir.RunDir(str(tmp_path / 'run')).claim()
     finally:
@@ -352,7 +354,8 @@ def test_fine_tuning_with_another_head(tmp_path, caplog):
     [
         (
             {'freeze': 'conv9'},
-            "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which matches none",
+            "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which "
+            'matches none',
         ),
         ({'freeze': '*'}, '--freeze: expected to leave a variable to train'),
         (

@@ -140,7 +140,7 @@ def test_scripts_are_valid_bash(script):
     subprocess.run([BASH, '-n', os.path.join(ROOT, script)], check=True)
 
 
-# --- which Python
+# --- which Python ---------------------------------------------------------------------------------
 
 
 def test_lacks_names_missing_modules_without_importing():
@@ -271,7 +271,7 @@ def test_find_python37_passes_over_a_shim_that_refuses(machine):
     )
 
 
-# --- make test
+# --- make test ------------------------------------------------------------------------------------
 
 
 def test_tests_run_on_both_interpreters(machine):
@@ -302,7 +302,7 @@ def test_left_out_leg_is_said_loudly(machine, required, expected):
     assert 'THE TESTS DID NOT RUN ON PYTHON 3.7 WITH TENSORFLOW 1.15.' in err
 
 
-# --- the model zoo's scripts
+# --- the model zoo's scripts ----------------------------------------------------------------------
 
 RESULTS = {
     'options': {'batch_size': 128},
@@ -533,7 +533,7 @@ def test_arguments_of_the_zoo_that_cannot_be_are_one_line(zoo, arguments, said):
     )
 
 
-# --- several cards
+# --- several cards --------------------------------------------------------------------------------
 
 RANK = r"""#!/bin/sh
 case "$*" in
@@ -617,7 +617,7 @@ def test_the_level_file_is_in_the_zoos_form():
     assert {level for _, level in lines} <= {'OK', 'NOK', 'POK', 'PERFECT'}
 
 
-# --- requirements
+# --- requirements ---------------------------------------------------------------------------------
 
 
 def _lines(name):

@@ -546,7 +546,8 @@ def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, c
     disk.room = 100  # full in the middle of a record
     train(callback, 1, 8)
     assert [record.getMessage() for record in caplog.records] == [
-        'the event file could not be written: [Errno 28] No space left on device; the next event tries again'
+        'the event file could not be written: [Errno 28] No space left on device; the next event '
+        'tries again'
     ]
     disk.room = 10**9
     train(callback, 9, 12)

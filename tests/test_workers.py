@@ -210,7 +210,8 @@ def test_a_worker_that_never_comes_is_waited_for_ten_times_as_long(runs):
     said = runs.alone.stderr.decode().splitlines()[-1]
     assert runs.alone.returncode == 1
     assert said.startswith(
-        'start: expected an answer from all 2 workers. Received: nothing for 3 s; worker 1 at 127.0.0.1:'
+        'start: expected an answer from all 2 workers. Received: nothing for 3 s; worker 1 at '
+        '127.0.0.1:'
     ), said
 
 
@@ -230,8 +231,7 @@ def test_a_run_of_two_workers_goes_on_with_fewer_or_more(runs, size):
     )
 
 
-# --- whole runs of threads
-# ------------------------------------------------------------------------------------------------------
+# --- whole runs of threads ------------------------------------------------------------------------
 
 
 class Upset(Callback):
@@ -322,8 +322,8 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
     chiefs, status = crew.together(2, work)
     assert isinstance(chiefs, KeyError) and status == 2
     assert (
-        'trainers.run: worker 1: expected the flags of worker 0. Received: --alpha (was 0.5, is 0.4)\n'
-        in capfd.readouterr().err
+        'trainers.run: worker 1: expected the flags of worker 0. Received: --alpha (was 0.5, is '
+        '0.4)\n' in capfd.readouterr().err
     )
 
 

@@ -10,11 +10,15 @@ from . import NpuRefuses
 # Of the parameter_map, by field of the AttrValue. The real one ignores other keys, and reads a
 # value in another field as 0.
 _FIELDS = {
-    'b': 'use_off_line mix_compile_mode enable_data_pre_proc hcom_parallel enable_dump enable_dump_debug profiling_mode',
-    'i': 'iterations_per_loop graph_run_mode session_device_id local_rank_id deterministic hccl_timeout op_wait_timeout op_execute_timeout '
+    'b': 'use_off_line mix_compile_mode enable_data_pre_proc hcom_parallel enable_dump '
+    'enable_dump_debug profiling_mode',
+    'i': 'iterations_per_loop graph_run_mode session_device_id local_rank_id deterministic '
+    'hccl_timeout op_wait_timeout op_execute_timeout '
     'static_memory_policy',
-    's': 'precision_mode precision_mode_v2 modify_mixlist customize_dtypes op_precision_mode dump_path dump_step dump_mode dump_debug_mode '
-    'profiling_options aoe_mode work_path jit_compile op_compiler_cache_mode op_compiler_cache_dir fusion_switch_file debug_dir',
+    's': 'precision_mode precision_mode_v2 modify_mixlist customize_dtypes op_precision_mode '
+    'dump_path dump_step dump_mode dump_debug_mode '
+    'profiling_options aoe_mode work_path jit_compile op_compiler_cache_mode '
+    'op_compiler_cache_dir fusion_switch_file debug_dir',
 }
 FIELD_OF = {key: field for field, keys in _FIELDS.items() for key in keys.split()}
 _FORBIDDEN = (
@@ -173,7 +177,8 @@ def _new_run(self, fetches, feed_dict=None, options=None, run_metadata=None):
         _check_graph(operations)
         if 'MakeIterator' in {op.type for op in host} and kinds & {'AssignVariableOp', 'Assign'}:
             raise NpuRefuses(
-                'variable initialisers together with an iterator.initializer: the variables come out zero'
+                'variable initialisers together with an iterator.initializer: the variables come '
+                'out zero'
             )
     _record(run=names, training=training)
     loop = [

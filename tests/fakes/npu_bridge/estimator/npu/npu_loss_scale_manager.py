@@ -35,7 +35,8 @@ class ExponentialUpdateLossScaleManager:
     ):
         if tf.get_default_graph()._control_dependencies_for_inputs([]):
             raise NpuRefuses(
-                'ExponentialUpdateLossScaleManager inside control_dependencies: it runs in another order than written'
+                'ExponentialUpdateLossScaleManager inside control_dependencies: it runs in '
+                'another order than written'
             )
         self._up_after, self._down_after = incr_every_n_steps, decr_every_n_nan_or_inf
         self._up, self._down = incr_ratio, decr_ratio

@@ -25,12 +25,14 @@ def create_or_get_var(var_name):
 def _iteration_op(train_op):
     if not isinstance(train_op, tf.Operation):
         raise ValueError(
-            f"The incoming 'train_op' type is '{train_op.dtype.name}', and the need type is 'Operation'"
+            f"The incoming 'train_op' type is '{train_op.dtype.name}', and the need type is "
+            "'Operation'"
         )
     op = tf.group(train_op, name='IterationOp')
     if op.name != 'IterationOp':
         raise NpuRefuses(
-            f'expected the node name IterationOp, received {op.name}: made twice, or not at the root name scope'
+            f'expected the node name IterationOp, received {op.name}: made twice, or not at the '
+            'root name scope'
         )
     return op
 
