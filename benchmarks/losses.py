@@ -241,10 +241,10 @@ def main():
                     }
                     results.append(dict(cases, form=form, batch=batch, dim=dim))
                     ours = cases['ours']
+                    own = ours.get('not_run') or f'{ours["ms"]:.1f} ms, {ours["mib"]:.0f} MiB'
                     print(
-                        f'| {form} | {batch} | {dim} | '
-                        f'{ours.get("not_run") or "{:.1f} ms, {:.0f} MiB".format(ours["ms"], ours["mib"])} '
-                        f'| {_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
+                        f'| {form} | {batch} | {dim} | {own} | '
+                        f'{_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
                         flush=True,
                     )
     if arguments.json:

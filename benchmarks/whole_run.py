@@ -219,7 +219,7 @@ def _print(result):
         f'{result["sweep_batches"]} batches of training and validation images take '
         f'{result["least"]:.0f} s at least'
     )
-    print('the run took %.3f times that\n' % (total / result['least']))
+    print(f'the run took {total / result["least"]:.3f} times that\n')
     print('| part | seconds | share of the run |\n|---|---|---|')
     seconds = collections.Counter(result['seconds'])
     seconds['everything else'] = total - sum(seconds.values())
@@ -262,19 +262,15 @@ def compare(arguments, rest):
             found[name]['processors'].append(
                 after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             )
-            print(
-                f'{name:<8} '
-                f'{", ".join(f"{kind} {values[-1]:.1f} s" for kind, values in found[name].items())}',
-                file=sys.stderr,
-                flush=True,
-            )
+            times = [f'{kind} {values[-1]:.1f} s' for kind, values in found[name].items()]
+            print(f'{name:<8} {", ".join(times)}', file=sys.stderr, flush=True)
     for kind in ('wall', 'processors'):
         everything, less = (statistics.median(found[name][kind]) for name in ('with', 'without'))
         print(
             f'{kind}: {everything:.1f} s with {arguments.compare}, {less:.1f} s without: they '
             f'cost {100 * (everything / less - 1):.2f} %'
         )
-    print('by the clock around their hooks: %.2f %%' % (100 * statistics.median(shares)))
+    print(f'by the clock around their hooks: {100 * statistics.median(shares):.2f} %')
     return found
 
 

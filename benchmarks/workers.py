@@ -195,7 +195,7 @@ def main():
         }
         row['efficiency'] = base / row['ms']
         rows.append(row)
-        ratio = '%.2f' % (row['bytes'] / row['least']) if row['least'] else ''
+        ratio = f'{row["bytes"] / row["least"]:.2f}' if row['least'] else ''
         print(
             f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | '
             f'{row["least"] / 1e6:.2f} | {ratio} |'

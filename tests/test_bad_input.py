@@ -649,11 +649,8 @@ def flag_cases():
             b'--center_init=means,zero',
         ]
     ):
-        yield case(
-            '%d %s' % (number, line[:20].decode('ascii', 'replace').replace('\0', 'NUL')),
-            line,
-            'refused',
-        )
+        beginning = line[:20].decode('ascii', 'replace').replace('\0', 'NUL')
+        yield case(f'{number} {beginning}', line, 'refused')
     for number, content in enumerate(
         [
             b'',

@@ -495,7 +495,8 @@ sys.exit(launch.main(sys.argv[2:]))
 FOLLOWER = """
 import json, os, signal, sys, time
 from trainers import run
-path = os.path.join(sys.argv[1].split('=')[1], 'is-%d' % json.loads(os.environ['TF_CONFIG'])['task']['index'])
+rank = json.loads(os.environ['TF_CONFIG'])['task']['index']
+path = os.path.join(sys.argv[1].split('=')[1], f'is-{rank}')
 def note(signum=0, frame=None):
     with open(path + '.new', 'w') as file:
         file.write(str(signum))

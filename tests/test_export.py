@@ -31,7 +31,8 @@ definition.ParseFromString(open(sys.argv[1], 'rb').read())
 with tf.Graph().as_default() as graph:
     tf.import_graph_def(definition, name='')
     with tf.Session(graph=graph) as session:
-        print(json.dumps(session.run('embeddings:0', {'input_images:0': json.loads(sys.argv[2])}).tolist()))
+        feeds = {'input_images:0': json.loads(sys.argv[2])}
+        print(json.dumps(session.run('embeddings:0', feeds).tolist()))
 """
 INFERENCE = {
     'Placeholder',

@@ -18,11 +18,13 @@ PROGRAM = """
     from trainers.options import Options
     tf.disable_eager_execution()
     before = tf.Session.__init__
-    init, util, hccl = npu.adapter(), npu.adapter('estimator.npu.util'), npu.adapter('hccl.hccl_ops')
+    init, util = npu.adapter(), npu.adapter('estimator.npu.util')
+    hccl = npu.adapter('hccl.hccl_ops')
     managers = npu.adapter('estimator.npu.npu_loss_scale_manager')
     assert tf.Session.__init__ is not before
     access = os.access
-    os.environ.update(RANK_ID='0', RANK_SIZE='2', FAKE_HCCL=tempfile.mkdtemp(), FAKE_HCCL_TIMEOUT='0.2')
+    os.environ.update(RANK_ID='0', RANK_SIZE='2')
+    os.environ.update(FAKE_HCCL=tempfile.mkdtemp(), FAKE_HCCL_TIMEOUT='0.2')
 
     def train(loss):
         return tf.train.GradientDescentOptimizer(0.1).minimize(loss, step)
@@ -38,9 +40,11 @@ PROGRAM = """
     for code in json.loads(sys.argv[1]):
         with tf.Graph().as_default():
             config = npu.session_config(npu_options.settings(Options(device='npu')))
-            sunk = npu.session_config(npu_options.settings(Options(device='npu', iterations_per_loop=2, steps=2)))
+            two_steps = Options(device='npu', iterations_per_loop=2, steps=2)
+            sunk = npu.session_config(npu_options.settings(two_steps))
             settings = config.graph_options.rewrite_options.custom_optimizers[0].parameter_map
-            weight = tf.get_variable('weight', [2], initializer=tf.zeros_initializer(), use_resource=True)
+            zeros = tf.zeros_initializer()
+            weight = tf.get_variable('weight', [2], initializer=zeros, use_resource=True)
             step = tf.train.get_or_create_global_step()
             try:
                 exec(code)
@@ -100,9 +104,8 @@ REFUSED = [
     ),
     (
         'a dump without a dump_path',
-        'os.access = lambda *_: False; settings["enable_dump"].b = True; settings["dump_path"].s '
-        '= b"/"; '
-        'tf.Session(config=config)',
+        'os.access = lambda *_: False; settings["enable_dump"].b = True; '
+        'settings["dump_path"].s = b"/"; tf.Session(config=config)',
     ),
     (
         'enable_dump and enable_dump_debug',
@@ -162,10 +165,12 @@ REFUSED = [
     ('rank_size 3', 'hccl.allgather(weight, 3)'),
     ('reduction mean', 'hccl.allreduce(weight, "mean")'),
     ('broadcast takes a list', 'hccl.broadcast(weight, 0)'),
+    # One rank alone.
     (
         'rank 0 waits for rank 1 at allreduce-0-float32-2',
         'run(hccl.allreduce(weight, "sum"))',
-    ),  # alone; and where the graphs differ:
+    ),
+    # Two ranks whose graphs differ.
     (
         'rank 0 waits for rank 1 at allgather-0-float32-2',
         'os.environ["RANK_ID"] = "1"\n'
@@ -183,7 +188,8 @@ with tf.Session(config=sunk) as session:
     session.run(tf.global_variables_initializer())
     load(session)
     session.run(op)
-    assert [round(float(value), 6) for value in session.run(weight)] == [-0.2, -0.2] and session.run(step) == 2
+    assert [round(float(value), 6) for value in session.run(weight)] == [-0.2, -0.2]
+    assert session.run(step) == 2
 """
 LEGACY = 'assert init.npu_config_proto().graph_options.rewrite_options.memory_optimization == 2'
 

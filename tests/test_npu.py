@@ -69,7 +69,9 @@ results = []
 for flags, variables in json.loads(sys.argv[2]):
     os.environ.update(variables)
     with contextlib.redirect_stderr(io.StringIO()) as told:
-        work = dict(work=lambda settings: crew.trainer_of(settings).fit() and 0) if sys.argv[1] == 'crew' else {}
+        work = {}
+        if sys.argv[1] == 'crew':
+            work = {'work': lambda settings: crew.trainer_of(settings).fit() and 0}
         results.append([run.main(arguments=flags, **work), told.getvalue()])
     for name in variables:
         del os.environ[name]
@@ -265,23 +267,29 @@ HCCL = """
     from trainers.devices import npu, npu_options
     from trainers.options import Options
     SIZE = 3
-    os.environ.update(RANK_SIZE=str(SIZE), JOB_ID='1', RANK_TABLE_FILE=sys.argv[1], FAKE_HCCL=tempfile.mkdtemp())
+    os.environ.update(RANK_SIZE=str(SIZE), JOB_ID='1')
+    os.environ.update(RANK_TABLE_FILE=sys.argv[1], FAKE_HCCL=tempfile.mkdtemp())
     results, failures = [None] * SIZE, []
 
     def rank(number):
         os.environ['RANK_ID'] = os.environ['ASCEND_DEVICE_ID'] = str(number)
         graph = tf.Graph()
         with graph.as_default():
-            group = distribution.choose(Options(device='npu', batch_size=3), devices.choose(Options(device='npu')))
+            device = devices.choose(Options(device='npu'))
+            group = distribution.choose(Options(device='npu', batch_size=3), device)
             assert type(group) is distribution.Hccl
             x = tf.constant([[1.0 + number, 2.0], [3.0, 4.0 * number]])
             everything = group.all_gather(x)
             labels = group.all_gather(tf.constant([number, 10 * number]))
             weights = tf.reshape(tf.range(6.0 * 2), [6, 2])
             gradient = tf.gradients(tf.reduce_sum(weights * tf.square(everything)), x)[0]
-            sums = group.all_reduce([x, tf.constant(float(number)), tf.constant([1.0, 2.0, number])])
-            frozen = tf.get_variable('centers', initializer=np.float32([number, 7 * number]), trainable=False, use_resource=True)
-            counts = tf.get_variable('updates', initializer=np.int32([number]), trainable=False, use_resource=True)
+            scalar, vector = tf.constant(float(number)), tf.constant([1.0, 2.0, number])
+            sums = group.all_reduce([x, scalar, vector])
+            initial = {'centers': np.float32([number, 7 * number]), 'updates': np.int32([number])}
+            frozen, counts = (
+                tf.get_variable(name, initializer=value, trainable=False, use_resource=True)
+                for name, value in initial.items()
+            )
             spread = group.broadcast(tf.global_variables())
             assert (group.rank, group.size, group.is_chief) == (number, SIZE, number == 0)
             assert everything.shape.as_list() == [6, 2]
@@ -299,7 +307,8 @@ HCCL = """
         except Exception as error:
             failures.append(str(error))
 
-    threads = [threading.Thread(target=run, args=(number,) + rank(number)) for number in range(SIZE)]
+    arguments = [(number,) + rank(number) for number in range(SIZE)]
+    threads = [threading.Thread(target=run, args=one) for one in arguments]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert not failures, failures
@@ -307,7 +316,8 @@ HCCL = """
     for number, (everything, labels, gradient, sums, variables) in enumerate(results):
         np.testing.assert_array_equal(everything, rows)
         np.testing.assert_array_equal(labels, [0, 0, 1, 10, 2, 20])
-        np.testing.assert_array_equal(gradient, (2 * np.arange(12.0).reshape(6, 2) * rows)[2 * number:2 * number + 2])
+        gradients = 2 * np.arange(12.0).reshape(6, 2) * rows
+        np.testing.assert_array_equal(gradient, gradients[2 * number:2 * number + 2])
         np.testing.assert_array_equal(sums[0], [[6, 6], [9, 12]])
         assert sums[1] == 3
         np.testing.assert_array_equal(sums[2], [3, 6, 3])
@@ -443,7 +453,8 @@ def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
 
         class Alarm:
             def find_spec(self, name, path=None, target=None):
-                if name.split('.')[0] in ('npu_bridge', 'npu_device') and sys._getframe(1).f_code.co_name != 'find_spec':
+                is_adapter = name.split('.')[0] in ('npu_bridge', 'npu_device')
+                if is_adapter and sys._getframe(1).f_code.co_name != 'find_spec':
                     raise AssertionError('imported ' + name)
 
         modules, flags, run_dir = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
@@ -452,7 +463,8 @@ def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
             importlib.import_module(name)
         from trainers import evaluate, export, run
         assert run.main(flags) == 0
-        assert evaluate.main(['--ckpt_path=' + run_dir, '--device=cpu', '--data_path=' + sys.argv[4]]) == 0
+        flags = ['--ckpt_path=' + run_dir, '--device=cpu', '--data_path=' + sys.argv[4]]
+        assert evaluate.main(flags) == 0
         assert export.main(['--ckpt_path=' + run_dir]) == 0
         assert not [name for name in sys.modules if name.startswith(('npu_bridge', 'npu_device'))]
         try:

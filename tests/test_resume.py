@@ -332,10 +332,8 @@ def test_fine_tuning_with_other_classes(tmp_path, caplog):
     for name in ('conv1_1/kernel', 'conv1_2/bias', 'conv2_1/bias', 'preprocess/mean_image'):
         np.testing.assert_array_equal(before[name], after[name])
     moved = np.abs(before['conv2_1/kernel'] - after['conv2_1/kernel']).max()
-    assert (
-        0 < moved < 0.01
-        # four steps of Adam at 0.001 move a weight by 0.004 at most, a fresh start would be off by 0.1
-    )
+    # Four steps of Adam at 0.001 move a weight by 0.004 at most; a fresh start would be off by 0.1.
+    assert 0 < moved < 0.01
     assert after['logits/kernel'].shape == (2, 3)
     assert 'conv1_1/kernel/Adam' not in after
 
