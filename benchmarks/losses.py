@@ -118,9 +118,8 @@ def _run_torch(form, batch, dim):
             difference = (x[:, None, :] - rows[None, :, :]) * (1 - torch.eye(batch))[:, :, None]
             total = ((x - rows) ** 2).mean() + (1 / (1 + difference**2)).mean()
         else:
-            squared = (
-                (x**2).sum(1)[:, None] + (rows**2).sum(1)[None, :] - 2 * x @ rows.T
-            )  # faster than cdist; float32
+            # Faster than cdist; float32.
+            squared = (x**2).sum(1)[:, None] + (rows**2).sum(1)[None, :] - 2 * x @ rows.T
             pairs = (1 / (1 + squared)) * (1 - torch.eye(batch))
             total = 0.5 * ((x - rows) ** 2).sum(1).mean() + pairs.sum() / (batch * (batch - 1))
         total.backward()

@@ -335,9 +335,10 @@ def idx_cases():
         ]
     ):
         yield Case('SHA256SUMS', f'bad-{number}', sums(content, 'refused'))
+    # Valid, though there is nothing to compare.
     for number, content in enumerate(
         [b'', b'\n\n', line + b'no-such-file', line + b'.', line + b'..']
-    ):  # nothing to compare
+    ):
         yield Case('SHA256SUMS', f'good-{number}', sums(content, 'correct'))
 
 
@@ -569,9 +570,8 @@ def parse_flags(folder, files, arguments=('--flagfile=a.cfg',)):
     here = os.getcwd()
     os.chdir(folder)
     try:
-        with confined(folder), contextlib.redirect_stderr(
-            io.StringIO()
-        ):  # absl warns of a file that includes itself
+        # absl prints a warning about a file that includes itself.
+        with confined(folder), contextlib.redirect_stderr(io.StringIO()):
             found = options.parse(list(arguments))
     except ValueError as error:
         return said(error, '--', 'flags: ', 'arguments: ')

@@ -251,9 +251,8 @@ def test_center_measurement():
         logs['inter_over_intra'],
     ) == (0.5, 4, 4, 8)
     assert logs['centers_moved'] == pytest.approx(2 / 3)  # of the counts 5, 1, 0
-    np.testing.assert_array_equal(
-        callback.handle.table, np.full((3, 2), 7.0)
-    )  # nothing set unless asked for
+    # Without center_init nothing is set.
+    np.testing.assert_array_equal(callback.handle.table, np.full((3, 2), 7.0))
     np.testing.assert_array_equal(callback.means, [[0, 1], [4, 1], [np.nan, np.nan]])
     points[2:, 0] = 8
     callback.on_epoch_end(2, logs)

@@ -46,10 +46,8 @@ def test_both_gradients_equal_tensorflows_own(size, channels, filters, kernel, s
                 np.random.RandomState(3).randn(*out.shape.as_list()).astype(np.float32)
             )
             found = tf.gradients(out, [images, weights], upstream)
-            assert [one.shape for one in found] == [
-                images.shape,
-                weights.shape,
-            ]  # static, as a graph for any device wants it
+            # Static shapes, which every device supports.
+            assert [one.shape for one in found] == [images.shape, weights.shape]
             results.append(session.run(found))
     for theirs, ours in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max() + 1e-6)

@@ -38,10 +38,11 @@ def config(cluster, kind='worker', index=0):
         ('', ([], 0)),
         ('{}', ([], 0)),
         (config({'worker': ['a:1', 'b:2']}, index=1), (['a:1', 'b:2'], 1)),
+        # As TFJob writes it.
         (
             config({'chief': ['c:0'], 'worker': ['a:1', 'b:2']}, index=1),
             (['c:0', 'a:1', 'b:2'], 2),
-        ),  # as TFJob writes it
+        ),
         (config({'chief': ['c:0'], 'worker': ['a:1']}, 'chief'), (['c:0', 'a:1'], 0)),
         (config({'worker': ['a:1'], 'master': ['m:9']}, 'master'), (['m:9', 'a:1'], 0)),
         (
@@ -537,8 +538,9 @@ def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
         ],
         cwd=launch.ROOT,
         stdin=subprocess.DEVNULL,
+        # Under nohup SIGHUP would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )  # under nohup it would be ignored
+    )
     try:
         until(['0', '0'])
         process.send_signal(signum)

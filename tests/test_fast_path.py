@@ -72,9 +72,8 @@ def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
     assert np.abs(fast / plain - 1).max() <= min(
         5 * rounding + 1e-6, 1e-3 if optimizer == 'momentum' else 0.1
     )
-    assert (
-        optimizer == 'momentum' or plain[-10:].mean() < plain[:10].mean() - 0.1
-    )  # momentum has hardly begun to learn at that rate
+    # Momentum has hardly begun to learn at that rate.
+    assert optimizer == 'momentum' or plain[-10:].mean() < plain[:10].mean() - 0.1
     ours = {
         op.get_attr('_gradient_op_type')
         for op in watch.handle.session.graph.get_operations()

@@ -10,11 +10,8 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FLOORS = (
-    'gitloss',
-    'callbacks',
-    'trainers',
-)  # each may import from itself and from those before it
+# Each may import from itself and from those before it.
+FLOORS = ('gitloss', 'callbacks', 'trainers')
 
 
 def _modules():
@@ -53,9 +50,8 @@ def _named(module, node):
             parts = parts[:-1]
         base = '.'.join(parts[: len(parts) - node.level + 1] + ([base] if base else []))
     below = [base + '.' + alias.name for alias in node.names]
-    if all(
-        name in MODULES for name in below
-    ):  # only submodules are taken, as in `from gitloss import data, losses`
+    # Only submodules are imported, as in `from gitloss import data, losses`.
+    if all(name in MODULES for name in below):
         return below
     return [base] + [name for name in below if name in MODULES]
 
@@ -134,9 +130,8 @@ def _words(module):
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id
-        elif (
-            type(node).__name__ in ('Constant', 'Str') and id(node) not in docstrings
-        ):  # Str: Python 3.7
+        # Python 3.7 has Str instead of Constant.
+        elif type(node).__name__ in ('Constant', 'Str') and id(node) not in docstrings:
             yield str(getattr(node, 'value', getattr(node, 's', '')))
     yield from _imports(module)
 

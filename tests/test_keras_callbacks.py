@@ -28,14 +28,8 @@ from trainers import checkpoints, devices
 from trainers.engine.trainer import Trainer
 
 stock = keras.callbacks
-LOSSES = [
-    3.0,
-    2.0,
-    4.0,
-    4.0,
-    1.0,
-    1.5,
-]  # of six measurements; their best is at first the 1st, then the 2nd, then the 5th
+# Of six measurements. The best so far is the 1st, then the 2nd, then the 5th.
+LOSSES = [3.0, 2.0, 4.0, 4.0, 1.0, 1.5]
 
 
 class Script(Callback):

@@ -594,9 +594,8 @@ BATCH, DIM, CLASSES = 6, 3, 4
 @pytest.fixture(scope='module')
 def fixed_graph():
     """evaluate(x, labels, centers) -> {(form, method): values} on one graph of static shapes."""
-    with (
-        tf.Graph().as_default()
-    ) as graph:  # not around the yield: it would be the default graph of other tests
+    # Not around the yield: it would become the default graph of other tests.
+    with tf.Graph().as_default() as graph:
         inputs = (
             tf.placeholder(tf.float32, [BATCH, DIM]),
             tf.placeholder(tf.int32, [BATCH]),
@@ -839,9 +838,8 @@ def test_no_tensor_of_batch_times_batch_times_dim(monkeypatch, form, method):
         )
         _terms(x, labels, centers, form, method)
         assert 9216 <= _largest(graph) <= 2 * 9216
-        floats = [
-            node for node in all_nodes(graph) if node.attr['T'].type in (1, 2)
-        ]  # DT_FLOAT, DT_DOUBLE
+        # 1 and 2: DT_FLOAT and DT_DOUBLE.
+        floats = [node for node in all_nodes(graph) if node.attr['T'].type in (1, 2)]
         assert all(shape.is_fully_defined() for node in floats for shape in static_shapes(node))
 
 
@@ -904,10 +902,11 @@ def test_center_rule_equals_the_loop(name, alpha):
 def _batches(steps, batch=16, dim=3, classes=6, seed=5):
     random = np.random.RandomState(seed)
     for _ in range(steps):
+        # The last class never occurs.
         yield (
             random.randn(batch, dim).astype(np.float32),
             random.randint(0, classes - 1, batch).astype(np.int32),
-        )  # never the last
+        )
 
 
 @pytest.mark.parametrize('form', losses.FORMS)
@@ -939,9 +938,8 @@ def test_layers_move_the_centers_as_numpy_does_over_fifty_steps(form):
             assert (
                 relative_error(values[1], numpy_git(images, numbers, before, form)[0]) <= TOLERANCE
             )
-            np.testing.assert_array_equal(
-                session.run(table), before
-            )  # evaluating the losses moves nothing
+            # Evaluating the losses does not update the centers.
+            np.testing.assert_array_equal(session.run(table), before)
             session.run(update, feed)
             expected = numpy_update(expected, images, numbers, 0.5)
             after = session.run(table)
@@ -1043,18 +1041,16 @@ def test_every_read_of_the_centers_comes_before_their_update(form):
             op for op in table.handle.consumers() if op.type in ('ResourceGather', 'GatherV2')
         ]
         plain_reads = [op for op in table.handle.consumers() if op.type == 'ReadVariableOp']
-        assert len(readers) == 3 and _ancestors(move).issuperset(
-            readers
-        )  # center loss, git loss, the update's own
+        # Of center loss, git loss and the update itself.
+        assert len(readers) == 3 and _ancestors(move).issuperset(readers)
         # Keras and `table.handle` make reads that nothing uses; none feeds another op.
         assert all(not tensor.consumers() for op in plain_reads for tensor in op.outputs)
         assert move in _ancestors(train)
         for node in all_nodes(graph):
             assert not node.op.startswith('Unique')
             assert all(shape.is_fully_defined() for shape in static_shapes(node)), node.name
-            assert not any(attribute.type == 2 for attribute in node.attr.values()), (
-                node.name
-            )  # DT_DOUBLE
+            # 2: DT_DOUBLE.
+            assert not any(attribute.type == 2 for attribute in node.attr.values()), node.name
 
 
 def test_sharing_layer_has_no_table_of_its_own():

@@ -157,9 +157,8 @@ def test_damaged_idx_files_are_named(tmp_path, damage, zipped):
     path = tmp_path / (NAMES['y_train'] + ('.gz' if zipped else ''))
     content = change(idx_bytes(_arrays()['y_train']))
     path.write_bytes(gzip.compress(content) if zipped else content)
-    where = (
-        folder if 'labels as images' in expected[0] else str(path)
-    )  # no single file is at fault when counts differ
+    # No single file is at fault if the counts differ.
+    where = folder if 'labels as images' in expected[0] else str(path)
     _refused(folder, where, *expected)
 
 

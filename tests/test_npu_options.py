@@ -170,10 +170,11 @@ def test_values_with_commas_need_no_quotes():
             'no_such_thing_at_all=1',
             '--npu_option: expected a known key. Received: no_such_thing_at_all',
         ),
+        # A key of older adapters.
         (
             'graph_memory_max_size=1',
             '--npu_option: expected a known key. Received: graph_memory_max_size',
-        ),  # of older adapters
+        ),
         (
             'enable_dump',
             '--npu_option: expected key=value, several with commas between. Received: '

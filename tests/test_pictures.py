@@ -216,9 +216,10 @@ def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
     with caplog.at_level('WARNING', logger='gitloss'):
         pictures, _, logs = measured(tmp_path)
         pictures.on_train_end(logs)
+    # There is no frame to animate.
     assert [record.message.split(' at')[0] for record in caplog.records] == [
         f'no picture ({kind})' for kind in ('scatter', 'curves', 'pairs', 'confusion')
-    ]  # there is no frame to animate
+    ]
 
 
 def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog, monkeypatch):

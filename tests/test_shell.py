@@ -163,9 +163,8 @@ def test_pick_python_order(machine):
     own = machine.python(machine.root / '.venv' / 'bin' / 'python')
     assert machine.call('pick_python', PYTHON=given)[:2] == (0, given)
     assert machine.call('pick_python')[:2] == (0, active)
-    machine.python(
-        machine.bin / 'python', modules='venv ensurepip'
-    )  # active, but without tensorflow
+    # Active, but without TensorFlow.
+    machine.python(machine.bin / 'python', modules='venv ensurepip')
     assert machine.call('pick_python')[:2] == (0, own)
     assert machine.logged() == []  # nothing was made or installed
 

@@ -244,9 +244,8 @@ def test_options_and_versions_are_text(whole):
         '| name | value |\n|---|---|\n| head | <code>softmax</code> |\n' in table
         and '| freeze |  |' in table
     )
-    assert (
-        '| data_path | <code>a&#124;b &lt;i></code> |' in table
-    )  # cannot end its cell, is no markup
+    # The value cannot end its cell, and is not read as markup.
+    assert '| data_path | <code>a&#124;b &lt;i></code> |' in table
     assert (
         '| tensorflow | <code>2.21</code> |'
         in found.Tensors('run/versions')[0].tensor_proto.string_val[0].decode()
@@ -348,9 +347,8 @@ def test_a_continued_run_draws_one_line(tmp_path, whole):
     callback.on_train_end(logs)
     callback.close()
     found, undisturbed = steps_of(read(tmp_path)), steps_of(whole[1])
-    assert (
-        found.pop('run/options') == found.pop('run/versions') == [1, 9, 13]
-    )  # once for each process
+    # Once per process.
+    assert found.pop('run/options') == found.pop('run/versions') == [1, 9, 13]
     assert found == {
         tag: steps
         for tag, steps in undisturbed.items()
@@ -388,9 +386,8 @@ def test_projector_files_fit_together(tmp_path, count, dim):
     assert len(chosen) == min(count, 1000) and (chosen[0], chosen[-1]) == (0, count - 1)
     table = np.loadtxt(str(tmp_path / entry.tensor_path), delimiter='\t')
     np.testing.assert_allclose(table[:, :dim], embeddings[chosen], rtol=1e-5)
-    assert (
-        table.shape == (len(chosen), max(dim, 3)) and not table[:, dim:].any()
-    )  # the page needs three dimensions
+    # The Projector needs three dimensions.
+    assert table.shape == (len(chosen), max(dim, 3)) and not table[:, dim:].any()
     lines = (tmp_path / entry.metadata_path).read_text().splitlines()
     assert (
         lines[0].split('\t') == ['label', 'predicted', 'right', 'number']
@@ -555,9 +552,8 @@ def test_a_full_disk_warns_once_and_loses_nothing_once_there_is_room(tmp_path, c
     assert steps['train/loss'] == [4, 8, 12] and steps['train_batch/loss'] == [3, 6, 9, 12]
     disk.room = 0
     train(callback, 13, 15)
-    with pytest.raises(
-        OSError
-    ):  # the list notes it: the exit status tells that the file is not whole
+    # CallbackList records it: the exit status says that the file is incomplete.
+    with pytest.raises(OSError):
         callback.close()
 
 
@@ -599,10 +595,11 @@ def test_records_are_those_of_tensorflow(tmp_path):
     events = list(tf.train.summary_iterator(first.path))
     assert events[0].file_version == 'brain.Event:2' and events[1].step == 7
     assert (events[1].summary.value[0].tag, events[1].summary.value[0].simple_value) == ('a', 0.5)
+    # The check value of RFC 3720.
     assert (
         summaries.masked_crc32c(b'123456789')
         == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    )  # RFC 3720's check
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,8 @@ class Runs:
         self.regrouped = {size: settings_of(folder, f'goes-on-with-{size}') for size in (1, 3)}
         self.statuses, self.ended, self.seconds = {}, {}, {}
         crew.trainer_of(self.one).fit()
-        with concurrent.futures.ThreadPoolExecutor(
-            3
-        ) as pool:  # half of the time one waits for a time-out
+        # Half of the time is spent waiting for time-outs.
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
             for part in [
                 pool.submit(part) for part in (self.disturb, self.train, self.leave_alone)
             ]:
@@ -243,9 +242,9 @@ class Upset(Callback):
     def build(self):
         from gitloss.backend import tf
 
-        kernel = [variable for variable in tf.trainable_variables() if 'kernel' in variable.name][
-            -1
-        ]  # what comes later takes NaN for 0
+        kernels = [variable for variable in tf.trainable_variables() if 'kernel' in variable.name]
+        # The last one: behind an earlier one ReLU and pooling may turn NaN into 0.
+        kernel = kernels[-1]
         self._change = tf.assign_add(kernel, tf.fill(kernel.shape, self._value))
 
     def on_train_batch_end(self, batch, logs=None):
@@ -333,9 +332,10 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
         ('cpu', {'git_loss_form': 'pairwise', 'loss_scale': '1024'}),
         ('cpu', {'distance': 'cosine', 'center_init': 'means'}),
         ('cpu', {'head': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
+        # In the order that NCCL needs.
         ('gpu', {'lambda_c': 0.0, 'lambda_g': 0.0}),
     ],
-)  # in the order that NCCL needs
+)
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):
     """All variables after one step, the momentum's slots, which are the gradients, among them;
     several reductions.

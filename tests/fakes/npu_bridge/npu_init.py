@@ -91,9 +91,8 @@ def _new_init(self, target='', graph=None, config=None):
     _record(config=self._npu)
     plain = tf.ConfigProto()
     plain.CopyFrom(config)
-    del plain.graph_options.rewrite_options.custom_optimizers[
-        :
-    ]  # no such optimizer is registered here
+    # No such optimizer is registered here.
+    del plain.graph_options.rewrite_options.custom_optimizers[:]
     plain.device_count['GPU'] = 0
     # Collectives of the fake wait inside their operations: in threads of this session, and enough
     # of them for all that are ready.
@@ -129,9 +128,8 @@ def _operations(fetches):
             waiting.extend(
                 list(op.control_inputs) + [tensor.op for tensor in op.inputs if op in card]
             )
-    return {
-        op for op in card if not op.name.startswith('hccl/')
-    }, host  # the fake's own collectives stand in Python functions
+    # The fake's own collectives are Python functions.
+    return {op for op in card if not op.name.startswith('hccl/')}, host
 
 
 def _check_graph(operations):
