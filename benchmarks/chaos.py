@@ -1,16 +1,16 @@
-"""Kills runs with SIGKILL at random instants, starts them again, and compares each with a run that
-nobody touched, bit by bit.
+"""Kills runs with SIGKILL at random instants, restarts them, and compares each with an undisturbed
+run, bit by bit.
 
     python benchmarks/chaos.py [--kills=50] [--seed=1] [--python=INTERPRETER ...] [--steps=96]
     [--images=200] [--keep=FOLDER]
 
-A run trains on the first images of the embedded MNIST. It is killed up to five times, each time
-while it does what the seed chose: anything at all (any instant of a run's usual length), starting
-up, a step, a measurement, writing a checkpoint. Where a kill fell is what the run itself had noted
-last. Then it runs to its end and is compared with its twin of the same interpreter: all tensors of
-the last checkpoint, manifest, history.jsonl, results.json, the scalars of all event files, the list
-of files. With several --python the runs take turns. Every wait has a limit. The exit status is 1 if
-anything differs, hangs or fails. No network.
+A run trains on the first images of the embedded MNIST. It is killed up to five times, each time in
+a phase chosen by the seed: anywhere (any instant of the usual length of a run), at start-up, in a
+step, in a measurement, while it writes a checkpoint. The table counts the phases that the runs
+recorded last. Then the run goes to its end and is compared with an undisturbed run of the same
+interpreter: all tensors of the last checkpoint, manifest, history.jsonl, results.json, the scalars
+of all event files, the list of files. With several --python the interpreters take turns. Every wait
+has a limit. The exit status is 1 if anything differs, hangs or fails. No network.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import survival  # noqa: E402
 
 KILLS_A_RUN = 5
 CHOICES = ('anything', 'start-up', 'step', 'measurement', 'checkpoint write')
-PARTS = (('train', 4), ('t10k', 1))  # and their shares of the images
+PARTS = (('train', 4), ('t10k', 1))  # and their ratio of images
 
 
 def write_subset(folder, images):
@@ -61,7 +61,7 @@ def flags(settings, folder, name):
 
 
 class Twin:
-    """The undisturbed run of one interpreter, and how long its parts take."""
+    """The undisturbed run of one interpreter, with its start-up and total time in seconds."""
 
     def __init__(self, settings, folder, name, python):
         self.python, self.run_dir = python, os.path.join(folder, name)
@@ -78,7 +78,7 @@ class Twin:
 
 
 def instant(chance, twin, steps):
-    """(moment to wait for, how many of it, seconds to wait then) of a kill."""
+    """(moment to wait for, its number, seconds to wait then) of a kill."""
     choice = chance.choice(CHOICES)
     if choice == 'anything':
         return 'start-up', 0, chance.uniform(0, twin.seconds)
@@ -94,7 +94,9 @@ def instant(chance, twin, steps):
 
 
 def one_run(settings, folder, name, twin, chance, kills):
-    """Kills a run up to `kills` times, lets it end. Returns (moments of the kills, differences)."""
+    """Kills a run up to `kills` times, then lets it end. Returns (moments of its kills,
+    differences).
+    """
     moments = []
     for _ in range(kills):
         moment = survival.Run(flags(settings, folder, name), folder, {}, twin.python).kill(

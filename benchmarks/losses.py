@@ -3,11 +3,11 @@ formula, and PyTorch.
 
     python benchmarks/losses.py [--json=FILE] [--batches=128,1024,4096] [--dims=2,128,512] [--table]
 
-Every case runs in a process of its own, one after the other on the same cores: peak memory is the
-process's high-water mark above what it held before the first call. Ratios count, not milliseconds.
-A case whose arrays alone would not fit is not run, and says so. PyTorch (CPU) is optional: without
-it its column stays empty. `--table` measures another thing: a step's loss and center update at
-1,000 and 1,000,000 classes x 512.
+Every case runs in a separate process, one after the other on the same cores; peak memory is the
+high-water mark of the process above its memory before the first call. Compare ratios, not
+milliseconds. A case whose arrays alone would not fit is not run, and the table says so. PyTorch
+(CPU) is optional: without it its column has the error. `--table` measures the loss and the center
+update of a step with 1,000 and with 1,000,000 classes in 512 dimensions instead.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FORMS = ('pairwise', 'elementwise')
-# above this the broadcast formula's arrays (about four of batch x batch x dim) are not tried
+# Limit for the arrays of the broadcast formula, about four of batch x batch x dim.
 LIMIT_GIB = 6.0
 CLASSES = 1000
 
@@ -37,8 +37,8 @@ def _reset_peak():
 
 
 def _measure(step):
-    """(median ms, peak MiB above idle) of calls of `step`: at least one after the first, up to 15
-    or ten seconds.
+    """(median ms, peak MiB above idle) of calls of `step` after the first: 15, or those that fit
+    into ten seconds, at least one.
     """
     _reset_peak()
     idle = _peak_mib()[1]
@@ -61,7 +61,7 @@ def _arrays(batch, dim):
 
 
 def _tensorflow_step(total, feeds, tf, session_config):
-    """A callable that runs the loss and its gradient, with the inputs fed once into variables."""
+    """A callable that feeds the inputs and runs the loss and its gradient."""
     embeddings = list(feeds)[0]
     gradient = tf.gradients(total, embeddings)[0]
     session = tf.Session(config=session_config)
@@ -128,8 +128,8 @@ def _run_torch(form, batch, dim):
 
 
 def _run_table(classes, batch=1024, dim=512):
-    """ms of a step's loss, gradient and center update with a table of `classes` rows that lives in
-    a variable.
+    """(ms, peak MiB) of the loss, gradient and center update of a step with `classes` centers in a
+    variable.
     """
     import numpy
 
@@ -174,7 +174,7 @@ def _child(arguments):
 
 
 def _case(kind, form, batch, dim):
-    """{'ms', 'mib'} of one case in a process of its own, or {'not_run': why}."""
+    """{'ms', 'mib'} of one case in a separate process, or {'not_run': why}."""
     needed = 4.0 * 4 * batch * batch * dim / 2**30
     if (
         kind in ('broadcast', 'torch')

@@ -4,22 +4,22 @@ the ceiling.
     python benchmarks/step.py --growth
     python benchmarks/step.py [--rounds=3] [--steps=60] [--peer=/path/to/python3.7] [--json=FILE]
 
-Every contestant runs in a process of its own, one after the other on the same cores, in as many
-rounds as asked for; each round gives the median of its steps after a warm-up, and the table the
-median of the rounds. Ratios of one run count, not milliseconds.
+Every contestant runs in a separate process, one after the other on the same cores, in --rounds
+rounds. A round gives the median of its steps after a warm-up, the table the median of the rounds.
+Compare ratios within one run, not milliseconds.
 
-  ours        the real trainer, its data pipeline, fetches and callbacks (--noevaluate),
-  flags/full.cfg
-  upstream    the published graph written naively: feed_dict, git loss by broadcast, one fetch of
-  everything
+  ours        the real trainer, its data pipeline, fetches and callbacks (--noevaluate), with the
+              settings of flags/full.cfg
+  upstream    the published graph written naively: feed_dict, git loss by broadcasting, everything
+              fetched at once
   torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through
-  torch.compile. Optional.
-  sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: what the cores
-  can do at best
+              torch.compile. Optional.
+  sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: the peak of the
+              cores
 
 `--growth` prints another table: ours over batch, embedding size and classes, in both forms of the
 git loss, with the slope between neighbours and the peak memory. `--peer` adds ours and upstream on
-a second interpreter, with the other TensorFlow. A step of 128 images is 22.4 GFLOP.
+a second interpreter, with the other TensorFlow. A step of 128 images takes 22.4 GFLOP.
 """
 
 import argparse
@@ -59,9 +59,7 @@ def _ours(steps):
     from trainers.engine.trainer import Trainer
 
     class Clock(Callback):
-        """The whole distance from one step's end to the next one's: session, callbacks,
-        everything.
-        """
+        """Measures from the end of a step to that of the next: session, callbacks, everything."""
 
         def __init__(self):
             self.ends = []
@@ -87,8 +85,8 @@ def _ours(steps):
 
 
 def _network(tf, images, labels):
-    """The published graph with today's names: logits, embeddings and the total loss by
-    broadcasting, as upstream writes it.
+    """(total loss, accuracy, center update) of the published graph, the git loss by broadcasting
+    as in upstream's code.
     """
 
     def variable(name, shape):
@@ -138,7 +136,7 @@ def _network(tf, images, labels):
 def _upstream(steps):
     import numpy
 
-    # not through gitloss.backend: as installed, with no setting of ours
+    # Not through gitloss.backend: TensorFlow as installed, without our settings.
     import tensorflow.compat.v1 as tf
 
     from gitloss import data
@@ -229,7 +227,7 @@ def _torch(steps, compiled):
 
 
 def _sgemm(library):
-    """Best GFLOP/s of 20 products."""
+    """The best GFLOP/s of 20 products."""
     size, best = 2048, float('inf')
     if library == 'torch':
         import torch
@@ -274,7 +272,7 @@ def training_session(settings, dataset):
 
 
 def _grown(form, batch, dim, classes):
-    """(ms, peak MiB above what the process held before) of a training step on random images."""
+    """(ms, peak MiB above the idle process) of a training step on random images."""
     import numpy
 
     from gitloss import data
@@ -300,7 +298,7 @@ def _grown(form, batch, dim, classes):
 
 
 def growth():
-    """The table of --growth: a line for each value of one of the three, the others as in
+    """Prints the table of --growth: one row per value of one of the three, the others as in
     flags/full.cfg.
     """
     import math
@@ -335,7 +333,7 @@ def growth():
                 )
                 cells += [failure or f'{ms:.1f}', slope, f'{mib:.0f}' if result else '']
                 before[form] = (value, ms) if result else None
-            print('| {} | {} | {} |'.format(name, f'{value:,}', ' | '.join(cells)), flush=True)
+            print(f'| {name} | {value:,} | {" | ".join(cells)} |', flush=True)
 
 
 CONTESTANTS = {

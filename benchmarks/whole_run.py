@@ -3,13 +3,13 @@
     python benchmarks/whole_run.py [--json=FILE] [--without=Class,Class] [--flag=value ...]
     python benchmarks/whole_run.py --rounds=3 --compare=TensorBoard,Pictures,Report --steps=1000
 
-Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the flags given) with a clock around
-every callback's hook, every step, sweep and checkpoint. Time spent in one of them inside another
-counts for the inner one only. Before and after it, in processes of their own, the bare step (the
-training operation alone, nothing fetched) and the bare forward pass are measured: the least the job
-can take is the steps and a pass over the training and validation images at each measurement.
-`--compare` runs with and without the callbacks named, in turns, a process each: the differences of
-the medians of wall time and of the processors' time, which tells more where the machine is shared.
+Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the given flags) with timers around
+every hook of a callback, every step, sweep and checkpoint. Nested times count for the inner one
+only. Before and after the run, in separate processes, the bare step (the training operation alone,
+nothing fetched) and the bare forward pass are measured: a lower bound of the run is its steps and,
+at each measurement, a forward pass over the training and validation images. `--compare` alternates
+runs with and without the named callbacks, one process each, and prints the differences of the
+median wall times and of the median CPU times; the latter are more reliable on a shared machine.
 """
 
 import argparse
@@ -33,6 +33,7 @@ HOOKS = (
     'on_train_batch_begin',
     'on_train_batch_end',
     'on_epoch_begin',
+    'on_test_begin',
     'on_epoch_end',
     'on_rewind',
     'on_train_end',
@@ -40,11 +41,11 @@ HOOKS = (
     'state',
     'load_state',
 )
-SEEING = ('TensorBoard', 'Pictures', 'Report')
+SHOWING = ('Figures', 'TensorBoard', 'Pictures', 'Report')
 
 
 class Account:
-    """Seconds by name; what an inner name takes is not counted for the outer one."""
+    """Seconds by name; the time of an inner name does not count for the outer one."""
 
     def __init__(self):
         self.seconds, self.calls = collections.Counter(), collections.Counter()
@@ -91,7 +92,7 @@ def _bare_here(settings):
 
 
 def _bare(flags):
-    """The same by a process of its own, so that the run that is measured warms up by itself."""
+    """The same in a separate process, so that the measured run has to warm up by itself."""
     done = subprocess.run(
         [sys.executable, os.path.abspath(__file__), '--bare'] + flags,
         stdout=subprocess.PIPE,
@@ -226,7 +227,7 @@ def _print(result):
     for name, value in seconds.most_common():
         print(f'| {name} | {value:.2f} | {100 * value / total:.2f} % |')
     for name, parts in (
-        ('TensorBoard, pictures and report together', SEEING),
+        ('TensorBoard, pictures and report together', SHOWING),
         ('checkpoints', ('Checkpoint',)),
     ):
         together = sum(seconds[part] for part in parts)
@@ -237,7 +238,7 @@ def compare(arguments, rest):
     found = {name: {'wall': [], 'processors': []} for name in ('with', 'without')}
     shares = []
     for number in range(arguments.rounds):
-        for name in sorted(found, reverse=number % 2):  # who comes first is taken in turns, too
+        for name in sorted(found, reverse=number % 2):  # they also take turns at being first
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             done = subprocess.run(
                 [

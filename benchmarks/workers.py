@@ -1,21 +1,20 @@
-"""Several local workers against one: time per step, efficiency, and the bytes of a step against the
-least there could be.
+"""Several local workers against one: time per step, efficiency, and bytes per step against their
+lower bound.
 
     python benchmarks/workers.py [--workers=1,2,4] [--threads=N] [--steps=40] [--rounds=3]
     [--flags="--embedding_dim=2"] [--json=FILE]
-    python benchmarks/workers.py --model      # the table of docs/distributed.md: 8, 64 and 512
-    workers on paper
+    python benchmarks/workers.py --model      # an estimate for 8, 64 and 512 workers, the table of
+                                              # docs/distributed.md
 
 The global batch and the total number of threads are the same in every row: `threads / workers`
-cores each, and where there are more workers than threads they share one. So on one machine nothing
-can be won, and what is lost is the cost of working together: efficiency is the time of one worker
-over that of N. Rounds go through all rows in turn, the table gives medians; ratios count, not
-milliseconds.
+cores each; more workers than threads share cores. So several workers cannot be faster on one
+machine, and the loss is the cost of communication: efficiency is the time of one worker divided by
+that of N. Each round measures all rows, the table gives medians. Compare ratios, not milliseconds.
 
-Bytes are what a worker really sends, counted by the kernel on the loopback interface over all
-workers (`/proc/net/dev`; nothing else should talk there), between the 10th step and the last. The
-least is a ring: 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is gathered, per
-worker, so N times that in all.
+Bytes are those sent by all workers from the 10th step to the last, as counted by the kernel on the
+loopback interface (`/proc/net/dev`; nothing else should use it). The lower bound is that of a ring:
+per worker 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is gathered, in all N times
+that.
 """
 
 import argparse
@@ -40,15 +39,15 @@ def loopback_bytes():
 
 
 def least_bytes(workers, parameters, batch, dim):
-    """Of one step over all workers. Gathered are float32 embeddings and int32 labels; two more
-    floats ride with the gradients.
+    """The lower bound for one step of all workers. Float32 embeddings and int32 labels are
+    gathered; two more floats are reduced with the gradients.
     """
     ring = 2 * (workers - 1) * 4 * (parameters + 2)
     return ring + (workers - 1) * 4 * batch * (dim + 1)
 
 
 def train(flags, report):
-    """One worker: the real trainer without measurements. The chief writes what it saw."""
+    """One worker: the real trainer without measurements. The chief writes the report."""
     import numpy as np
 
     from callbacks.base import Callback
@@ -133,9 +132,10 @@ def measure(workers, threads, steps, flags):
 
 
 def model(latency=50e-6):
-    """A step's communication: a ring all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring
-    gather N - 1 rounds of one worker's rows; each round costs the latency and its bytes over the
-    bandwidth of one worker's link. 128 images per worker."""
+    """Prints an estimate of the communication of a step, with 128 images per worker: a ring
+    all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring gather N - 1 rounds of one worker's
+    samples. A round takes the latency plus its bytes over the bandwidth of one worker's link.
+    """
     print(
         '| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per '
         'worker | own rows only |\n'

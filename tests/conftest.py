@@ -26,16 +26,14 @@ hypothesis.settings.load_profile('gitloss')
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Global generators start alike in every test, whatever ran before it; TensorFlow's are seeded
-    graph by graph.
-    """
+    """Seeds the global generators before every test. TensorFlow is seeded graph by graph."""
     random.seed(0)
     np.random.seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _no_card(monkeypatch):
-    """Whatever card the machine has: a test that is about one says so itself."""
+    """Removes the variables that name a card; a test about one sets them itself."""
     for name in CARD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
@@ -46,8 +44,9 @@ _LOGGING = _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions
 
 @pytest.fixture(autouse=True)
 def _logging_restored():
-    """trainers.run.main sets up the project's log for a process of its own; a test, or the fixture
-    of a module, that calls it must not mute the tests after it."""
+    """Restores the project's logger: trainers.run.main configures it for its own process, which
+    must not mute later tests.
+    """
     _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING
     yield
     _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING

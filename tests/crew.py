@@ -1,8 +1,8 @@
 """Workers of one run, as threads and as processes.
 
-Threads are for the group alone: one server each in one process, over loopback. Processes are for
-whole runs; as a program this file is a worker with the measuring callbacks and none that draws,
-which notes what it knows at the end:
+Threads suffice for tests of the group: one server each in one process, over loopback. Whole runs
+need processes; as a program this file is a worker with the measuring callbacks, no drawing ones,
+and a Witness:
 
     python tests/crew.py --exp_save_dir=DIR --steps=24 ...
 """
@@ -27,9 +27,11 @@ PROGRAM = (os.path.join(ROOT, 'tests', 'crew.py'),)
 
 
 def together(size, work, timeout=60.0, device='cpu'):
-    """`work(group, new session)` in a thread for each of `size` workers, each in a graph of its
-    own. Returns what they return, or raise, in the order of rank. A session of a worker is made by
-    calling the second argument once its graph is built."""
+    """Runs `work(group, open_session)` in a thread per worker, each with a graph of its own.
+
+    `open_session()` opens the session of a worker once its graph is built. Returns the results, or
+    the exceptions, in the order of rank.
+    """
     from gitloss.backend import tf
 
     addresses, found = launch.free_addresses(size), [None] * size
@@ -57,8 +59,8 @@ def together(size, work, timeout=60.0, device='cpu'):
 
 
 class Witness(Callback):
-    """Writes the loss of every step and all variables at the end, however that comes, a file for
-    each worker.
+    """Writes the loss of every step, and all variables when the run ends in whichever way, to one
+    file per worker.
     """
 
     def __init__(self):
@@ -82,18 +84,18 @@ class Witness(Callback):
 
 
 def witness(run_dir, rank):
-    """(losses, {variable: array}) that a worker noted."""
+    """(losses, {variable: array}) that the Witness of a worker wrote."""
     with np.load(os.path.join(run_dir, f'witness-{rank}.npz')) as file:
         values = {name.replace('|', '/'): file[name] for name in file.files}
     return values.pop('losses'), values
 
 
 def trainer_of(settings, group=None, first=()):
-    """A Trainer that measures and writes checkpoints and history, and the Witness.
+    """A Trainer that measures and writes checkpoints and history, with a Witness.
 
     Args:
-      group: of workers; None: that of TF_CONFIG.
-      first: callbacks to come before all others.
+      group: the group of workers; None: that of TF_CONFIG.
+      first: callbacks that come before all others.
     """
     from callbacks.centers import CenterMeasurement
     from callbacks.checkpoint import Checkpoint
@@ -126,7 +128,7 @@ def trainer_of(settings, group=None, first=()):
 
 
 class Crew:
-    """The processes of one run. Always ended: `with Crew(...) as crew`."""
+    """The processes of one run, which a `with` block ends in any case."""
 
     def __init__(self, flags, size, logs, program=PROGRAM):
         self.started = []
@@ -148,8 +150,8 @@ class Crew:
             time.sleep(0.002)
 
     def wait(self, but=None):
-        """Exit statuses in the order of rank, once all have ended, or all `but` one; None of one
-        that still runs.
+        """Exit statuses in the order of rank, once all have ended, or all except rank `but`; None
+        for one that still runs.
         """
         limit = time.monotonic() + WAIT
         while time.monotonic() < limit and any(
@@ -159,7 +161,7 @@ class Crew:
         return [process.poll() for process in self.processes]
 
     def printed(self, rank):
-        """What a worker other than the chief has said."""
+        """The output of a worker other than the chief."""
         with open(self.started[rank][1], encoding='utf-8', errors='replace') as file:
             return file.read()
 

@@ -1,5 +1,5 @@
-"""What several tests need: running graph code, noting losses, and measuring how far off a float32
-result is.
+"""Helpers shared by the tests: running graph code, recording losses, measuring the error of a
+float32 result.
 """
 
 import collections
@@ -32,7 +32,7 @@ def graph_session(seed=0):
 
 
 class Losses(Callback):
-    """`seen`: the loss of every step."""
+    """Records the loss of every step in `seen`."""
 
     def __init__(self):
         self.seen = []
@@ -42,8 +42,8 @@ class Losses(Callback):
 
 
 def run_graph(build, *arrays):
-    """Calls `build` on placeholders of the arrays' static shapes in a fresh graph. Returns the
-    values of what it returns.
+    """Calls `build` with placeholders of the static shapes of the arrays, in a fresh graph. Returns
+    the values of the tensors that it returns.
     """
     with graph_session() as session:
         inputs = [tf.placeholder(array.dtype, array.shape) for array in arrays]
@@ -53,8 +53,8 @@ def run_graph(build, *arrays):
 
 
 def relative_error(value, reference):
-    """Largest deviation over the reference's largest magnitude; 0 only for an exact match where the
-    reference is all zero.
+    """The largest deviation relative to the largest magnitude of the reference. If the reference is
+    all zero, 0 only for an exact match.
     """
     value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
     assert value.shape == reference.shape

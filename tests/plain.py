@@ -1,7 +1,8 @@
-"""Git loss as one would first write it, for a comparison: fed batches, the pair term by
-broadcasting, gradients by TensorFlow, centers in NumPy, TensorFlow's own kernels and threads, no
-oneDNN. As a program it prints, in JSON, the losses of a training on MNIST for each optimizer, and
-those of the same training with every initial weight moved by one unit in the last place:
+"""A naive Git loss, for comparison: fed batches, the pair term by broadcasting, gradients by
+TensorFlow, centers in NumPy, TensorFlow's own kernels and threads, no oneDNN.
+
+As a program it prints, as JSON, the losses of a training on MNIST for each optimizer, and those of
+the same training with every initial weight moved by one unit in the last place:
 
     python tests/plain.py STEPS BATCH OPTIMIZER=RATE ...
 """

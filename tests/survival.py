@@ -1,7 +1,7 @@
-"""Runs that are killed and started again, and whether they came out as if nobody had touched them.
+"""Runs that are killed and restarted, compared with runs that nobody disturbed.
 
-Shared by test_chaos.py and benchmarks/chaos.py. As a program it is `trainers.run` that notes in a
-file what it is doing, or comes to grief as planned:
+Shared by test_chaos.py and benchmarks/chaos.py. As a program it is `trainers.run` that records its
+current phase in a file, or dies as planned:
 
     python tests/survival.py '{"marks": "FILE"}' --steps=40 ...
 """
@@ -21,13 +21,13 @@ if __name__ == '__main__':
     sys.path.insert(0, ROOT)
 
 MOMENTS = ('start-up', 'step', 'measurement', 'checkpoint write', 'end')
-SPEED = ('seconds', 'images_per_sec', 'sec_per_step')  # what no two runs agree on
+SPEED = ('seconds', 'images_per_sec', 'sec_per_step')  # no two runs agree on these columns
 WAIT = 240  # seconds after which a process counts as hung; a toy run takes ten
 
 
 class Marks:
-    """What a run is doing, in a file that both sides map into memory: it outlives a SIGKILL, and
-    noting costs no system call.
+    """The current phase of a run ("moment"), in a file that both processes map into memory. It
+    survives a SIGKILL, and writing to it costs no system call.
     """
 
     def __init__(self, path):
@@ -48,20 +48,20 @@ class Marks:
         return MOMENTS[self._get(0)]
 
     def count(self, moment):
-        """How often it was entered."""
+        """How often the run entered this moment."""
         return self._get(1 + MOMENTS.index(moment))
 
     def enter(self, moment):
-        """It is that moment now, once more."""
+        """Sets the current moment and counts it."""
         self._set(1 + MOMENTS.index(moment), self.count(moment) + 1)
         self.back_to(moment)
 
     def back_to(self, moment):
-        """It is that moment again, which was entered before."""
+        """Sets the current moment without counting it: the run returns to it."""
         self._set(0, MOMENTS.index(moment))
 
     def noting(self, moment, function):
-        """`function` that says while it runs that it is that moment."""
+        """Wraps `function` so that `moment` is the current one while it runs."""
 
         def noted(*args, **keywords):
             before = self.moment
@@ -81,7 +81,9 @@ class Marks:
 
 
 def _die_in_save(number):
-    """SIGKILL half way through the manifest of the `number`-th checkpoint this process writes."""
+    """Arranges a SIGKILL half way through the manifest of the `number`-th checkpoint of this
+    process.
+    """
     from trainers.checkpoints import manifest as manifests
 
     write, written = manifests.write, []
@@ -102,7 +104,9 @@ def _die_in_save(number):
 
 
 def _noted(callbacks, marks, sleep_in_step=0):
-    """The callbacks of a run between two that note what it is doing; one step may take minutes."""
+    """The callbacks of a run between two that record its moments. Step `sleep_in_step` takes
+    minutes.
+    """
     from callbacks.base import Callback
 
     class Before(Callback):
@@ -146,12 +150,12 @@ def main(arguments):
 
 
 class Run:
-    """One process of a run. `plan` None: the plain command.
+    """One process of a run.
 
     Args:
       flags: the command line.
-      folder: where the marks and what is printed are kept.
-      plan: what `main` is to do beside training.
+      folder: folder of the marks and of the output.
+      plan: what `main` does besides training; None: the plain command.
       python: the interpreter.
     """
 
@@ -179,16 +183,14 @@ class Run:
 
     @staticmethod
     def _environment():
-        """As on a machine where nobody has set PYTHONUNBUFFERED: what is printed must come out all
-        the same.
-        """
+        """The environment without PYTHONUNBUFFERED: all output must appear without it, too."""
         return dict(
             {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
             PYTHONPATH=ROOT,
         )
 
     def wait(self):
-        """The exit status; one that hangs is ended, and raises."""
+        """The exit status. Kills a process that hangs, and raises AssertionError."""
         try:
             return self.process.wait(WAIT)
         except subprocess.TimeoutExpired:
@@ -197,8 +199,8 @@ class Run:
             raise AssertionError(f'hung in {self.marks.moment}:\n{self.printed()}')
 
     def until(self, condition):
-        """Waits for `condition()`. False if the process ended before; one that does neither is
-        ended, and raises.
+        """Waits for `condition()`. Returns False if the process ends before. Kills a process that
+        does neither in time, and raises AssertionError.
         """
         limit = time.monotonic() + WAIT
         while not condition():
@@ -214,8 +216,9 @@ class Run:
         return True
 
     def kill(self, moment, count, delay):
-        """SIGKILL `delay` seconds after `moment` was entered for the `count`-th time. Returns the
-        moment it fell in, None if the run was over before."""
+        """Sends SIGKILL `delay` seconds after `moment` was entered for the `count`-th time. Returns
+        the moment in which the kill fell, None if the run was over before.
+        """
         if not self.until(lambda: self.marks.count(moment) >= count or not count):
             self.wait()
             return None
@@ -237,9 +240,10 @@ class Run:
 
 
 def scalars(run_dir):
-    """{tag: {step: [values]}} of all event files of a run as TensorBoard would show it: a START
-    drops what was there of its step and later ones. What a kill cut off at the end of a file is
-    passed over, as there."""
+    """{tag: {step: [values]}} of all event files of a run, as TensorBoard shows them: a START event
+    drops earlier values of its step and of later ones, and a truncated record at the end of a file
+    is ignored.
+    """
     from gitloss.backend import tf
 
     found = {}
@@ -261,7 +265,7 @@ def scalars(run_dir):
 
 
 def tensors(checkpoint):
-    """{name: array} of everything a checkpoint holds."""
+    """{name: array} of all tensors in a checkpoint."""
     from gitloss.backend import tf
 
     path = os.path.join(checkpoint.path, 'model')
@@ -270,7 +274,7 @@ def tensors(checkpoint):
 
 
 def timeless(value):
-    """JSON values without those that depend on how fast the machine was."""
+    """JSON values without those that depend on the speed of the machine."""
     if isinstance(value, dict):
         return {name: timeless(inner) for name, inner in value.items() if name not in SPEED}
     return [timeless(inner) for inner in value] if isinstance(value, list) else value
@@ -282,7 +286,7 @@ def history(run_dir):
 
 
 def files(run_dir):
-    """Relative names of all files but event files, whose names hold the time."""
+    """Relative paths of all files except event files, whose names contain the time."""
     found = [
         os.path.relpath(os.path.join(folder, name), run_dir)
         for folder, _, names in os.walk(run_dir)
@@ -292,12 +296,12 @@ def files(run_dir):
 
 
 def differences(run_dir, twin_dir):
-    """What a finished run has otherwise than its undisturbed twin: a list of lines, empty if they
-    are equal to the last bit.
+    """How a finished run differs from its undisturbed twin: a list of lines, empty if they are
+    equal to the last bit.
 
-    Compared are all tensors of the last checkpoint, its manifest, history.jsonl, results.json, the
-    scalars of the event files, each of which must be there once, and which files there are. Speeds
-    and times count for nothing.
+    Compares all tensors of the last checkpoint, its manifest, history.jsonl, results.json, the
+    scalars of the event files, each of which must occur exactly once, and the list of files. Speeds
+    and times are ignored.
     """
     from trainers import checkpoints
 

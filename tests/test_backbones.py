@@ -137,8 +137,8 @@ def _weights(seed, before=0):
 
 
 def test_weights_depend_on_the_seed_and_on_nothing_else():
-    """Other operations in the graph do not change them; the pinned sum is the same on TensorFlow
-    1.15 and 2.21.
+    """Initial weights do not depend on other operations in the graph. The pinned sum is the same on
+    TensorFlow 1.15 and 2.21.
     """
     one, same, other = _weights(1), _weights(1, before=3), _weights(2)
     assert all(np.array_equal(a, b) for a, b in zip(one, same))

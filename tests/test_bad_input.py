@@ -1,11 +1,11 @@
-"""Bytes that are not what they should be, hundreds of them: each is refused in one clear line or
-read for what it says.
+"""Hundreds of damaged or hostile inputs: each is rejected with one clear line, or read as what it
+says.
 
-    python tests/test_bad_input.py     tries all cases and prints how many of each kind ended how
+    python tests/test_bad_input.py     tries all cases and prints a table of their outcomes
 
-The cases are seeded. Each runs in this process under an alarm, so that a hang fails instead of
-hanging, and may write below its own folder only. A pickle is never loaded: every one offered here
-would leave a file behind.
+The cases are seeded. Each one runs in this process under an alarm, so that a hang fails the test,
+and may write only below its own folder. No pickle is ever loaded: each one offered here would
+create a file.
 """
 
 import builtins
@@ -56,11 +56,11 @@ Case.__doc__ = (
     'serves) or "correct".'
 )
 
-SECONDS = 60  # no case takes one; the alarm is there for a hang
+SECONDS = 60  # far longer than any case takes; for hangs
 
 
 def said(error, *names):
-    """A clear error: of the ValueError family, one line, with the name of what is wrong."""
+    """A clear error: a ValueError of one line that names what is wrong."""
     text = str(error)
     assert isinstance(error, ValueError), repr(error)
     assert text and text.splitlines() == [text] and len(text) < 2000, text
@@ -70,7 +70,7 @@ def said(error, *names):
 
 @contextlib.contextmanager
 def confined(folder):
-    """Fails if anything is opened for writing, made, renamed or removed outside `folder`."""
+    """Fails if anything outside `folder` is opened for writing, created, renamed or removed."""
     outside = []
 
     def guard(function, paths, writes=lambda args, keywords: True):
@@ -113,11 +113,11 @@ def confined(folder):
 
 
 class Hang(BaseException):
-    """No Exception, so that nothing takes it for bad input."""
+    """Not an Exception, so that no handler mistakes it for bad input."""
 
 
 def try_case(case, folder):
-    """Runs one case in `folder`. Returns what came of it."""
+    """Runs one case in `folder`. Returns its outcome."""
 
     def hung(signum, frame):
         raise Hang(f'{case.kind} {case.name}: still at it after {SECONDS} s')
@@ -135,7 +135,7 @@ def try_case(case, folder):
 
 
 class Evil:
-    """A pickle of it makes a file when it is loaded."""
+    """Its pickle creates a file when it is loaded."""
 
     MARK = 'the-pickle-was-loaded'
     folder = '.'
@@ -165,7 +165,7 @@ def lengthened(content, chance):
 
 
 def spliced(content, chance):
-    """A stretch of it overwritten by another stretch."""
+    """One slice of the bytes overwritten by another."""
     size = chance.randrange(1, 40)
     source, target = (chance.randrange(max(1, len(content) - size)) for _ in range(2))
     return content[:target] + content[source : source + size] + content[target + size :]
@@ -203,7 +203,7 @@ def write(folder, files):
 
 
 def decoded(folder, name):
-    """What an IDX file says, read with as little as that takes."""
+    """A minimal reader of IDX files."""
     path = os.path.join(folder, name)
     if os.path.exists(path):
         with open(path, 'rb') as file:
@@ -284,7 +284,7 @@ def idx_cases():
         return change
 
     def gzip_header(field, value):
-        """Bytes 4 to 9 of gzip are time, level and system: to be read past. The first four are its
+        """Bytes 4 to 9 of gzip are time, level and system, which readers ignore. The first four are
         magic, method and flags.
         """
 
@@ -394,7 +394,7 @@ def load_npz(folder, content):
 def forged(
     descr="'|u1'", order='False', shape='(30, 8, 8)', version=(1, 0), body=b'\0' * 1920, text=None
 ):
-    """An npy file with a header of one's own."""
+    """An npy file with a custom header."""
     header = (text or f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}").encode(
         'latin1'
     )
@@ -433,8 +433,8 @@ def npz_cases():
         return [(key, content if key == name + '.npy' else other) for key, other in members()]
 
     def patched(content, position, change):
-        """The byte at `position` from every local and central header changed: (signature, offset
-        from it).
+        """Changes the byte at `position` in every local and central header: (signature, offset from
+        it).
         """
         content = bytearray(content)
         for signature, offset in position:
@@ -565,7 +565,7 @@ def npz_cases():
 
 
 def parse_flags(folder, files, arguments=('--flagfile=a.cfg',)):
-    """The first file is a.cfg in `folder`."""
+    """Parses flag files written to `folder`; the first one is a.cfg."""
     write(folder, files)
     here = os.getcwd()
     os.chdir(folder)
@@ -694,8 +694,8 @@ _HELD = []  # folders that live as long as the process
 
 @functools.lru_cache(None)
 def two_checkpoints():
-    """A folder with the checkpoints of steps 1 and 2 of a variable that is [step, step, step], and
-    the session that reads them.
+    """A folder with the checkpoints of steps 1 and 2 of a variable [step, step, step], and the
+    session that reads them.
     """
     _HELD.append(tempfile.TemporaryDirectory())
     session = Session().__enter__()
@@ -723,7 +723,7 @@ def two_checkpoints():
 
 
 def read_checkpoint(folder, spoil):
-    """Spoils a copy of the newest of two checkpoints, reads it every way there is."""
+    """Damages a copy of the newer of two checkpoints, and reads it in every way there is."""
     source, run_of = two_checkpoints()
     store = checkpoints.CheckpointStore(os.path.join(folder, 'ckpt'))
     shutil.copytree(source, store.folder)
@@ -772,8 +772,8 @@ def logging_to(stream):
 
 
 def rewrite(path, change, sign=True):
-    """Changes a manifest by `change(manifest)`; signed, its own digest is right again, and so does
-    not hide what reads it.
+    """Changes a manifest by `change(manifest)`. `signed`: its own digest is recomputed, so that the
+    reader gets past it.
     """
     file_name = os.path.join(path, 'manifest.json')
     with open(file_name, encoding='utf-8') as file:
@@ -787,7 +787,7 @@ def rewrite(path, change, sign=True):
 
 
 def resign(path):
-    """Makes sizes, sums and digest of a checkpoint those of the files that are there."""
+    """Recomputes the sizes, sums and digest of a checkpoint for its present files."""
 
     def change(manifest):
         for name in manifest['files']:
@@ -976,7 +976,7 @@ def checkpoint_cases():
 @functools.lru_cache(None)
 def stopped_run():
     """Options of a run that ended with a checkpoint of step 6, which holds the sums of two steps,
-    and a trainer, built, that may continue it.
+    and a built Trainer that may continue it.
     """
     _HELD.append(tempfile.TemporaryDirectory())
     settings = toys.options(_HELD[-1].name, steps=8, save_every='6', keep_checkpoints=1)
@@ -1145,8 +1145,8 @@ def _weights_of_noise(path):
 
 @pytest.mark.parametrize('spoil', [_history_of_a_number, _weights_of_noise])
 def test_a_bad_checkpoint_through_the_command(tmp_path, capsys, spoil):
-    """The run's only checkpoint, its digest right: nothing is trained, and nothing of the run is
-    touched.
+    """The run's only checkpoint is damaged but has a correct digest: nothing is trained, and no
+    file of the run is touched.
     """
     settings, _ = stopped_run()
     shutil.copytree(settings.run_dir, str(tmp_path / 'run'))
@@ -1161,8 +1161,8 @@ def test_a_bad_checkpoint_through_the_command(tmp_path, capsys, spoil):
 
 
 def main():
-    """Tries all cases, prints a table of what came of them. Exit status 1 if one ended otherwise
-    than it should.
+    """Tries all cases and prints a table of the outcomes. Exit status 1 if one is not the expected
+    one.
     """
     table, wrong = collections.OrderedDict(), []
     for case in CASES:

@@ -1,4 +1,4 @@
-"""Callbacks without a model: a list of hooks fed by hand."""
+"""Callbacks without a model: hooks called with made-up values."""
 
 import json
 import os
@@ -47,9 +47,7 @@ class Recorder(Callback):
 
 
 class FakeHandle(RunHandle):
-    """Sweeps Points; the prediction is the label, but for the numbers in
-    `wrong`.
-    """
+    """Sweeps Points; predictions equal the labels except for the indices in `wrong`."""
 
     num_classes, batch_size, steps, every = 3, 4, 10, 5
     metrics = declaration.by_name(
@@ -263,8 +261,8 @@ def test_center_measurement():
 
 
 def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
-    """The same numbers from two sweeps as from one: 10 samples of 2 floats in batches of 4 take 80
-    bytes, 79 may be kept.
+    """Two sweeps give the same numbers as one. 10 samples of 2 floats in batches of 4 take 80
+    bytes; with a limit of 79 they are not kept.
     """
     split = Points(
         np.random.RandomState(0).randn(10, 2).astype(np.float32),
@@ -315,7 +313,7 @@ def test_cosine_centers_are_means_of_unit_vectors():
 
 
 def test_evaluation_counts_every_sample_once():
-    """10 samples in batches of 4, 4 and 2, numbers 1 and 9 predicted wrongly: accuracy 8 / 10.
+    """10 samples in batches of 4, 4 and 2, samples 1 and 9 predicted wrongly: accuracy 8 / 10.
     Batch losses 0, 4, 8: mean 4.
     """
     split = Points(
@@ -329,7 +327,7 @@ def test_evaluation_counts_every_sample_once():
 
 @pytest.mark.parametrize('rows', [[0], [3, 4], [9], [1, 2, 5, 8], []])
 def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
-    """Whichever batch of 4 they are in; the numbers stay those of all samples."""
+    """Wherever they are in batches of 4; the metrics remain those of all samples."""
     split = Points(
         np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
     )
@@ -386,8 +384,8 @@ def test_evaluation_logs_its_names():
 
 
 def test_history_and_results(tmp_path):
-    """The best of 0.5, 0.9, 0.7 is the second measurement; final is the last one with what the end
-    added.
+    """The best of 0.5, 0.9, 0.7 is the second measurement; `final` is the last one with what
+    on_train_end added.
     """
     callback = History({'device': 'cpu'})
     callback.handle = FakeHandle(tmp_path)
@@ -423,8 +421,8 @@ def test_history_starts_from_the_rows_of_its_state(tmp_path):
 
 
 def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
-    """`os._exit`, as a kill, drops what is not flushed: before Python 3.9 that would be all lines
-    to anything but a terminal.
+    """`os._exit`, like a kill, drops what is not flushed: before Python 3.9 that would be all
+    lines, except on a terminal.
     """
     code = (
         'import logging, os; from callbacks.progress import ConsoleHandler, log; '
@@ -443,8 +441,8 @@ def test_a_line_for_a_person_is_out_at_once_also_into_a_file():
 
 @pytest.mark.parametrize('running, expected', [(1, 40), (100, 100)])
 def test_the_time_of_a_run_goes_on_at_a_resume_and_never_back(running, expected):
-    """A checkpoint of second 40: the process that continues it has just begun; one that goes back
-    to it has run 100 s.
+    """A checkpoint saved after 40 s: the process that continues it has just started; one that rolls
+    back to it has run for 100 s.
     """
     history = History(started=time.monotonic() - running)
     history.load_state({'rows': [], 'seconds': 40.0})

@@ -1,5 +1,5 @@
-"""Runs that are killed, signalled and starved, each started again by the same command: they end as
-if nobody had touched them.
+"""Runs that are killed, interrupted by signals or out of disk space, and restarted by the same
+command: they end as if undisturbed.
 """
 
 import concurrent.futures
@@ -43,13 +43,13 @@ def flags(folder, name):
 
 
 class Story:
-    """What came of all the runs of this file. They take a core each and mostly wait for one
-    another's imports: two at a time.
+    """The outcomes of all runs of this file, two at a time: each takes a core and mostly waits for
+    imports.
     """
 
     def __init__(self, folder):
         self.folder = folder
-        flags(folder, 'twin')  # the data is there before two want to write it
+        flags(folder, 'twin')  # creates the data before two processes would
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             for part in [
                 pool.submit(part)
@@ -68,8 +68,8 @@ class Story:
         self.twin_status = self.start('twin').wait()
 
     def kills(self):
-        """Half way through the manifest of the third checkpoint (steps 0, 7, 14); then at two
-        instants that the seed chooses.
+        """A kill half way through the manifest of the third checkpoint (steps 0, 7, 14), then at
+        two instants chosen by the seed.
         """
         chance = random.Random(4)
         dying = self.start('killed', {'die_in_save': 3})
@@ -106,8 +106,8 @@ class Story:
         self.signalled_status = self.start('signalled').wait()
 
     def second_signal(self):
-        """The fifth step takes minutes: the first signal is noted, the second does not wait for
-        it.
+        """The fifth step takes minutes: the first signal is recorded, the second one ends the
+        process at once.
         """
         one = self.start('twice', {'sleep_in_step': 5})
         one.until(lambda: one.marks.count('step') == 6)
@@ -123,8 +123,8 @@ def story(tmp_path_factory):
 
 
 def test_a_run_killed_three_times_ends_as_if_undisturbed(story):
-    """Weights, slots, centers, sums, callback states, history, scalars: equal to the last bit; no
-    file too many or too few.
+    """Weights, slots, centers, sums, callback states, history and scalars are equal to the last
+    bit; no file is missing or left over.
     """
     assert story.twin_status == 0
     assert story.killed_status[0] == 0, story.killed_status[1]
@@ -134,7 +134,7 @@ def test_a_run_killed_three_times_ends_as_if_undisturbed(story):
 
 
 def test_the_kill_in_the_checkpoint_left_half_of_it(story):
-    """It is no checkpoint by its name, and the next save cleared it away."""
+    """Its name is not that of a checkpoint, and the next save removes it."""
     assert story.half_written == ['step-00000000', 'step-00000007', 'step-00000014.tmp']
     assert not [name for name in survival.files(story.path('killed')) if '.tmp' in name]
 
@@ -173,7 +173,7 @@ def test_the_second_signal_ends_the_process_at_once(story):
     status, printed = story.twice
     assert status == -signal.SIGTERM and 'Traceback' not in printed and 'stopped by' not in printed
     newest = checkpoints.CheckpointStore(os.path.join(story.path('twice'), 'ckpt')).newest()
-    assert newest.step == 0  # of --save_every; the step that was under way is nobody's
+    assert newest.step == 0  # of --save_every; the unfinished step is lost
 
 
 # --- a full disk ----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_the_second_signal_ends_the_process_at_once(story):
 
 @contextlib.contextmanager
 def full_disk(monkeypatch, where, room):
-    """From the call after `room` calls on, os.fsync fails for paths below a folder."""
+    """After `room` calls os.fsync fails for paths below a folder."""
     calls, fsync = [], os.fsync
 
     def failing(descriptor):
@@ -205,10 +205,11 @@ def jumping_clock(monkeypatch):
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, capsys):
-    """Five flushes a checkpoint: three files, their folder, the one above. There is room for those
-    of steps 0, 7 and 14, not later. The run goes on to its end, those three stay, each loss is one
-    line, and the status is 1. With room again the same command
-    finishes it, though the clock now jumps a day back and forth: equal to an undisturbed run."""
+    """Five calls of fsync per checkpoint: three files, their folder, its parent. There is room for
+    those of steps 0, 7 and 14, not later. The run goes on to its end and keeps those three; each
+    failed save logs one line, and the exit status is 1. With room again the same command finishes
+    it, though the clock now jumps back and forth by a day: equal to an undisturbed run.
+    """
     arguments = flags(story.folder, 'starved')
     folder = os.path.join(story.path('starved'), 'ckpt')
     with full_disk(monkeypatch, folder, 15):
@@ -230,14 +231,14 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, 
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
-    """One is kept. That of step 20 is damaged, the run goes on from step 10 and saves 14, which
-    must stay.
+    """One checkpoint is kept. That of step 20 is damaged; the run continues from step 10 and saves
+    14, which must stay.
     """
     store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
     with Session() as session:
         session.save(store, 10)
         kept = os.path.join(str(tmp_path), 'step-00000010')
-        shutil.copytree(kept, kept[:-2] + '20')  # by its manifest it is another step's
+        shutil.copytree(kept, kept[:-2] + '20')  # its manifest names another step
         assert store.newest().step == 10
         session.save(store, 14)
         assert [os.path.basename(path) for path in store.paths()] == [
@@ -252,8 +253,8 @@ def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
-    """The same step is saved again: the old one is set aside, the kill comes before the new one is
-    in its place.
+    """The same step is saved again: the old checkpoint is set aside, and the kill comes before the
+    new one is in its place.
     """
     store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
 
@@ -276,7 +277,7 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_a_measurement_that_is_broken_off_leaves_no_trace_in_the_state():
-    """What `state` gave before does not change with what comes after."""
+    """Later changes do not alter what `state` returned before."""
     split = Points(np.eye(3, 2, dtype=np.float32), np.arange(3, dtype=np.int32))
     history, centers = History(), CenterMeasurement(split)
     before = history.state()['rows'], centers.state()

@@ -125,8 +125,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run, tmp_path
 
 
 def test_a_half_written_checkpoint_is_none(run, tmp_path):
-    """What a kill during the write leaves behind is a folder of another name; the next save of that
-    step clears it away.
+    """A kill during the write leaves a folder of another name, which the next save of that step
+    removes.
     """
     store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
     run.save(store, 1)

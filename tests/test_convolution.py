@@ -1,5 +1,7 @@
-"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own. They run on
-both; a training with them is in test_fast_path.py."""
+"""The gradients of convolutions for TensorFlow 1.15's CPU, against TensorFlow's own.
+
+They run on both versions; test_fast_path.py has a training with them.
+"""
 
 import numpy as np
 import pytest
@@ -28,8 +30,8 @@ def small_images_too(monkeypatch):
     ],
 )
 def test_both_gradients_equal_tensorflows_own(size, channels, filters, kernel, stride, padding):
-    """Random images and kernels; strides, VALID padding and even kernels take TensorFlow's kernels.
-    Relative to the largest entry.
+    """Random images and kernels. Strides, VALID padding and even kernels use TensorFlow's own
+    kernels. Errors are relative to the largest entry.
     """
     results = []
     for gradients in ({}, OURS):

@@ -29,7 +29,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def test_facts_of_a_spec_are_plain_and_come_back():
-    """All but the mean, which a checkpoint holds as a weight."""
+    """All except the mean, which a checkpoint stores as a weight."""
     spec = data.DataSpec('faces', (8, 6, 3), 5, data.Preprocessing(128.0, np.float32(0.5)))
     facts = json.loads(json.dumps(spec.facts()))
     assert facts == {
@@ -72,7 +72,9 @@ def test_a_missing_split_is_named():
 
 
 def test_the_fingerprint_of_a_run_is_of_what_decides_its_course():
-    """Training and validation, images and labels; not the test split, which only ends it."""
+    """The fingerprints cover images and labels of training and validation, not of the test split,
+    which has no influence on the training.
+    """
     spec, nine, ten = data.DataSpec('numbers', (2, 3, 1), 10), _numbered(9), _numbered(10)
     images = pixels(nine)
     other = data.ArraySource(images, np.zeros(9, np.int32))
@@ -117,7 +119,7 @@ def test_the_mean_image_has_the_bits_of_one_sum():
 
 
 def _numbered(count):
-    """Sample number k has the label k and an image whose pixels are k."""
+    """Sample k has the label k and an image whose pixels are k."""
     labels = np.arange(count, dtype=np.int32)
     images = np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 3, 1))
     return data.ArraySource(images, labels)
@@ -138,7 +140,7 @@ def test_random_access_equals_reading_on():
     'count, batch', [(50, 8), (48, 8), (7, 3), (5, 5), (5, 12), (1, 4), (9, 1)]
 )
 def test_every_epoch_has_every_sample_once(count, batch):
-    """Also where batches run across the border of two epochs, and where a batch is longer than the
+    """Also where a batch crosses the border of two epochs, and where it is longer than the data
     set.
     """
     stream = data.BatchStream(_numbered(count), batch, seed=1)
@@ -159,7 +161,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_global_batch_does_not_depend_on_its_size():
-    """The stream of samples is one and the same however it is cut."""
+    """The stream of samples does not depend on the batch size."""
     four, ten = (data.BatchStream(_numbered(30), batch, seed=9) for batch in (4, 10))
     np.testing.assert_array_equal(
         np.concatenate([four.indices(step) for step in range(15)]),
@@ -168,7 +170,7 @@ def test_the_global_batch_does_not_depend_on_its_size():
 
 
 def test_frozen_numbers():
-    """A run of seed 1 sees the same images for ever, on every NumPy: MT19937 seeded with [seed,
+    """A run with seed 1 sees the same images for ever, with every NumPy: MT19937 seeded with [seed,
     epoch], Fisher-Yates.
     """
     stream = data.BatchStream(
@@ -241,7 +243,9 @@ def test_tf_data_gives_the_same_batches(first_step):
     ],
 )
 def test_padded_batches(count, batch, counts, last):
-    """All of one size, the last filled up from the beginning; the counts say how many are real."""
+    """All have one size, the last one padded from the beginning; the counts say how many samples
+    are real.
+    """
     batches = list(data.padded_batches(_numbered(count), batch))
     assert [real for _, _, real in batches] == counts
     assert all(
@@ -286,7 +290,7 @@ def _patterns(kind, count=40):
 
 
 def test_encoded_images_are_decoded_in_the_pipeline():
-    """The pixels that `images` gives on the host, which are those that were encoded."""
+    """The pixels equal those of `images` on the host, which are those that were encoded."""
     source, plain = _patterns(PngSource), _patterns(data.ArraySource)
     np.testing.assert_array_equal(pixels(source), pixels(plain))
     stream = data.BatchStream(source, 16, seed=4)
@@ -313,7 +317,9 @@ def test_encoded_images_train_as_their_pixels_do(tmp_path):
 
 
 class Sweep(Callback):
-    """`seen`: the embeddings of the first `batches` batches of a source at each measurement."""
+    """Records in `seen` the embeddings of the first `batches` batches of a source at each
+    measurement.
+    """
 
     def __init__(self, source, batches):
         self.source, self.batches, self.seen = source, batches, []
@@ -324,7 +330,7 @@ class Sweep(Callback):
 
 
 def test_what_decode_gives_must_be_bytes():
-    """The cast to float32 would take other types as well, but the host would see other pixels."""
+    """The cast to float32 would accept other types, but the host would see other pixels."""
 
     class Float(data.ArraySource):
         def decode(self, raw):
@@ -340,15 +346,15 @@ def test_what_decode_gives_must_be_bytes():
 
 
 def _mapped(path, count, *shape):
-    """A memory map of a sparse file: it has a size, and takes no room on the disk."""
+    """A memory map of a sparse file: it has a size and takes no disk space."""
     with open(str(path), 'wb') as file:
         file.truncate(count * int(np.prod(shape)))
     return np.memmap(str(path), np.uint8, 'r', shape=(count,) + shape)
 
 
 def test_a_whole_split_is_gone_through_in_blocks(tmp_path):
-    """128 MiB of images, of which a block of 16 MiB and its bytes for the fingerprint, and the
-    int64 sums of one image, 32 KiB, are in memory at once: less than three blocks.
+    """Of 128 MiB of images, a block of 16 MiB, its bytes for the fingerprint, and the int64 sums of
+    one image, 32 KiB, are in memory at once: less than three blocks.
     """
     source = data.ArraySource(
         _mapped(tmp_path / 'images', 1 << 15, 64, 64, 1), np.zeros(1 << 15, np.int32)
@@ -406,12 +412,12 @@ finally:
 
 
 def test_two_gibibytes_of_images_are_trained_on_without_holding_them(tmp_path):
-    """A process that has trained on 1,024 images of 4 KiB trains on 524,288, 2 GiB, of a memory
-    map. What grows with their number: two shuffles of 8 bytes an image, 8 MiB. Allowed are 64 MiB,
-    which leaves room for the graph of the second training: a 32nd of the images.
+    """A process that has trained on 1,024 images of 4 KiB trains on 524,288 of them, 2 GiB, in a
+    memory map. Only two permutations of 8 bytes per image grow with their number: 8 MiB. The limit
+    of 64 MiB leaves room for the graph of the second training and is a 32nd of the images.
     """
     arguments = [sys.executable, '-c', GROWTH, ROOT, os.path.join(ROOT, 'tests'), str(tmp_path)]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
-    growth = int(result.stdout)  # KiB of anonymous memory: the page cache of the file is not held
+    growth = int(result.stdout)  # KiB of anonymous memory, without the page cache of the file
     assert growth < 64 << 10

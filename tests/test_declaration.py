@@ -1,4 +1,4 @@
-"""Metrics are declared once; whoever shows a number or chooses by it reads the declaration."""
+"""Metrics are declared once; all code that shows or compares them reads the declaration."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from trainers.engine.trainer import Trainer
 
 
 def test_a_metric_of_a_data_set_is_named_after_its_group():
-    """`learning_rate` is in the section of the training, but no mean over the training set;
-    `centers_moved` begins with the name of its group, which is no data set.
+    """`learning_rate` is in the section of the training, but is not a mean over the training set;
+    `centers_moved` begins with the name of its group, which is not a data set.
     """
     found = [
         (metric.part, metric.tag, metric.full_title)
@@ -97,8 +97,8 @@ class Declaring(Callback):
 
 
 def test_the_list_collects_the_declarations_group_by_group():
-    """Those of the run come first; the training before the validation, `run` and new groups last.
-    Of two of one name the last one counts, in the place of its group.
+    """Metrics of the training come first, then validation; `run` and new groups come last. Of two
+    with one name the last one counts, at the place of its group.
     """
     handle = RunHandle()
     handle.metrics = declaration.by_name(Meter(('loss', 'accuracy', 'center_drift'), 16).metrics)
@@ -130,7 +130,7 @@ def test_the_list_collects_the_declarations_group_by_group():
 
 @pytest.mark.parametrize('metrics', [Metric('a', 'a'), ('valid_acc',), 'valid_acc', None])
 def test_a_declaration_that_is_none_is_named(metrics):
-    """The comma of a tuple of one is easily forgotten."""
+    """The comma of a one-element tuple is easily forgotten."""
     with pytest.raises(
         ValueError,
         match='^Declaring.metrics: expected a sequence of gitloss.metrics.Metric. Received: ',
@@ -139,7 +139,7 @@ def test_a_declaration_that_is_none_is_named(metrics):
 
 
 class Script(Callback):
-    """Logs a scripted value of a declared metric, and a flag, which is no number to judge by."""
+    """Logs scripted values of a declared metric, and a flag, which is no metric."""
 
     metrics = (Metric('score', 'score', 'mine', higher_is_better=False),)
 
@@ -169,8 +169,8 @@ def test_the_best_checkpoint_is_the_one_of_best(tmp_path):
 
 
 def test_without_a_measurement_there_is_no_best(tmp_path):
-    """The default of --best is what an evaluation measures; where there is none, nothing is asked
-    of it, and a folder's newest checkpoint is taken.
+    """The default of --best is measured by an evaluation. Without one it is not required, and the
+    newest checkpoint of a folder is used.
     """
     settings = toys.options(tmp_path, evaluate=False)
     dataset = data.load('mnist', settings.data_folder)

@@ -31,7 +31,9 @@ def _has_avx512():
 @NEWER
 @pytest.mark.skipif(not _has_avx512(), reason='bfloat16 by oneDNN wants AVX-512 here')
 def test_mixed_precision_trains_in_bfloat16(tmp_path):
-    """8 bits of mantissa: losses are those of float32 to some 2^-8 a product, but not the same."""
+    """bfloat16 has 8 bits of mantissa: losses agree with float32 to about 2^-8 per product, but are
+    not equal.
+    """
     curves = {}
     for precision in ('fp32', 'mixed'):
         settings = toys.options(
@@ -54,8 +56,8 @@ def test_mixed_precision_trains_in_bfloat16(tmp_path):
     ],
 )
 def test_a_cpu_that_cannot_is_told_before_the_training(tmp_path, variable, problem):
-    """TensorFlow would train in float32 without a word in the one case, and fail at the first step
-    in the other.
+    """Without the check TensorFlow would silently train in float32 in one case, and fail at the
+    first step in the other.
     """
     settings = toys.options(tmp_path, precision='mixed')
     name, value = variable.split('=')
@@ -87,7 +89,7 @@ def test_tensorflow_1_has_no_mixed_precision_on_a_cpu():
 
 @pytest.mark.parametrize('precision, scaled', [('fp32', False), ('mixed', True)])
 def test_a_gpu_grows_its_memory_and_scales_the_loss_of_float16(monkeypatch, precision, scaled):
-    """No GPU is here: what would go to its session, and to the optimizer."""
+    """Without a GPU: checks the configuration of its session, and the optimizer."""
     tried = []
     monkeypatch.setattr(tf.config.experimental, 'list_physical_devices', lambda kind: ['a card'])
     monkeypatch.setattr(choice, 'check_mixed', lambda *arguments: tried.append(arguments))

@@ -1,5 +1,6 @@
-"""The group of workers: TF_CONFIG, collectives and what is decided together. Workers are threads
-here; test_workers.py has processes.
+"""The group of workers: TF_CONFIG, collectives and common decisions.
+
+Workers are threads here; test_workers.py has processes.
 """
 
 import errno
@@ -148,8 +149,8 @@ def test_one_worker_adds_nothing_to_the_graph():
 
 
 def collectives_of(fetches):
-    """{name: names of all operations it needs} of the collectives that a run of `fetches` makes,
-    whole numbers in 'host'.
+    """{name: names of all operations it needs} of the collectives in a run of `fetches`; those of
+    integers under "host".
     """
 
     def needed(ops):
@@ -174,9 +175,7 @@ def collectives_of(fetches):
 
 
 class Recorder:
-    """In place of a session: keeps what it is asked to fetch, and answers with zeros of two
-    workers.
-    """
+    """Replaces a session: records the fetches and answers with zeros of two workers."""
 
     def __init__(self):
         self.fetched = []
@@ -189,10 +188,11 @@ class Recorder:
 
 @pytest.mark.parametrize('device', ['gpu', 'cpu'])
 def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
-    """The softmax alone: its gradients do not need what is gathered, in pieces of 2^16 numbers, so
-    nothing but an order by control orders them. A run makes as many collectives as without: a step
-    its gather and the reductions, a sweep the gather and, with losses, one reduction; requests,
-    checksums and broadcasts none of those between GPUs."""
+    """With the softmax term alone no gradient depends on the gathered tensors, so only control
+    dependencies can order the collectives; buckets of 2^16 numbers make several reductions.
+    Ordering adds no collective: a step has its gather and the reductions, a sweep the gather and,
+    with losses, one reduction; requests, checksums and broadcasts use none of those between GPUs.
+    """
     monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
     settings = toys.options(tmp_path, lambda_c=0.0, lambda_g=0.0, device='cpu')
     group = distribution.Collectives(
@@ -247,9 +247,7 @@ def test_a_chief_that_never_comes_is_waited_for_ten_times_as_long():
 
 
 def test_what_is_gathered_lies_in_the_order_of_rank():
-    """Eleven workers: the engine itself orders by the text of task names, where 10 comes before
-    2.
-    """
+    """Eleven workers: TensorFlow orders task names as text, where 10 comes before 2."""
 
     def work(group, session):
         gathered = group.all_gather(tf.constant([[group.rank]], tf.int32))
@@ -281,8 +279,8 @@ def test_the_gradient_of_a_gather_is_the_own_part_of_the_whole():
 
 @pytest.mark.parametrize('bucket, reductions', [(1 << 20, 1), (8, 3)])
 def test_sums_come_in_few_reductions(monkeypatch, bucket, reductions):
-    """Tensors of 6, 1, 20 and 2 floats. In buckets of 8 floats: 6 + 1, then 20, which has one of
-    its own, then 2.
+    """Tensors of 6, 1, 20 and 2 floats in buckets of 8 floats: 6 + 1, then 20, which has a bucket
+    of its own, then 2.
     """
     monkeypatch.setattr(distribution, 'BUCKET', bucket)
 
@@ -317,8 +315,8 @@ def variables_of(rank):
 
 
 def test_what_the_chief_has_and_decides_reaches_all():
-    """Variables to the bit, the sign of zero and NaN included; a decision longer than one chunk of
-    64 KiB; requests.
+    """Variables are equal to the bit, the sign of zero and NaN included; also a decision longer
+    than one chunk of 64 KiB, and requests.
     """
     decision = {'text': 'x' * 100000 + '\u00e9', 'pi': 0.1 + 0.2, 'nothing': None}
 
@@ -366,7 +364,9 @@ def test_a_mistake_that_the_chief_finds_is_told_by_all():
     'change, name', [({'a': [0, np.nan, 1]}, 'a'), ({'b': 1 << 41}, 'b'), ({'c': [7, 0]}, 'c')]
 )
 def test_replicas_that_differ_stop_the_run(change, name):
-    """In the sign of a zero, in the upper half of a whole number, in the order of two."""
+    """A difference in the sign of a zero, in the upper half of an integer, in the order of two
+    values.
+    """
 
     def work(group, session):
         variables = variables_of(0)
@@ -400,7 +400,7 @@ def test_the_parts_of_the_workers_make_the_global_batch(size):
         np.arange(70, dtype=np.uint8).reshape(70, 1, 1, 1), np.arange(70, dtype=np.int32)
     )
     whole = data.BatchStream(source, 12, seed=3)
-    for step in (0, 5, 11):  # the last one runs into the third epoch
+    for step in (0, 5, 11):  # the last batch crosses into the third epoch
         parts = [data.BatchStream(source, 12, 3, rank, size).batch(step) for rank in range(size)]
         for part, both in zip(zip(*parts), whole.batch(step)):
             assert np.concatenate(part).tolist() == both.tolist()
@@ -425,7 +425,7 @@ def launched(*arguments):
 
 
 def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
-    """Both workers find the mistake in the flags; worker 1 says so in its file."""
+    """Both workers find the mistake in the flags; worker 1 reports it in its log."""
     ended = launched('--workers=2', f'--log_dir={tmp_path}', '--', '--steps=many')
     said = "trainers.run: --steps: expected a whole number. Received: 'many'\n"
     assert ended.returncode == 2
@@ -433,7 +433,9 @@ def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
 
 
 def test_one_failure_ends_the_others(tmp_path):
-    """Worker 1 fails, worker 0 would sleep for a minute; the line names the first and its file."""
+    """Worker 1 fails while worker 0 would sleep for a minute; the line names worker 1 and its
+    log.
+    """
     program = (
         'import os, sys, time; time.sleep(60 if \'"index": 0\' in os.environ["TF_CONFIG"] else '
         '0.3); sys.exit(7)'
@@ -450,7 +452,7 @@ def test_one_failure_ends_the_others(tmp_path):
     [
         (None, 0, []),
         (None, 2, ['0', '1']),
-        (None, 1, []),  # as many as /dev has
+        (None, 1, []),  # as many as in /dev
         ('2,3,5', 0, ['2', '3']),
         ('GPU-8f, GPU-1c', 4, ['GPU-8f', 'GPU-1c']),
         ('0', 4, []),
@@ -485,7 +487,7 @@ def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(
         launch.end(started)
 
 
-# A launcher whose workers write into a file that they run, and then which signal has ended them.
+# A launcher whose workers write to a file that they run, and later which signal ended them.
 LAUNCHER = """
 import sys
 from trainers import launch
@@ -511,8 +513,8 @@ sys.exit(run.main(sys.argv[1:], work=lambda options: note() or time.sleep(60)))
 
 @pytest.mark.parametrize('signum, status', [(signal.SIGHUP, 3), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
-    """Its terminal is closed, or it is killed: each worker gets SIGTERM, which in a training means
-    a checkpoint.
+    """The terminal of the launcher is closed, or the launcher is killed: each worker gets SIGTERM,
+    upon which a training saves a checkpoint.
     """
 
     def noted():
@@ -552,13 +554,13 @@ def test_no_worker_outlives_the_launcher(tmp_path, signum, status):
 
 
 def test_a_signal_is_obeyed_though_the_terminal_is_gone():
-    """What is written there then fails, and must not cost the checkpoint."""
+    """Writes to the closed terminal fail, which must not cost the checkpoint."""
 
     class Gone(logging.Handler):
         def emit(self, record):
             raise OSError(errno.EIO, 'Input/output error')
 
-    log.handlers = log.handlers + [Gone()]  # conftest takes it away again
+    log.handlers = log.handlers + [Gone()]  # conftest restores the logger
     signals = Signals()
     with signals:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -588,8 +590,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
 
 
 def test_the_tfjob_gives_the_claim_to_the_chief_alone():
-    """A claim in several pods would have to be ReadWriteMany; the other workers write logs onto
-    their own disk.
+    """A volume claim shared by pods would have to be ReadWriteMany; the other workers write their
+    logs to their own disks.
     """
     with open(os.path.join(launch.ROOT, 'docs', 'distributed.md'), encoding='utf-8') as file:
         manifest = file.read().split('```yaml')[1].split('```')[0]

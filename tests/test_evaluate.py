@@ -1,4 +1,4 @@
-"""trainers.evaluate on data that is not the data of the training."""
+"""trainers.evaluate on other data than that of the training."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 
 def evaluated(settings, folder, capsys):
-    """(what was printed, the log) of the command."""
+    """(output, log) of the command."""
     flags = ['--ckpt_path=' + settings.run_dir, f'--data_path={folder}', '--batch_size=16']
     assert evaluate.main(flags + ['--device=cpu']) == 0
     out, log = capsys.readouterr()
@@ -44,7 +44,7 @@ def part_of(folder, target, prefix):
 
 
 def distances(settings, source):
-    """Of the embeddings of all images of a Source, by the definition, in float64."""
+    """The distances of the embeddings of all images of a Source, by definition, in float64."""
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
     with evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         rows = list(handle.sweep(source))
@@ -70,7 +70,7 @@ def test_the_distances_are_those_of_the_split(trained, capsys):
 
 @pytest.mark.parametrize('prefix, missing', [('t10k', ['valid']), ('train', ['test'])])
 def test_splits_without_files_are_none(trained, tmp_path, capsys, prefix, missing):
-    """The others come to what they come to beside them."""
+    """The metrics of the other splits do not change."""
     settings, _ = trained
     whole, _ = evaluated(settings, settings.data_path, capsys)
     found, _ = evaluated(settings, part_of(settings.data_path, tmp_path / 'part', prefix), capsys)
@@ -78,7 +78,7 @@ def test_splits_without_files_are_none(trained, tmp_path, capsys, prefix, missin
 
 
 def test_other_classes_have_distances_alone(trained, tmp_path, capsys):
-    """Of six classes the training knew four; images of the two others are noise alone."""
+    """The training knew four of the six classes; images of the two others are noise."""
     settings, dataset = trained
     folder = toys.write_mnist(tmp_path / 'six', classes=6)
     found, log = evaluated(settings, folder, capsys)

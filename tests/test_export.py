@@ -1,5 +1,5 @@
-"""The frozen inference: the same numbers as the trainer's own, nothing of the training in it, and a
-manifest that tells the truth.
+"""The frozen inference graph: the trainer's own numbers, nothing of the training in it, and a
+correct manifest.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def trained(request, tmp_path_factory):
 
 
 def exported(settings, capsys, *flags):
-    """(GraphDef, manifest, what was printed)."""
+    """(GraphDef, manifest, output of the command)."""
     assert export.main(['--ckpt_path=' + settings.run_dir] + list(flags)) == 0
     folder = os.path.join(settings.run_dir, 'export')
     definition = tf.GraphDef()
@@ -113,8 +113,8 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
 
 
 def test_only_the_inference_is_in_it(trained, capsys):
-    """One placeholder, no variable, label, center or summary; no attribute of default value, which
-    older readers may not know.
+    """One placeholder, no variable, label, center or summary; no attribute with its default value,
+    which older readers may not know.
     """
     settings, _ = trained
     definition, manifest, _ = exported(settings, capsys)
@@ -169,7 +169,7 @@ def test_the_atc_command_is_ready(trained, capsys):
 
 
 def test_the_atc_command_takes_any_path():
-    """Read as a shell does, each path is one word again."""
+    """Split as by a shell, each path is one word."""
     command = export.atc_command("/a b/it's $HOME.pb", {'name': 'images', 'shape': [1, 8]}, [])
     assert [word for word in shlex.split(command) if word.startswith(('--model', '--output'))] == [
         "--model=/a b/it's $HOME.pb",

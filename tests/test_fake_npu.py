@@ -1,6 +1,4 @@
-"""The stand-in for the adapter refuses what the real one refuses: else the tests on it would prove
-nothing.
-"""
+"""The fake adapter rejects what the real one rejects: otherwise tests on it would prove nothing."""
 
 import json
 import textwrap
@@ -10,7 +8,7 @@ import pytest
 from test_npu import python
 from trainers.devices import npu
 
-# One process runs all rows, each in a graph of its own, and prints what each ended with.
+# One process runs all rows, each in a graph of its own, and prints their outcomes.
 PROGRAM = """
     import json, os, sys, tempfile, traceback
     from gitloss.backend import tf
@@ -196,7 +194,7 @@ LEGACY = 'assert init.npu_config_proto().graph_options.rewrite_options.memory_op
 
 @pytest.fixture(scope='module')
 def told():
-    """What each row ended with: a traceback, or nothing."""
+    """The outcome of each row: a traceback, or an empty string."""
     rows = [code for _, code in REFUSED] + [RIGHT, LEGACY if npu.ADAPTER == 'npu_bridge' else '']
     result = python('-c', textwrap.dedent(PROGRAM), json.dumps(rows))
     assert result.returncode == 0, result.stderr

@@ -1,7 +1,7 @@
-"""What makes the training fast changes no result: the real trainer against Git loss as one would
-first write it, on real images.
+"""The optimizations of the training change no result: the real trainer against a naive Git loss on
+real images.
 
-Fast are here: oneDNN, one operation at a time on all cores, the pipeline, the hand-written gradient
+They are oneDNN, one operation at a time on all cores, the input pipeline, the hand-written gradient
 of the git term and, on TensorFlow 1.15, the gradients of convolutions written as convolutions.
 """
 
@@ -26,7 +26,7 @@ STEPS, BATCH, RATES = 100, 16, {'adam': 1e-3, 'momentum': 0.01}
 
 @functools.lru_cache(None)
 def plain_losses():
-    """{optimizer: (losses, those with every initial weight moved by its last bit)}, by a process
+    """{optimizer: (losses, losses with every initial weight moved by its last bit)} of a process
     without oneDNN.
     """
     command = [sys.executable, os.path.join(ROOT, 'tests', 'plain.py'), str(STEPS), str(BATCH)]
@@ -44,11 +44,12 @@ def plain_losses():
 
 @pytest.mark.parametrize('optimizer', sorted(RATES))
 def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
-    """Sums in another order differ by some 1e-7, and the first ten losses show little else. Then
-    training multiplies it, Adam faster, which divides by the size of a gradient that may be all
-    rounding. So over 100 steps the measure is the plain training itself, begun
-    from weights moved by their last bit: the fast one may be no more than five times as far off,
-    and with momentum within 1e-3."""
+    """Sums in another order differ by about 1e-7, and the first ten losses differ by little more.
+    Then the training amplifies the difference; Adam more, because it divides by the size of a
+    gradient that may be pure rounding error. So over 100 steps the yardstick is the naive training
+    itself, started from weights moved by their last bit: the difference may be at most five times
+    as large, and with momentum at most 1e-3.
+    """
     plain, moved = plain_losses()[optimizer]
     settings = Options(
         exp_save_dir=str(tmp_path / 'run'),
@@ -66,7 +67,7 @@ def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
     )
     trainer.fit()
     fast = np.array(watch.seen)
-    assert (fast != plain).any()  # it is another computation
+    assert (fast != plain).any()  # it is a different computation
     np.testing.assert_allclose(fast[:10], plain[:10], rtol=1e-5)
     rounding = np.abs(moved / plain - 1).max()
     assert np.abs(fast / plain - 1).max() <= min(
@@ -100,7 +101,7 @@ def test_onednn_is_switched_on_before_tensorflow_is_imported_unless_the_user_has
     if given:
         environment['TF_ENABLE_ONEDNN_OPTS'] = given
     code = (
-        # importing TensorFlow fails, which costs no seconds
+        # importing TensorFlow fails, which is quick
         "import os, sys; sys.modules['tensorflow'] = None\n"
         'try: import gitloss.backend\n'
         "except ImportError: print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"

@@ -22,8 +22,8 @@ def random_cosines(seed=0, batch=20, classes=5):
 
 @pytest.mark.parametrize('margin, scale', [(0.5, 64.0), (0.0, 1.0), (0.3, 16.0)])
 def test_arcface_equals_the_formula(margin, scale):
-    """64 cos(arccos(c) + 0.5) at the label where the angle stays below pi, else 64 (c - 0.5 sin
-    0.5); 64 c at the other classes.
+    """64 cos(arccos(c) + 0.5) at the label if that angle is below pi, else 64 (c - 0.5 sin 0.5); 64
+    c at the other classes.
     """
     cosines, labels = random_cosines()
     logits, _ = run(lambda c, y: heads.arcface_logits(c, y, margin, scale), cosines, labels)
@@ -57,8 +57,8 @@ def test_cosface_by_hand():
 
 
 def test_arcface_target_falls_with_the_angle_and_gradients_stay_finite():
-    """Also beyond pi - margin, where the plain cosine would rise again, and at cosines of exactly
-    -1 and 1.
+    """Also beyond pi - margin, where the plain cosine would increase again, and at cosines of
+    exactly -1 and 1.
     """
     cosines = np.linspace(-1, 1, 201).astype(np.float32)[:, None]
     logits, gradient = run(heads.arcface_logits, cosines, np.zeros(201, np.int32))
@@ -83,8 +83,8 @@ def test_gradients_equal_finite_differences(function):
 
 
 def test_cosine_classifier():
-    """Embedding (3, 4) against weights (1, 0) and (0, 2): cosines 0.6 and 0.8, times 10; length
-    does not matter, zero is no NaN.
+    """Embedding (3, 4) with weights (1, 0) and (0, 2): cosines 0.6 and 0.8, times 10. Lengths do
+    not matter, and a zero embedding gives no NaN.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         layer = heads.CosineClassifier(2, 10.0, tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]]))
@@ -119,8 +119,8 @@ def test_a_softmax_classifier():
 
 
 def test_a_margin_classifier():
-    """cos = 0.8 and 0.6, times 10, at inference; 10 (0.8 - 0.35) at the label in the training. It
-    has a kernel and nothing else, whatever the slope.
+    """cos = 0.8 and 0.6, times 10, at inference; 10 (0.8 - 0.35) at the label in training. Whatever
+    the slope, the kernel is its only weight.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         classifier = heads.Classifier(heads.head('cosface', scale=10.0), 2, slope=0.0)
@@ -135,7 +135,7 @@ def test_a_margin_classifier():
 
 
 def test_weights_are_complete_or_refused():
-    """The same variables whether `build` makes them or the first call."""
+    """`build` and the first call create the same variables."""
     found = []
     for is_built in (True, False):
         with tf.Graph().as_default():

@@ -1,5 +1,5 @@
-"""Imports only go down: trainers -> callbacks -> gitloss, no circles, TensorFlow only by way of
-gitloss.backend.
+"""Imports only go down: trainers -> callbacks -> gitloss, without cycles, and TensorFlow only
+through gitloss.backend.
 """
 
 import ast
@@ -15,7 +15,7 @@ FLOORS = ('gitloss', 'callbacks', 'trainers')
 
 
 def _modules():
-    """{dotted name: path} of every module of the three floors."""
+    """{dotted name: path} of all modules of the three packages."""
     found = {}
     for floor in FLOORS:
         for folder, _, names in os.walk(os.path.join(ROOT, floor)):
@@ -38,8 +38,8 @@ def _parse(module):
 
 
 def _named(module, node):
-    """Dotted names one import statement brings in: for `from a import b` both a and a.b, when that
-    is a module of ours.
+    """Dotted names that an import statement imports: for `from a import b` both a and a.b, if that
+    is one of our modules.
     """
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
@@ -96,7 +96,7 @@ def test_tensorflow_comes_through_the_backend(module):
 
 @pytest.mark.parametrize('module', ['gitloss.metrics', 'gitloss.figures.plots'])
 def test_numbers_and_pictures_need_no_tensorflow(module):
-    """Not by a detour either: nothing of ours is imported on the way that needs the backend."""
+    """Nor indirectly: none of our modules imported on the way needs the backend."""
     reached, todo = set(), [module]
     while todo:
         name = todo.pop()
@@ -106,7 +106,9 @@ def test_numbers_and_pictures_need_no_tensorflow(module):
 
 
 def test_the_trainer_knows_no_callback():
-    """What a callback is, and how a list of them is run, is all that the engine imports of them."""
+    """The engine imports nothing else of the callbacks than their base class and the list that runs
+    them.
+    """
     ours = {
         name
         for module in MODULES
@@ -118,7 +120,7 @@ def test_the_trainer_knows_no_callback():
 
 
 def _words(module):
-    """Names and strings of the code, docstrings left out."""
+    """Names and strings of the code, without docstrings."""
     tree = _parse(module)
     docstrings = set()
     for node in ast.walk(tree):
@@ -149,8 +151,8 @@ def test_only_the_rooms_for_it_touch_the_npu_adapter_and_the_flags(module):
 
 
 def test_no_circles():
-    """Among imports at the top of modules; a package counts as its __init__, which runs before any
-    of its modules.
+    """Cycles among the imports at the top of modules. A package counts as its __init__, which runs
+    before its modules.
     """
     edges = {
         module: _imports(module, top_level_only=True) & set(MODULES) - {module}
@@ -202,9 +204,9 @@ def test_metrics_and_plots_run_without_tensorflow():
 
 # Private names of Python and TensorFlow for which there is no public one.
 _UNAVOIDABLE = {'_replace', '_fields', '_asdict', '_exit', '_getframe'} | {
-    '_assign_placeholder',  # Keras's set_value looks there before it would add operations
+    '_assign_placeholder',  # Keras's set_value looks there before it adds operations
     '_assign_op',
-    '_keras_initialized',  # as its get_value does
+    '_keras_initialized',  # so does its get_value
     '_samples_seen_since_last_saving',  # of ModelCheckpoint: TensorFlow 1.15 counts images
     '_control_dependencies_for_inputs',  # of tf.Graph, for the fake of the NPU's adapter
 }
@@ -222,8 +224,9 @@ def _is_private(name):
 
 
 def _strangers(tree):
-    """Private names that are taken from something else than self, or given to setattr and its kin
-    as text, and that the file itself nowhere defines."""
+    """Private names that are read from anything but self, or passed to setattr and the like as
+    text, and that the file itself does not define.
+    """
     defined, taken = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -241,7 +244,7 @@ def _strangers(tree):
         elif isinstance(node, ast.Call) and getattr(
             node.func, 'attr', getattr(node.func, 'id', '')
         ) in ('setattr', 'getattr', 'hasattr', 'delattr'):
-            # Constant, of Python 3.7 Str
+            # Constant; Str in Python 3.7
             texts = [getattr(one, 'value', getattr(one, 's', '')) for one in node.args[:2]]
             taken.update(text.split('.')[-1] for text in texts if isinstance(text, str))
     return sorted(name for name in taken - defined - _UNAVOIDABLE if _is_private(name))

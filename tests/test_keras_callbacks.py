@@ -1,4 +1,4 @@
-"""Stock tf.keras.callbacks in our list, on toy runs with scripted losses: what each did can be
+"""Stock tf.keras.callbacks in our list, on toy runs with scripted losses: their effects can be
 counted by hand.
 """
 
@@ -33,7 +33,7 @@ LOSSES = [3.0, 2.0, 4.0, 4.0, 1.0, 1.5]
 
 
 class Script(Callback):
-    """Stands for the evaluation."""
+    """Replaces the evaluation."""
 
     metrics = (declaration.loss('valid'), declaration.accuracy('valid'))
 
@@ -42,7 +42,7 @@ class Script(Callback):
 
 
 class Last(Callback):
-    """What callbacks after Keras's find in the logs."""
+    """Records the logs that callbacks behind the Keras ones see."""
 
     def __init__(self):
         self.epochs, self.steps = [], []
@@ -81,8 +81,8 @@ def rows_of(path):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """One run with all that only watch, and the scheduler: 0.01 / (epoch + 1), times a step
-    schedule that halves it after 6 steps.
+    """One run with all callbacks that only observe, and the scheduler: 0.01 / (epoch + 1), times a
+    step schedule that halves it after 6 steps.
     """
     folder = tmp_path_factory.mktemp('keras')
     calls, rates = [], []
@@ -134,7 +134,7 @@ def run(tmp_path_factory):
 
 
 def test_an_epoch_is_the_stretch_between_two_measurements_counted_from_zero(run):
-    """A measurement is Keras's test, whose logs bear no prefix."""
+    """A measurement is a test in terms of Keras, whose logs have no prefix."""
     tested = [{'loss': loss, 'acc': 1 - loss / 10, 'accuracy': 1 - loss / 10} for loss in LOSSES]
     assert run.calls == [
         call
@@ -150,7 +150,9 @@ def test_an_epoch_is_the_stretch_between_two_measurements_counted_from_zero(run)
 
 
 def test_the_scheduler_sets_the_base_rate_and_our_schedule_multiplies_it(run):
-    """Base 0.01 / 1, 0.01 / 2 ... by epoch; steps 1 to 6 have all of it, 7 to 12 half."""
+    """The base rate is 0.01 / 1, 0.01 / 2, ... by epoch; steps 1 to 6 use all of it, 7 to 12
+    half.
+    """
     assert run.rates == [pytest.approx(0.01 / n) for n in range(1, 7)]
     assert run.trainer.last.steps == [
         pytest.approx(0.01 / (step // 2 + 1) * (1 if step < 6 else 0.5)) for step in range(12)
@@ -159,8 +161,8 @@ def test_the_scheduler_sets_the_base_rate_and_our_schedule_multiplies_it(run):
 
 
 def test_numbers_they_log_reach_those_after_them(run):
-    """`lr` of the scheduler, `extra` of the LambdaCallback, as plain numbers; the aliases and the
-    text stay behind.
+    """`lr` of the scheduler and `extra` of the LambdaCallback arrive as plain numbers; the aliases
+    and the text do not.
     """
     logs = run.trainer.last.epochs[3]
     assert (logs['lr'], logs['extra'], type(logs['extra'])) == (pytest.approx(0.0025), 3.0, float)
@@ -194,7 +196,7 @@ def test_history_of_keras(run):
 
 
 def test_model_checkpoint_saves_ours_under_its_name(run):
-    """Improved at the measurements 1, 2 and 5, after steps 2, 4 and 10; the other one was replaced
+    """Improved at measurements 1, 2 and 5, after steps 2, 4 and 10; the other file was replaced
     each time.
     """
     found = sorted(os.listdir(str(run.folder / 'best')))
@@ -218,7 +220,7 @@ def test_model_checkpoint_saves_ours_under_its_name(run):
 
 
 def test_nothing_of_it_stays_in_keras(run):
-    """The session of the run was the default one only while a hook ran."""
+    """The session of the run is the default one only inside a hook."""
     assert tf.get_default_session() is None and run.trainer.last.graph.finalized
 
 
@@ -235,10 +237,10 @@ def test_early_stopping(tmp_path):
 
 
 def test_reduce_on_plateau(tmp_path):
-    """Losses 3 2 4 4 1 1.5, patience 1, factor 0.1, cooldown 1. At the 3rd: 0.01 -> 0.001. At the
-    4th the cooldown ends and the wait is 1
-    at once: 0.0001. At the 5th an improvement, at the 6th 1.5 > 1: 0.00001, for nobody. Each counts
-    from the following step on."""
+    """Losses 3 2 4 4 1 1.5, patience 1, factor 0.1, cooldown 1. At the 3rd 0.01 -> 0.001. At the
+    4th the cooldown ends and the wait is 1 at once: 0.0001. At the 5th an improvement, at the 6th
+    1.5 > 1: 0.00001, which no step uses. Each rate applies from the following step on.
+    """
     trainer = trained(
         settings_of(tmp_path, learning_rate=0.01),
         [stock.ReduceLROnPlateau(patience=1, factor=0.1, cooldown=1)],
@@ -265,8 +267,8 @@ def test_terminate_on_nan(tmp_path):
 
 
 def test_model_checkpoint_by_steps(tmp_path):
-    """TensorFlow 2.x counts steps, 1.15 images: every 5 steps is after steps 5 and 10, in the
-    epochs 2 (of 3 and 4) and 4.
+    """save_freq counts steps in TensorFlow 2.x, images in 1.15. Every 5 steps is after step 5, in
+    the third epoch of two steps, and after step 10, in the fifth.
     """
     every = 5 * (1 if tf.__version__.startswith('2') else 16)
     trained(
@@ -290,7 +292,7 @@ def _stateful(folder, name):
 
 
 def _timeless(value):
-    """Without what differs from run to run: seconds, speeds, and the bytes they take."""
+    """A value without what differs between runs: times, speeds and sizes of files."""
     if isinstance(value, dict):
         return {
             key: _timeless(entry)
@@ -302,9 +304,10 @@ def _timeless(value):
 
 @pytest.mark.parametrize('killed_at, save_every', [(7, ''), (10, '3')])
 def test_their_state_survives_a_resume(tmp_path, killed_at, save_every):
-    """In the middle of a plateau, a cooldown and a wait: weights, rate, counters, best values and
-    the rows of the CSV come out as in the undisturbed run. With save_every=3 the continuation
-    begins inside a stretch, at step 9."""
+    """Interrupted during a plateau, a cooldown and a wait: weights, rate, counters, best values and
+    the rows of the CSV are as in the undisturbed run. With save_every=3 the run continues inside an
+    epoch, at step 9.
+    """
     whole = settings_of(tmp_path, exp_save_dir=str(tmp_path / 'a'))
     trained(whole, _stateful(tmp_path, 'whole'))
     broken = settings_of(tmp_path, exp_save_dir=str(tmp_path / 'b'), save_every=save_every)
@@ -334,8 +337,9 @@ def test_their_state_survives_a_resume(tmp_path, killed_at, save_every):
 
 
 def test_a_rollback_takes_them_along(tmp_path):
-    """NaN at step 7, the first of the fourth stretch: back to step 6. No row comes twice, the wait
-    is not counted twice, and the half of the rate that a rollback leaves is what Keras sees."""
+    """NaN at step 7, the first of the fourth epoch: back to step 6. No row occurs twice, the wait
+    is not counted twice, and Keras sees the rate that the rollback has halved.
+    """
     poison, log = Poison(7), str(tmp_path / 'log.csv')
     settings = settings_of(tmp_path, on_nan='rollback', learning_rate=0.01)
     trainer = Trainer(
@@ -374,7 +378,7 @@ def test_the_columns_of_a_csv_stay_those_of_its_first_row(tmp_path):
 
 
 def test_the_model_they_see(tmp_path):
-    """The rate can be set three ways; there is no model to predict with, and no operation can be
+    """The rate can be set in three ways; there is no model to predict with, and no operation can be
     added.
     """
     said = []
@@ -467,7 +471,7 @@ def test_what_cannot_work_is_refused_at_once_and_says_why(named):
 
 
 def test_the_other_keras_is_refused():
-    """Keras 3, where TensorFlow 2.x brings it along: its callbacks want its own optimizers."""
+    """Keras 3, if TensorFlow 2.x brings it along: its callbacks need its own optimizers."""
     other = pytest.importorskip('keras')
     with pytest.raises(
         ValueError,
@@ -537,7 +541,7 @@ def test_a_state_that_is_none_is_named(state):
 
 
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):
-    """Nor a file; a folder `best.old` beside it is not ours to remove either."""
+    """Nor a file; and a folder `best.old` beside it is not removed."""
     for name in ('best', 'best.old'):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'thesis.tex').write_text('years of work')

@@ -23,7 +23,7 @@ def normalised(x, gamma, beta, epsilon):
 
 
 def one_layer(layer, shape, step=0, batch=None, rows=None, gather=None, seed=1):
-    """(placeholder of `shape`, what the layer makes of it in training, in inference, the phase)."""
+    """(placeholder of `shape`, output of the layer in training, output at inference, phase)."""
     images = keras.Input(shape[1:], batch_size=shape[0])
     network = keras.Model(images, layer(images))
     phase = layers.Phase(
@@ -37,8 +37,8 @@ def one_layer(layer, shape, step=0, batch=None, rows=None, gather=None, seed=1):
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('epsilon', [1e-3, 1e-6])
 def test_a_batch_is_normalised_by_its_own_statistics(shape, epsilon):
-    """Against the definition in float64. Images with a large epsilon take TensorFlow's fused
-    kernel, the others the written-out form.
+    """Against the definition in float64. Images with a large epsilon use the fused kernel of
+    TensorFlow, the others the explicit formula.
     """
     random = np.random.RandomState(0)
     x = random.normal(3.0, 2.0, shape).astype(np.float32)
@@ -99,7 +99,7 @@ def test_moving_averages_are_handed_over_and_not_assigned(shape):
 @pytest.mark.parametrize('scale', [True, False])
 @pytest.mark.parametrize('shape', SHAPES)
 def test_gamma_and_beta_may_be_left_out(shape, center, scale):
-    """Without them gamma is 1 and beta 0, which are their first values too."""
+    """Without them gamma is 1 and beta 0, which are also their initial values."""
     x = np.random.RandomState(3).normal(size=shape).astype(np.float32)
     with graph_session() as session:
         layer = layers.BatchNormalization(center=center, scale=scale)
@@ -113,7 +113,7 @@ def test_gamma_and_beta_may_be_left_out(shape, center, scale):
 
 @pytest.mark.parametrize('frozen', [False, True])
 def test_inference_and_frozen_layers_use_the_moving_averages(frozen):
-    """gamma (x - m) / sqrt(v + epsilon) + beta with what was loaded, and no move."""
+    """gamma (x - m) / sqrt(v + epsilon) + beta with the loaded values, and no update."""
     x = np.random.RandomState(4).normal(size=(6, 5)).astype(np.float32)
     with graph_session() as session:
         layer = layers.BatchNormalization()
@@ -148,7 +148,7 @@ def test_a_statistic_of_one_value_stays_finite():
 
 
 def dropped(shape=(64, 50), rate=0.25, **settings):
-    """What becomes of ones in training."""
+    """The output for ones in training."""
     noise = settings.pop('noise_shape', None)
     with graph_session() as session:
         layer = layers.Dropout(rate, noise)
@@ -159,8 +159,8 @@ def dropped(shape=(64, 50), rate=0.25, **settings):
 
 
 def test_dropout_keeps_the_mean():
-    """Kept values are 1 / (1 - 0.25) = 4 / 3; of 3200 draws the share of zeros is 0.25 within four
-    standard deviations, 4 sqrt(0.25 * 0.75 / 3200) = 0.031.
+    """Kept values are 1 / (1 - 0.25) = 4 / 3. Of 3200 draws the fraction of zeros is 0.25 within
+    four standard deviations, 4 sqrt(0.25 * 0.75 / 3200) = 0.031.
     """
     found = dropped()
     assert set(np.unique(found)) == {np.float32(0.0), np.float32(1.0 / 0.75)}
@@ -174,7 +174,9 @@ def test_a_mask_is_a_function_of_seed_and_step():
 
 
 def test_the_same_mask_on_both_tensorflows():
-    """The generator is Philox (Salmon et al., 2011) on both; these draws were read off one."""
+    """The generator is Philox (Salmon et al., 2011) on both versions; these draws were recorded on
+    one.
+    """
     with graph_session() as session:
         phase = layers.Phase(1, tf.constant(7), slice(0, 3), 3)
         found = session.run(phase.uniform([3, 1], 0))[:, 0]
@@ -219,7 +221,7 @@ def mobile_net():
 
 
 def test_a_keras_application_gets_our_layers():
-    """MobileNetV2 has 52 normalisations; nothing of the learning phase, no update is left of it."""
+    """MobileNetV2 has 52 normalisation layers; no learning phase and no update op remains of it."""
     with tf.Graph().as_default() as graph:
         images = keras.Input((32, 32, 3), batch_size=2)
         numbers = itertools.count(1)
@@ -247,7 +249,7 @@ def test_its_weights_are_a_function_of_the_seed():
 
 
 def test_an_adopted_network_infers_as_the_original():
-    """The same weights in both, moving averages included: the same features."""
+    """With the same weights, moving averages included, both give the same features."""
     x = np.random.RandomState(6).normal(size=(2, 32, 32, 3)).astype(np.float32)
     with graph_session() as session:
         original = mobile_net()

@@ -1,8 +1,8 @@
-"""The losses and the center rule against slow, obvious float64 NumPy.
+"""The losses and the center rule against slow, simple float64 NumPy.
 
-Tolerances, float32 inputs: values are off by at most 1e-5 of the value. A gradient is off by at
-most 1e-5 of its own largest entry: an entry is a sum over the batch in which terms may cancel, so
-small entries are only as exact as the large ones. Where the exact gradient is zero everywhere, see
+Tolerances for float32 inputs: a value is off by at most 1e-5 of itself. A gradient is off by at
+most 1e-5 of its largest entry: an entry is a sum over the batch in which terms may cancel, so small
+entries are only as accurate as the large ones. Where the exact gradient is zero everywhere, see
 `_check_gradient`.
 """
 
@@ -17,7 +17,7 @@ from gitloss.backend import tf
 from helpers import all_nodes, graph_session, relative_error, run_graph, static_shapes
 
 TOLERANCE = 1e-5
-# What is computed in one go per case: (name, form, method of the git term).
+# Computed in one run per case: (name, form, method of the git term).
 VARIANTS = (('elementwise', None), ('pairwise', 'direct'), ('pairwise', 'gram'))
 
 
@@ -78,7 +78,7 @@ def numpy_update(centers, x, labels, alpha):
 
 
 def _terms(x, labels, centers, form, method):
-    """[value, gradient] of the center and of the git term, and the gradient of their sum with
+    """[value, gradient] of the center term and of the git term, and the gradient of their sum with
     respect to the centers.
     """
     center = losses.center_loss(x, labels, centers, form)
@@ -185,8 +185,8 @@ def test_value_and_gradient_equal_the_double_loop(name):
 
 @pytest.mark.parametrize('scale', [1e4, 1e6])
 def test_classes_far_apart_cost_the_same_class_pairs_nothing(scale):
-    """Samples 1e-2 from their centers, which lie scale * sqrt(2 * 512) = 32 scale apart: the sum is
-    that of the same-class pairs.
+    """Samples 1e-2 from their centers, which are scale * sqrt(2 * 512) = 32 scale apart: the sum is
+    that of the pairs of one class.
     """
     _, labels, centers = _case(batch=16, dim=512, classes=3, scale=scale)
     x = (centers[labels] + 1e-2 * np.random.RandomState(1).randn(16, 512) / np.sqrt(512)).astype(
@@ -197,12 +197,10 @@ def test_classes_far_apart_cost_the_same_class_pairs_nothing(scale):
 
 @pytest.mark.parametrize('scale, tolerance', [(3e3, 1e-5), (3e4, 1e-3)])
 def test_limit_of_the_gram_method(scale, tolerance):
-    """Samples next to a center of *another* class: what `_gram_terms` says of cancellation. The
-    direct method has no limit.
-
-    Three centers in 512 dimensions with normal coordinates of deviation s lie s sqrt(2 * 512) = 32
-    s apart: 1e5 and 1e6. A fourth class has its center 1 from the third's. Half ulp of a squared
-    norm of (1e6)^2 is 1e12 * 1.1e-16 = 1e-4.
+    """Samples next to a center of *another* class, for the cancellation described in `_gram_terms`.
+    The direct method has no limit. Three centers in 512 dimensions with normal coordinates of
+    deviation s are s sqrt(2 * 512) = 32 s apart: 1e5 and 1e6. A fourth class has its center at
+    distance 1 from the third. Half an ulp of a squared norm of (1e6)^2 is 1e12 * 1.1e-16 = 1e-4.
     """
     _, labels, centers = _case(batch=16, dim=512, classes=3, scale=scale)
     centers = np.concatenate([centers, centers[2:]])
@@ -296,8 +294,8 @@ def test_batch_of_one_has_no_pair():
 
 
 def test_the_diagonal_of_the_elementwise_form_is_a_constant():
-    """Samples infinitely far from all others' centers leave 1/m, the published git loss's floor:
-    1/128 at batch 128.
+    """Samples infinitely far from the centers of all others leave 1/m, the floor of the published
+    git loss: 1/128 at batch 128.
     """
     x = np.full([128, 2], 1e9, np.float32)
     git = run_graph(
@@ -315,12 +313,10 @@ def test_the_diagonal_of_the_elementwise_form_is_a_constant():
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 @pytest.mark.parametrize('dim', [2, 17])
 def test_half_precision_inputs_are_computed_in_float32(dtype, dim):
-    """Values are as exact as for float32, given the rounded inputs; gradients return rounded to the
-    input's type.
-
-    Half a unit in the last place is 2^-11 (float16) or 2^-8 (bfloat16, 8 significant bits) of an
-    entry at most; a mean over the batch of 24 makes float16 gradients small, so its subnormal
-    spacing 2^-24 counts as well.
+    """Values are as accurate as for float32, given the rounded inputs; gradients are rounded to the
+    type of the input. Half a unit in the last place is at most 2^-11 (float16) or 2^-8 (bfloat16, 8
+    significant bits) of an entry; the mean over the batch of 24 makes float16 gradients small, so
+    its subnormal spacing 2^-24 counts as well.
     """
     x, labels, centers = _case(dim=dim)
     low = tf.as_dtype(dtype)
@@ -364,7 +360,7 @@ def test_float64_stays_float64(dim):
 
 
 def test_label_types_and_center_variables():
-    """int32 and int64 labels, a tensor or a variable as centers: bit for bit the same."""
+    """int32 and int64 labels, a tensor or a variable as centers: equal to the bit."""
     x, labels, centers = _case(dim=3)
 
     def build(x, labels, centers):
@@ -384,8 +380,8 @@ def test_label_types_and_center_variables():
 
 
 def test_methods_and_their_default():
-    """None is direct up to 8 dimensions (no float64, no matrix product in the graph) and gram
-    above.
+    """None selects the direct method up to 8 dimensions (no float64 and no matrix product in the
+    graph), and gram above.
     """
     for dim, products in ((8, 0), (9, 2)):
         with tf.Graph().as_default() as graph:
@@ -619,7 +615,7 @@ _labels = hnp.arrays(np.int32, BATCH, elements=st.integers(0, CLASSES - 1))
 
 @given(_grid(BATCH, DIM), _labels, _grid(CLASSES, DIM), st.permutations(range(BATCH)))
 def test_the_order_of_the_batch_does_not_matter(fixed_graph, x, labels, centers, order):
-    """Values stay; gradients go with their samples."""
+    """Values do not change; gradients are permuted with their samples."""
     order = np.array(order)
     results, permuted = (
         fixed_graph(x, labels, centers),
@@ -702,8 +698,8 @@ def test_cosine_distance_equals_the_double_loop_on_unit_vectors(form, dim):
 
 
 def test_cosine_distance_by_hand():
-    """x = (0, 5) against its center (3, 0): at a right angle, 2 (1 - cos) = 2, halved 1. Their
-    lengths do not count.
+    """x = (0, 5) with its center (3, 0): at a right angle 2 (1 - cos) = 2, halved 1. Their lengths
+    do not matter.
     """
     x, labels, centers = np.float32([[0, 5]]), np.int32([0]), np.float32([[3, 0]])
     value = run_graph(
@@ -731,9 +727,7 @@ def test_cosine_centers_move_towards_unit_vectors():
 @pytest.mark.parametrize('form, expected', [('pairwise', 4 / 20), ('elementwise', 9 / 25)])
 def test_git_floor_by_hand(form, expected):
     """Labels 0 0 1 1 2. Ordered pairs of one class, i = j included: 4 + 4 + 1 = 9 of 25; without: 4
-    of 20.
-
-    A git term with samples on their centers and the centers far apart comes to it.
+    of 20. A git term with samples on their centers and the centers far apart equals it.
     """
     labels, centers = np.int32([0, 0, 1, 1, 2]), np.float32([[0, 1e6], [3e6, 5e6], [-4e6, 9e6]])
     floor, git = run_graph(
@@ -890,8 +884,8 @@ def test_center_rule_equals_the_loop(name, alpha):
         lambda *inputs: losses.updated_centers(*inputs, alpha=alpha), centers, x, labels
     )
     reference = numpy_update(centers, x, labels, alpha)
-    # An ulp or so per sample that is subtracted: relative to the coordinates, as the steps
-    # themselves may cancel.
+    # About an ulp per subtracted sample, relative to the coordinates, because the steps themselves
+    # may cancel.
     assert np.abs(moved - reference).max() <= 3e-7 * np.abs(centers).max() * max(
         np.bincount(labels)
     )
@@ -911,8 +905,8 @@ def _batches(steps, batch=16, dim=3, classes=6, seed=5):
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_layers_move_the_centers_as_numpy_does_over_fifty_steps(form):
-    """alpha 0.5. Classes 0-4 of 6 occur, with duplicates; class 5 stays untouched to the bit. Only
-    the op moves anything.
+    """alpha 0.5. Classes 0-4 of 6 occur, with duplicates; class 5 does not change by a bit. Only
+    the update op changes the centers.
     """
     with graph_session() as session:
         x, labels = tf.placeholder(tf.float32, [16, 3]), tf.placeholder(tf.int32, [16])
@@ -963,8 +957,8 @@ def test_layer_update_equals_the_function():
 
 
 def _training_step(x, labels, form, learning_rate=0.5, alpha=0.5):
-    """A step ordered as the trainer orders it; the embeddings are x W, W [2, 2] being what is
-    trained, the identity at first.
+    """A step in the order of the trainer. The embeddings are x W; the trained W [2, 2] starts as
+    the identity.
     """
     weights = tf.get_variable('weights', initializer=np.eye(2, dtype=np.float32), use_resource=True)
     embeddings = tf.matmul(x, weights)
@@ -986,8 +980,8 @@ def _training_step(x, labels, form, learning_rate=0.5, alpha=0.5):
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_loss_and_gradients_see_the_centers_from_before_the_step(form):
-    """Two steps in NumPy: loss and gradient from weight and centers as they were, then both move
-    from there.
+    """Two steps in NumPy: loss and gradient from the old weight and centers, then both are
+    updated.
     """
     random = np.random.RandomState(8)
     batches = [
@@ -1030,8 +1024,8 @@ def _ancestors(op):
 
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_every_read_of_the_centers_comes_before_their_update(form):
-    """By the graph's edges, so that no scheduler can do otherwise. All shapes are static, the op
-    types fit for an NPU.
+    """By the edges of the graph, so that no scheduler can reorder them. All shapes are static, and
+    the op types work on an NPU.
     """
     with tf.Graph().as_default() as graph:
         x, labels = tf.zeros([8, 2]), tf.zeros([8], tf.int32)
@@ -1101,7 +1095,7 @@ def test_config_round_trip():
 
 
 def test_float64_embeddings_move_a_float32_table():
-    """A layer's table is float32 by default, whatever comes in."""
+    """The table of a layer is float32 by default, whatever the inputs are."""
     x, labels, _ = _case(dim=3)
 
     def build(x, labels):

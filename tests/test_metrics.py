@@ -1,4 +1,4 @@
-"""Class means and distances against scalar loops and numbers found by hand."""
+"""Class means and distances against scalar loops and numbers derived by hand."""
 
 import math
 
@@ -87,12 +87,10 @@ def test_equal_to_scalar_loops(classes, dim, dtype, size):
 
 
 def test_by_hand_with_a_missing_class():
-    """Class 0: (0, 0), (6, 8), mean (3, 4), both 5 away. Class 1: none. Class 2: (3, -8), 0 away.
-    Class 3: (15, 4) twice, 0 away.
-
-    intra: classes weigh alike, (5 + 0 + 0) / 3. inter: means (3, 4), (3, -8), (15, 4): 12, 12 and
-    12 sqrt 2; their mean is 4 (2 + sqrt 2). The mean (0, 0) that stands for the missing class does
-    not count.
+    """Class 0: (0, 0), (6, 8), mean (3, 4), both at distance 5. Class 1: none. Class 2: (3, -8),
+    distance 0. Class 3: (15, 4) twice, distance 0. intra: all classes have equal weight, (5 + 0 +
+    0) / 3. inter: means (3, 4), (3, -8), (15, 4): 12, 12 and 12 sqrt 2; their mean is 4 (2 + sqrt
+    2). The mean (0, 0) in place of the missing class does not count.
     """
     embeddings, labels = (
         np.float32([[0, 0], [3, -8], [6, 8], [15, 4], [15, 4]]),
@@ -110,8 +108,9 @@ def test_by_hand_with_a_missing_class():
 
 
 def test_many_classes_are_sampled_evenly():
-    """5 classes on a line at 0, 1, 2, 3, 4, the third without samples; at most 3: the first, the
-    second and the last of the four left, at 0, 1 and 4. Pairs 1, 4, 3, mean 8 / 3."""
+    """5 classes on a line at 0, 1, 2, 3, 4, the third without samples. At most 3 of the remaining
+    four are used: the first, the second and the last, at 0, 1 and 4. Pairs 1, 4, 3, mean 8 / 3.
+    """
     means, counts = np.arange(5.0)[:, None], np.array([1, 1, 0, 1, 1])
     assert metrics.inter_class_distance(means, counts, limit=3) == pytest.approx(8 / 3, rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""MNIST's files: what is read of them, what is refused, and how they are split."""
+"""The files of MNIST: what is read, what is rejected, and how they are split."""
 
 import gzip
 import hashlib
@@ -42,7 +42,7 @@ def _write(folder, arrays, zipped=False, dotted=False):
 
 
 def _same(dataset, arrays):
-    """`arrays` came through: the first tenth held out, nothing lost, nothing changed."""
+    """Checks that `arrays` were loaded: the first tenth held out, nothing lost, nothing changed."""
     held = len(arrays['y_train']) // 10
     np.testing.assert_array_equal(
         np.concatenate([pixels(dataset.valid), pixels(dataset.train)])[..., 0], arrays['x_train']
@@ -125,7 +125,7 @@ def test_a_missing_file_is_named(tmp_path, key):
     _refused(folder, NAMES[key])
 
 
-# What happens to the labels of the training set: 40 values behind a header of 8 bytes.
+# Damages to the labels of the training set: 40 values behind a header of 8 bytes.
 DAMAGES = {
     'truncated': (lambda content: content[:-1], ('40 bytes', 'Received: 39')),
     'too_long': (lambda content: content + b'\0', ('40 bytes', 'Received: 41')),
@@ -182,8 +182,8 @@ def test_damaged_gzip_files_are_named(tmp_path, change):
 
 
 def test_checksums(tmp_path):
-    """What SHA256SUMS names must match; what it names and is not there (unpacked, say) does not
-    matter.
+    """Files listed in SHA256SUMS must match; listed files that are missing (unpacked, say) are
+    ignored.
     """
     arrays = _arrays()
     folder = _write(tmp_path, arrays)
@@ -196,7 +196,7 @@ def test_checksums(tmp_path):
     path = tmp_path / NAMES['x_test']
     content = bytearray(path.read_bytes())
     good = hashlib.sha256(bytes(content)).hexdigest()
-    content[-1] ^= 1  # IDX itself would not notice
+    content[-1] ^= 1  # the IDX format cannot detect it
     path.write_bytes(bytes(content))
     _refused(folder, str(path), good, hashlib.sha256(bytes(content)).hexdigest())
     (tmp_path / 'SHA256SUMS').write_text('no sum at all\n')
@@ -206,7 +206,7 @@ def test_checksums(tmp_path):
 
 
 def test_pickled_arrays_are_refused(tmp_path):
-    """Unpickling runs what the file says; here it would write a file."""
+    """Unpickling executes what the file says; here it would write a file."""
 
     class Evil:
         def __reduce__(self):

@@ -1,10 +1,9 @@
 """The NPU without a card: ranks, devices, the training graph, and whole runs on
 tests/fakes/npu_bridge.
 
-The fake computes on the CPU and refuses, with NpuRefuses, what the adapter would refuse, ignore in
-silence or hang on. Its npu_init is
-imported in processes of its own alone: like the real one it changes every Session. To start one
-takes seconds, so each makes many runs.
+The fake computes on the CPU and raises NpuRefuses where the adapter would fail, silently ignore
+something, or hang. Its npu_init is imported only in separate processes: like the real one it
+changes every Session. Starting a process takes seconds, so each one makes many runs.
 """
 
 import collections
@@ -35,7 +34,9 @@ from trainers.workers import engines as distribution
 
 @pytest.fixture
 def fakes(monkeypatch):
-    """The fake can be imported; what of it has been, but npu_init, is forgotten afterwards."""
+    """Makes the fake importable. Its imported modules, except npu_init, are forgotten
+    afterwards.
+    """
     monkeypatch.syspath_prepend(FAKES)
     yield
     for name in [
@@ -46,7 +47,7 @@ def fakes(monkeypatch):
 
 
 def python(*arguments, **variables):
-    """A process with the fake adapter on its path."""
+    """Runs a process with the fake adapter on its path."""
     environment = {name: value for name, value in os.environ.items() if name not in CARD_VARIABLES}
     environment.update(
         variables, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, 'tests'), FAKES])
@@ -99,7 +100,7 @@ def on_the_fake(*jobs, kind='run'):
 
 
 def here(settings, *flags):
-    """The exit status of a run in this process, where nothing has changed the sessions."""
+    """The exit status of a run in this process, where nothing has replaced the sessions."""
     return run.main(toys.flags_of(settings) + list(flags))
 
 
@@ -174,7 +175,7 @@ TABLE = 'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE=8. Receiv
     ],
 )
 def test_the_ranks_environment_is_checked(tmp_path, monkeypatch, changes, said):
-    """Of the environment that is given: that of the process says something else."""
+    """Reads the given environment: that of the process differs."""
     monkeypatch.setenv('ASCEND_DEVICE_ID', 'not a number')
     table = rank_table(tmp_path / 'table.json', 8)
     environment = {
@@ -229,7 +230,7 @@ def test_the_rank_table_is_checked(tmp_path, text, said):
 
 
 def test_ranks_may_dump_each_to_a_folder_of_its_own_and_differ_in_nothing_else():
-    """Of another order, too, and with a file that this machine has not."""
+    """In another order too, and with a file that this machine does not have."""
 
     def facts(option):
         return [Options(npu_option=option).as_dict(), {}]
@@ -328,9 +329,11 @@ HCCL = """
 
 
 def test_hccl_gathers_sums_and_broadcasts(tmp_path):
-    """Three ranks as threads. Rank r has the rows (1 + r, 2) and (3, 4 r): gathered in order; the
-    gradient of sum(w x^2) is 2 w x, each rank's own rows of it; sums over r = 0, 1, 2: 1+2+3, 3*2,
-    3*3, 4*(0+1+2); the chief's values of what is not trainable, too."""
+    """Three ranks as threads. Rank r has the samples (1 + r, 2) and (3, 4 r), which are gathered in
+    order. The gradient of sum(w x^2) is 2 w x; each rank gets that of its own samples. Sums over r
+    = 0, 1, 2: 1+2+3, 3*2, 3*3, 4*(0+1+2). The chief broadcasts its values, also of variables that
+    are not trainable.
+    """
     result = python('-c', textwrap.dedent(HCCL), rank_table(tmp_path / 'table.json', 3))
     assert result.stdout.strip() == 'good', result.stderr
 
@@ -355,7 +358,7 @@ def test_hccl_gathers_sums_and_broadcasts(tmp_path):
     ],
 )
 def test_what_ranks_cannot_do_is_refused(monkeypatch, tmp_path, device, flags, said):
-    """On another device each of the eight would train by itself."""
+    """On another device each of the eight ranks would train alone."""
     for name, value in (
         ('RANK_SIZE', '8'),
         ('RANK_ID', '1'),
@@ -402,9 +405,7 @@ BROKEN = (
 def test_a_missing_adapter_or_library_is_one_line_and_auto_goes_on_without(
     request, tmp_path, monkeypatch, capsys, why
 ):
-    """auto: the card is set, the adapter cannot be imported, and the run is on the CPU and says
-    so.
-    """
+    """With auto, a card set and no importable adapter the run is on the CPU and says so."""
     if why == BROKEN:
         request.getfixturevalue('fakes')
         monkeypatch.setenv('FAKE_NPU_BROKEN', '1')
@@ -442,9 +443,10 @@ def test_other_devices_refuse_what_only_the_npu_has(flags, said):
 
 
 def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
-    """Every module of the three floors is imported, then a run on cpu is made, a checkpoint
-    evaluated and exported, with a finder in front that gives an alarm at the adapter's names, while
-    the fake lies on the path and a card's environment is set."""
+    """Every module of the three packages is imported, a run on the CPU is made, its checkpoint
+    evaluated and exported, with a finder that raises at the names of the adapter, the fake on the
+    path, and the environment of a card.
+    """
     from test_imports import MODULES
 
     settings = toys.options(tmp_path, steps=2, update_centers=2)
@@ -489,7 +491,7 @@ def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
 
 
 def _behind(fetches):
-    """Operations a run needs; behind the iterator it is host work."""
+    """Operations that a run needs; what the iterator needs is work of the host."""
     seen, waiting = set(), [getattr(fetch, 'op', fetch) for fetch in fetches]
     while waiting:
         op = waiting.pop()
@@ -500,7 +502,7 @@ def _behind(fetches):
 
 
 def _within(operations, graph):
-    """NodeDefs in the branches of conditionals, which TensorFlow 2 keeps in functions."""
+    """NodeDefs in the branches of conditionals, which TensorFlow 2 stores in functions."""
     bodies = {
         function.signature.name: function.node_def
         for function in graph.as_graph_def(add_shapes=True).library.function
@@ -538,9 +540,10 @@ WIDE = (tf.float64, tf.complex64, tf.complex128)
     ],
 )
 def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, fakes, flags):
-    """No open shape, no float64, no Python function, Unique or queue in what the step runs, not in
-    its conditionals either. On the CPU the pairwise form of many dimensions computes in float64,
-    which shows that the test would see it."""
+    """What the step runs, conditionals included, has no dynamic shape, no float64, no Python
+    function, Unique or queue. On the CPU the pairwise form of many dimensions computes in float64,
+    which shows that the test detects it.
+    """
     settings = toys.options(tmp_path, **flags)
     dataset = data.load('mnist', settings.data_folder)
     found = {}
@@ -607,8 +610,9 @@ def test_the_graph_for_the_npu_is_static_and_has_nothing_forbidden(tmp_path, fak
 def test_an_overflow_moves_neither_weights_nor_centers_nor_counts(
     tmp_path, fakes, device, optimizer
 ):
-    """One bias is infinite for the second of three steps, and with it all embeddings and gradients:
-    nothing of that step stays. Each of the two others counts its 16 labels."""
+    """One bias is infinite in the second of three steps, and so are all embeddings and gradients:
+    that step changes nothing. Each of the other two counts its 16 labels.
+    """
     settings = toys.options(tmp_path, loss_scale='dynamic', optimizer=optimizer)
     dataset = data.load('mnist', settings.data_folder)
     with tf.Graph().as_default():
@@ -679,7 +683,7 @@ NPU_CFG = os.path.join(ROOT, 'flags', 'npu.cfg')
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """{name: (options, result)} of runs on the fake that have nothing to do with each other."""
+    """{name: (options, result)} of independent runs on the fake."""
     folder = tmp_path_factory.mktemp('npu')
 
     def options(name, **changes):
@@ -737,8 +741,8 @@ def whole(runs):
 
 
 def test_a_run_on_the_npu_trains_as_on_the_cpu(whole, tmp_path):
-    """The fake computes in float32 on the CPU, so the history is that of a run there; the graph
-    differs in nothing that is computed.
+    """The fake computes in float32 on the CPU, so the history equals that of a run there: the
+    graphs compute the same.
     """
     settings, result = whole
     assert 'device npu (--device=npu; allow_mix_precision)' in result.stderr
@@ -758,9 +762,10 @@ def test_a_run_on_the_npu_trains_as_on_the_cpu(whole, tmp_path):
 
 
 def test_fetch_sets_stay_constant(whole):
-    """One set of fetches for all 12 steps; in the whole run 8 sets, each of which an NPU compiles
-    once: the initialisers, the iterator, the step, the sweeps with and without losses, the counts
-    of the centers, the check of the weights and the saver."""
+    """All 12 steps use one set of fetches; the whole run uses 8, each of which an NPU compiles
+    once: the initializers, the iterator, the step, the sweeps with and without losses, the counts
+    of the centers, the check of the weights, and the saver.
+    """
     runs = records(whole[0], 'run')
     steps = [tuple(row['run']) for row in runs if row['training']]
     assert len(steps) == 12 and len(set(steps)) == 1
@@ -786,7 +791,7 @@ BAD_INTERVALS = [
 
 @pytest.fixture(scope='module')
 def sunk_runs(tmp_path_factory):
-    """{name: (options, result)} of runs with four steps in a call, but for `plain`."""
+    """{name: (options, result)} of runs with four steps per call, except `plain`."""
     folder = tmp_path_factory.mktemp('sunk')
     images = 16 if tf.__version__.startswith('1.') else 1
     code = """
@@ -828,8 +833,8 @@ def saver(options):
 
 
 def test_sinking_makes_the_same_steps_in_fewer_calls(sunk_runs):
-    """24 steps in calls of 4: six calls, and the weights of a run that made each by itself, to the
-    last bit of the fake's arithmetic.
+    """24 steps in calls of 4: six calls, and the weights of a run with one step per call, to the
+    last bit of the fake.
     """
     for name in ('sunk', 'plain'):
         assert sunk_runs[name][1].returncode == 0, sunk_runs[name][1].stderr
@@ -857,8 +862,8 @@ def test_every_interval_must_be_divisible(sunk_runs, flags, said):
 
 
 def test_the_flag_file_keeps_the_rules_and_is_the_published_recipe():
-    """Its 100 steps a call divide every interval, and it differs from flags/full.cfg in what
-    belongs to the device, and in two flags.
+    """Its 100 steps per call divide every interval. It differs from flags/full.cfg in the flags of
+    the device and in two others.
     """
     settings = parse(['--flagfile=' + NPU_CFG])
     assert [
@@ -889,7 +894,9 @@ def test_the_flag_file_trains(runs):
 
 
 def test_an_epsilon_that_float16_has_not_is_warned_of(runs):
-    """The default of 1e-8 in mixed precision; not 1e-4, by flag or by flags/npu.cfg."""
+    """The warning appears with the default of 1e-8 in mixed precision, not with 1e-4, set by flag
+    or by flags/npu.cfg.
+    """
     warned = {
         name: [line for line in result.stderr.splitlines() if 'warning' in line]
         for name, (_, result) in runs.items()
@@ -901,9 +908,10 @@ def test_an_epsilon_that_float16_has_not_is_warned_of(runs):
 
 
 def test_a_model_checkpoint_of_keras_counts_the_steps_of_a_sunk_loop(sunk_runs):
-    """save_freq of 8 steps (8 * 16 images on TensorFlow 1.15) and calls of 4: saved after the steps
-    8, 16 and 24, in epochs of 12 steps, so into the folders of the epochs 1, 2 and again 2. Every 6
-    steps is not where a call ends."""
+    """save_freq of 8 steps (8 * 16 images on TensorFlow 1.15) and calls of 4: saved after steps 8,
+    16 and 24, in epochs of 12 steps, so into the folders of the epochs 1, 2 and again 2. Every 6
+    steps is rejected: no call ends there.
+    """
     result = sunk_runs['bad_saver'][1]
     assert (result.returncode, result.stderr) == (
         2,
@@ -934,8 +942,9 @@ def scaled(runs):
 
 def test_overflow_steps_are_left_out_counted_and_logged(scaled):
     """12 steps need 15 runs. Two overflows halve the scale, 2^16 -> 2^15; the third, after a reset,
-    is only counted: bad_steps 1. Told are the 1st and the 2nd, where the number gains a binary
-    digit."""
+    is only counted: bad_steps 1. The 1st and the 2nd are logged, as the count reaches a power of
+    two.
+    """
     settings, result = scaled
     assert [row['overflow_steps'] for row in history_of(settings)] == [2, 3, 3]
     assert [line for line in result.stderr.splitlines() if 'overflow' in line] == [
@@ -955,8 +964,8 @@ def test_overflow_steps_are_left_out_counted_and_logged(scaled):
 def test_a_checkpoint_of_the_npu_is_evaluated_exported_resumed_and_started_from_on_the_cpu(
     scaled, tmp_path, capsys
 ):
-    """Its names are those of any other run, whatever conditional Adam's scalars were made in; what
-    only loss scaling has stays unread.
+    """Variable names are those of any other run, whatever conditional Adam's scalars were created
+    in; the variables of loss scaling are not read.
     """
     settings, _ = scaled
     assert (
@@ -1015,11 +1024,12 @@ def test_sinking_and_overflow_together_measure_what_they_pass(sunk_runs):
 
 
 class Ranks:
-    """The same training with one rank, with two as processes that meet in the fake's HCCL, and with
-    two that sink four steps in a call. The third update (number 2) overflows; of the two ranks only
-    the second one sees it. Sunk, the calls end at 3, 7, 11 and 15. Ranks dump what overflows, each
-    to a folder of its own. Two processes make all these runs: that of one rank is the first one's
-    last."""
+    """The same training with one rank, with two ranks as processes that communicate through the
+    fake HCCL, and with two that sink four steps into a call. The third update (number 2) overflows,
+    but only on the second rank. Sunk, the calls end at 3, 7, 11 and 15. Each rank dumps overflows
+    to a folder of its own. Two processes make all these runs: that of one rank is the last of the
+    first process.
+    """
 
     def __init__(self, folder):
         self._table = rank_table(folder / 'table.json', 2)
@@ -1091,8 +1101,8 @@ def ranks(tmp_path_factory):
 
 
 def test_one_step_of_two_ranks_is_the_step_of_one(ranks):
-    """Gradients (momentum's slots after one step), weights, centers, counts: to 1e-6 of each
-    tensor's largest value.
+    """Gradients (the momentum slots after one step), weights, centers and counts agree to 1e-6 of
+    the largest value of each tensor.
     """
     mine, its = weights_of(ranks.one, 1), weights_of(ranks.two, 1)
     assert set(mine) == set(its) and sum(name.endswith('/Momentum') for name in mine) >= 17
@@ -1102,8 +1112,8 @@ def test_one_step_of_two_ranks_is_the_step_of_one(ranks):
 
 
 def test_ranks_stay_replicas_and_train_as_one_also_when_sunk(ranks):
-    """An overflow that one rank sees leaves out the update of both. Sunk or not, the weights are
-    the same to the last bit.
+    """An overflow on one rank skips the update of both. Sunk or not, the weights are equal to the
+    last bit.
     """
     losses, variables = crew.witness(ranks.two.run_dir, 0)
     assert len(losses) == 15 and variables['global_step:0'] == 15
@@ -1125,7 +1135,7 @@ def test_ranks_stay_replicas_and_train_as_one_also_when_sunk(ranks):
 
 
 def test_ranks_run_the_same_steps_in_the_same_order(ranks):
-    """16 updates, one left out, and 4 calls of 4; a rank that ran another set of fetches would wait
+    """16 updates, one skipped, and 4 calls of 4; a rank with a different set of fetches would wait
     for ever.
     """
     for settings, calls in ((ranks.two, 16), (ranks.sunk, 4)):
@@ -1146,8 +1156,8 @@ def test_a_scale_that_always_overflows_ends_the_training(runs):
 
 
 def test_loss_scaling_elsewhere_is_tensorflows(tmp_path):
-    """On the CPU, without a card: lambda_g = 1e38 times the first scale, 2^15, is beyond float32,
-    so steps are left out until it fits.
+    """On the CPU, without a card: lambda_g = 1e38 times the first scale, 2^15, overflows float32,
+    so steps are skipped until it fits.
     """
     settings = toys.options(
         tmp_path, loss_scale='dynamic', lambda_g=1e38, optimizer='sgd', learning_rate=1e-37

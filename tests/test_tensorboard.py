@@ -614,11 +614,8 @@ def test_confusion_matrix(classes, size):
     axes = figure.axes[0]
     assert axes.get_title() == '898 of 900 right (99.78%)'
     counts = {text.get_position(): int(text.get_text()) for text in axes.texts}
-    if (
-        classes == 3
-        # class 0 has 300 samples, one taken for class 1; class 2 has 300, one of them without a
-        # prediction
-    ):
+    # Class 0 has 300 samples, one taken for class 1; class 2 has 300, one without a prediction.
+    if classes == 3:
         assert counts == {(0, 0): 299, (1, 0): 1, (1, 1): 300, (2, 2): 299}
     assert len(counts) == (0 if classes > 20 else classes + 1)
 

@@ -101,8 +101,8 @@ def _new_init(self, target='', graph=None, config=None):
 
 
 def _is_host(op):
-    """On the host, or a value that comes from there as it is: what a file holds has no shape before
-    it is read.
+    """Whether an operation is on the host or passes a value on from there: records of a file have
+    no static shape before they are parsed.
     """
     return (
         op.type.startswith(_HOST)
@@ -112,8 +112,8 @@ def _is_host(op):
 
 
 def _operations(fetches):
-    """(operations of the card, operations of the host) that a run needs; what is behind those of
-    the host is host work too.
+    """(operations on the card, operations on the host) that a run needs. What operations on the
+    host need is on the host, too.
     """
     waiting = [
         fetch if isinstance(fetch, tf.Operation) else fetch.op
@@ -136,7 +136,7 @@ def _check_graph(operations):
     for op in operations:
         if op.type.startswith(_FORBIDDEN):
             raise NpuRefuses(f'{op.name} of type {op.type} cannot run on the card')
-    # Of constants alone TensorFlow makes a constant before the adapter sees it.
+    # TensorFlow folds operations on constants before the adapter sees it.
     left = [
         op
         for op in operations
@@ -211,8 +211,8 @@ tf.Session.__init__, tf.Session.run = _new_init, _new_run
 
 
 def npu_config_proto(config_proto=None):
-    """Adds NpuOptimizer if there is none; only then memory_optimization is set too, as in the
-    release the facts were read from.
+    """Adds NpuOptimizer if there is none. Only then memory_optimization is set too, as in the
+    release that was examined.
     """
     config = config_proto if isinstance(config_proto, tf.ConfigProto) else tf.ConfigProto()
     rewrites = config.graph_options.rewrite_options

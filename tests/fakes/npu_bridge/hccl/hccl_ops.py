@@ -16,8 +16,8 @@ import tensorflow.compat.v1 as tf
 
 from .. import NpuRefuses
 
-# who has been waited for in vain: from then on nobody is, for TensorFlow runs what else was ready
-# one by one
+# Ranks that were waited for in vain. Nobody waits for them again: TensorFlow runs the other ready
+# operations one by one, and each would wait.
 _gone = []
 
 

@@ -1,5 +1,5 @@
-"""npu_bridge.estimator.npu.npu_loss_scale_optimizer: an update, and the global step with it, is
-left out after an overflow.
+"""npu_bridge.estimator.npu.npu_loss_scale_optimizer: after an overflow the update is skipped, and
+the global step stays.
 """
 
 import os
@@ -11,10 +11,9 @@ from .npu_loss_scale_manager import FixedLossScaleManager
 
 
 def _float_status(grads):
-    """0, or more after an overflow: a gradient that is not finite, or an update that
-    FAKE_NPU_OVERFLOW names.
-
-    On a card this is a register, which saturated arithmetic sets; gradients stay finite there.
+    """0, or more after an overflow: a gradient that is not finite, or an update listed in
+    FAKE_NPU_OVERFLOW. On a card this is a register that saturating arithmetic sets, while gradients
+    stay finite.
     """
     status = tf.reduce_sum(
         tf.stack(
