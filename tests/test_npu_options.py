@@ -1,5 +1,7 @@
-"""The session of an NPU: its configuration to the letter, the table of its settings, and every
-refusal. Nothing here needs the adapter.
+"""The session configuration of an NPU to the letter, the table of its settings, and every
+rejection.
+
+Nothing here needs the adapter.
 """
 
 import ast
@@ -53,7 +55,7 @@ def test_the_config_proto_to_the_letter():
     ) == (2, 2, -1)
 
 
-# A value of each key, as typed and as it arrives in the proto. {file} and {folder} are there.
+# A value of each key, as typed and as in the proto. {file} and {folder} exist.
 ROWS = {
     'use_off_line': ('true', True),
     'mix_compile_mode': ('true', True),
@@ -128,7 +130,7 @@ def test_every_row_of_the_table_arrives_in_its_field(tmp_path, key):
 
 
 def test_the_table_is_the_adapters():
-    """Keys and fields as the fake has them, which took them from the adapter and not from here."""
+    """Keys and fields as in the fake, which took them from the adapter and not from our table."""
     with open(os.path.join(FAKES, 'npu_bridge', 'npu_init.py')) as file:
         fields = next(
             ast.literal_eval(node.value)

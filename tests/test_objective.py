@@ -16,11 +16,10 @@ MARGIN, SCALE = 0.5, 8.0
 
 
 def numpy_arcface(x, labels, kernel):
-    """(value, gradient) of the mean cross-entropy over ArcFace logits z.
-
-    With unit vectors u = x / |x| and w_k: z_k = s u.w_k, and s cos(t + m) at the label, t being the
-    angle there. dL/dz = (softmax(z) - onehot) / batch; dz_y / d cos t = s sin(t + m) / sin t; a
-    gradient g by u is (g - (g.u) u) / |x| by x.
+    """(value, gradient) of the mean cross-entropy over ArcFace logits z. With unit vectors u = x /
+    |x| and w_k: z_k = s u.w_k, but s cos(t + m) at the label, where t is the angle. dL/dz =
+    (softmax(z) - onehot) / batch; dz_y / d cos t = s sin(t + m) / sin t; a gradient g with respect
+    to u is (g - (g.u) u) / |x| with respect to x.
     """
     x, kernel = x.astype(np.float64), kernel.astype(np.float64)
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
@@ -40,13 +39,13 @@ def numpy_arcface(x, labels, kernel):
 
 @pytest.mark.parametrize('form, dim', [('elementwise', 3), ('pairwise', 3), ('pairwise', 16)])
 def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim):
-    """L = L_S + 0.5 L_C + 3 L_G, by value and by its gradient into the embeddings. 16 dimensions
-    take the git term's matrix products.
+    """L = L_S + 0.5 L_C + 3 L_G, its value and its gradient with respect to the embeddings. In 16
+    dimensions the git term uses matrix products.
     """
     random = np.random.RandomState(1)
     labels = random.randint(0, 5, 12).astype(np.int32)
     centers = random.randn(5, dim).astype(np.float32)
-    # Near the class weights, so that no angle comes to pi - margin.
+    # Near the class weights, so that no angle reaches pi - margin.
     kernel = random.randn(dim, 5).astype(np.float32)
     points = (kernel.T[labels] + 0.5 * random.randn(12, dim)).astype(np.float32)
     options = Options(

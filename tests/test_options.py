@@ -105,10 +105,10 @@ def names_where(condition):
 
 
 def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
-    """Bound is what decides the result: data, network, loss, optimization, measurements, metrics.
+    """Bound options decide the result: data, network, loss, optimization, measurements, metrics.
     Free are the folders (data_path, exp_save_dir), what is kept and shown (resume to projection),
-    when it ends (steps, early_stopping, on_nan, max_loss), and the device with all that belongs to
-    it, so that a run of an NPU is resumed elsewhere. The flags of the other commands are never set.
+    the end (steps, early_stopping, on_nan, max_loss), and the device with its options, so that a
+    run of an NPU can be resumed elsewhere. Flags of other commands are never set.
     """
     assert names_where(lambda option: option.resume) == {
         *('data_path', 'exp_save_dir'),
@@ -121,8 +121,9 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
 
 
 def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone():
-    """Folders of their machines, the device, and what is shown; the chief alone keeps checkpoints
-    and draws, and decides what is resumed. ckpt_path is of other commands.
+    """Workers may differ in the folders of their machines, the device, and what is shown; only the
+    chief keeps checkpoints, draws, and decides what is resumed. ckpt_path belongs to other
+    commands.
     """
     assert names_where(lambda option: option.workers) == {
         *('data_path', 'exp_save_dir', 'device', 'log_every', 'tf_logs'),
@@ -131,8 +132,8 @@ def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone
 
 
 def test_hyperparameters_are_what_decides_what_is_learned():
-    """All but folders, checkpoints, output, device and workers, and the flags of other commands. Of
-    the device's, precision and loss_scale change the arithmetic.
+    """All except folders, checkpoints, output, device, workers, and the flags of other commands. Of
+    the options of the device, precision and loss_scale change the arithmetic.
     """
     assert names_where(lambda option: not option.hyperparameter) == {
         *('data_path', 'exp_save_dir', 'resume', 'save_every', 'keep_checkpoints', 'best'),
@@ -151,8 +152,9 @@ def flags_of_command(command):
 
 
 def test_each_command_takes_what_it_uses():
-    """An evaluation has data, batches and a device, the rest is in the checkpoint; an export has
-    neither; a run takes all but what the two have for themselves.
+    """An evaluation takes data, batches and a device, and reads the rest from the checkpoint; an
+    export takes none of these; a run takes everything except the flags that only the other two
+    have.
     """
     evaluates = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
         *('device', 'precision', 'precision_mode', 'npu_option')
@@ -222,8 +224,8 @@ def test_a_required_flag_says_so(command):
 
 
 def test_the_options_of_a_checkpoint_for_a_command():
-    """What the command takes and the device are this process's, also where they are at their
-    defaults: a checkpoint of sunk steps is evaluated on a CPU. All else is as saved.
+    """The flags of the command and the device are those of this process, even at their defaults: a
+    checkpoint of sunk steps is evaluated on a CPU. Everything else is as saved.
     """
     saved = options.Options(
         embedding_dim=3, batch_size=64, steps=20, iterations_per_loop=5, device='npu'

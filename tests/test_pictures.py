@@ -1,4 +1,4 @@
-"""Pictures and the report, from arrays made up here; no TensorFlow."""
+"""Pictures and the report, from made-up arrays, without TensorFlow."""
 
 import io
 import json
@@ -35,8 +35,8 @@ class FakeHandle(RunHandle):
 
 
 def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
-    """A Pictures callback that saw measurements at `steps`, embeddings growing by the step; its
-    history; the last logs.
+    """(a Pictures callback after measurements at `steps`, with embeddings that grow with the step;
+    its history; the last logs).
     """
     random = np.random.RandomState(0)
     labels = (np.arange(60) % 3).astype(np.int32)
@@ -94,8 +94,8 @@ def test_every_picture_of_a_run(tmp_path, dim, caplog):
 
 
 def test_an_animation_keeps_the_colours_of_the_classes():
-    """A class of one dot beside nine of 200: where the PNG has a class's own colour, the GIF has it
-    within 8 of 255, in all frames.
+    """A class of one point beside nine classes of 200: where the PNG has the exact color of a
+    class, the GIF has it within 8 of 255, in all frames.
     """
     random = np.random.RandomState(0)
     labels = np.append(np.repeat(np.arange(9), 200), 9)
@@ -120,8 +120,8 @@ def test_an_animation_keeps_the_colours_of_the_classes():
 
 
 def test_tsne_of_the_last_measurement(tmp_path, caplog):
-    """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbour of every point is
-    of its class, and so is its center.
+    """Three groups 0.1 wide and about 5 apart: in the plane the nearest neighbor of every point is
+    of its class, and so is the nearest center.
     """
     pytest.importorskip('sklearn')
     drawn = []
@@ -150,7 +150,7 @@ def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch)
 
 
 def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
-    """The embeddings grow to the last measurement: its extent is the half-width of all pictures
+    """The embeddings grow until the last measurement: its extent is the half-width of all pictures
     drawn at the end.
     """
     pictures, _, logs = measured(tmp_path)
@@ -179,8 +179,8 @@ def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
 
 
 def test_a_measurement_is_drawn_once_for_all_who_show_it(tmp_path, monkeypatch):
-    """The file is the picture that others are given; the confusion matrix of the end is that of the
-    last measurement. The next measurement is drawn anew.
+    """The file equals the picture that other callbacks get; the confusion matrix at the end is that
+    of the last measurement. The next measurement is drawn anew.
     """
     drawn = []
     for module, name in ((plots, 'scatter'), (confusion, 'confusion_matrix')):
@@ -192,14 +192,14 @@ def test_a_measurement_is_drawn_once_for_all_who_show_it(tmp_path, monkeypatch):
     shown = pictures.figures.scatter(), pictures.figures.confusion()
     assert drawn == ['scatter', 'scatter', 'confusion_matrix']
     assert (tmp_path / 'plots' / 'scatter-000010.png').read_bytes() == shown[0]
-    pictures.on_train_end(logs)  # one pair of axes for all scatters: these are others
+    pictures.on_train_end(logs)  # all scatters share a pair of axes: these differ
     assert drawn[3:] == ['scatter', 'scatter']
     assert (tmp_path / 'plots' / 'confusion.png').read_bytes() == shown[1]
     assert pictures.figures.title == 'step 10   valid acc 0.9000   inter 10.00   intra 0.10'
 
 
 def test_a_continued_run_draws_the_whole_run_and_forgets_what_comes_again(tmp_path):
-    """Killed after step 15, continued at 10: the frame of 15 is dropped and made anew; the
+    """Killed after step 15, continued at 10: the frame of 15 is dropped and drawn again; the
     animation has 5, 10, 15, 20.
     """
     killed = measured(tmp_path)[0].figures
@@ -223,8 +223,8 @@ def test_a_failing_picture_warns_once_and_stops_nothing(tmp_path, caplog):
 
 
 def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog, monkeypatch):
-    """A file of somebody else is no frame; one that may not be removed, or a folder that may not be
-    read, is told once.
+    """A file of another program is not a frame; one that cannot be removed, or a folder that cannot
+    be read, is reported once.
     """
     measured(tmp_path)
     (tmp_path / 'plots' / 'frames' / 'my-notes.npz').write_text('years of work')
@@ -251,7 +251,7 @@ def test_a_folder_of_frames_that_cannot_be_tidied_stops_nothing(tmp_path, caplog
 
 
 def test_thousands_of_classes_have_their_pictures_but_no_confusion_matrix(tmp_path, caplog):
-    """Of classes that look alike one line is drawn: 50 looks and the centers."""
+    """One line is drawn for classes that look alike: 50 looks, and the centers."""
     pictures, _, logs = measured(tmp_path)
     pictures.handle.num_classes = 1001
     pictures.on_train_end(logs)
@@ -295,9 +295,10 @@ def test_an_even_choice(count, most, numbers):
 
 
 def test_pairs_of_a_set_that_is_sorted_by_class():
-    """4000 samples in four classes, one after the other: of 1000 evenly chosen ones each class has
-    250, 4 * 250 * 249 / 2 genuine pairs and 6 * 250^2 impostors. Along the first axis lie classes 0
-    and 1, along the second 2 and 3: both are in the plane."""
+    """4000 samples in four classes, in order of class: 1000 evenly spaced ones have 250 of each
+    class, 4 * 250 * 249 / 2 genuine pairs and 6 * 250^2 impostors. Classes 0 and 1 are on the first
+    axis, 2 and 3 on the second: both axes are in the plane.
+    """
     labels = np.repeat(np.arange(4), 1000)
     genuine, impostor = metrics.pair_distances(labels[:, None] * np.ones((1, 3)), labels)
     assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250**2)

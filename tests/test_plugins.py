@@ -167,7 +167,7 @@ def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_pa
 
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
-    """The file of the documentation."""
+    """The file in the documentation."""
     with open(
         os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8'
     ) as file:
@@ -178,8 +178,8 @@ def example(tmp_path_factory):
 
 
 def test_the_example_of_the_documentation(example, tmp_path):
-    """Ten lines without blanks, docstring and import; the best is the largest so far, and comes
-    back with a resume.
+    """Ten lines without blanks, docstring and import; `best` is the largest value so far, and is
+    restored by a resume.
     """
     lines = [
         line
@@ -234,8 +234,9 @@ def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
 
 
 def test_the_commands_of_the_documentation(example, tmp_path):
-    """As typed, from the folder of the file: the example, a list beside it, and early stopping on
-    what a callback logs: a score that is always 1 is not better at the second measurement."""
+    """As typed, in the folder of the file: the example, a list beside it, and early stopping on a
+    value that a callback logs: a constant score of 1 is no better at the second measurement.
+    """
     (tmp_path / 'mine.py').write_text(MINE)
     (tmp_path / 'separation.py').write_text(example.read_text())
     settings = toys.options(

@@ -18,7 +18,9 @@ with open(os.path.join(ROOT, 'docs', 'architecture.md'), encoding='utf-8') as _p
 
 
 def blocks(recipe):
-    """[(file named above it, code), ...] of a recipe: the new file, then import and line."""
+    """[(file named above the code, code), ...] of a recipe: the new file, then an import and a
+    line.
+    """
     return re.findall(
         r'`([\w/]+\.py)`[^`]*(?:`\w+`[^`]*)?:\n\n```python\n(.*?)```', recipe, re.DOTALL
     )
@@ -57,7 +59,9 @@ def run(tmp_path_factory):
 
 
 def register(path, import_line, line):
-    """Puts the import behind the last one of the file's head, the line where its like stand."""
+    """Inserts the import after the last one at the head of the file, and the line after others of
+    its kind.
+    """
     with open(path, encoding='utf-8') as file:
         text = file.read()
     marks = {'HEADS': 'HEADS = {\n', 'BACKBONES': 'BACKBONES = {\n', 'DATASETS': 'DATASETS = {\n'}

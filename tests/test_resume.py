@@ -1,4 +1,4 @@
-"""A run that is broken off and continued, guarded, or started from another run's weights."""
+"""A run that is interrupted and continued, guarded, or started from the weights of another run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from trainers.engine.trainer import Trainer
 
 
 class StopAt(Callback):
-    """Breaks the run off without a chance to save, as a kill does."""
+    """Interrupts the run without a chance to save, like a kill."""
 
     def __init__(self, step):
         self._step = step
@@ -74,8 +74,9 @@ def assert_same_run(one, other, step):
 def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_bit(
     tmp_path, save_every, killed_at
 ):
-    """Weights, Adam's slots, centers, counts and every measurement; measured every 4 of 12 steps,
-    so that with --save_every=3 the checkpoint of step 6 carries the open sums of steps 5 and 6."""
+    """Weights, Adam slots, centers, counts and every measurement. With a measurement every 4 of 12
+    steps and --save_every=3 the checkpoint of step 6 holds the incomplete sums of steps 5 and 6.
+    """
     whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
     fit(whole)
     broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'), save_every=save_every)
@@ -87,8 +88,8 @@ def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_b
 
 
 def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
-    """The third sweep batch of the measurement at step 8 sees the signal: the checkpoint is of step
-    8 before the measurement.
+    """The third batch of the sweep at step 8 gets the signal: the checkpoint is that of step 8
+    before the measurement.
     """
 
     class SignalInSweep(Callback):
@@ -112,7 +113,7 @@ def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
 
 
 def test_a_finished_run_can_be_prolonged(tmp_path):
-    """8 steps, then 12: the same as 12 at once."""
+    """8 steps, then 12: equal to 12 steps at once."""
     whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
     fit(whole)
     fit(toys.options(tmp_path, exp_save_dir=str(tmp_path / 'parts'), steps=8))
@@ -192,8 +193,8 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
 
 
 def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
-    """A process that sleeps with the lock holds us off by its number; killed, it leaves the file
-    behind, which stops nobody.
+    """A process that sleeps with the lock blocks us, and its process number is named; when it is
+    killed, the file stays and blocks nobody.
     """
     code = (
         'import sys, time; from trainers.checkpoints.rundir import RunDir; held = '
@@ -260,8 +261,8 @@ def test_nan_stops_and_leaves_the_last_checkpoint(tmp_path):
 
 
 def test_rollback_goes_back_with_half_the_rate(tmp_path):
-    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 come three times; the rate
-    ends at 0.001 * 0.25.
+    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 run three times; the final
+    rate is 0.001 * 0.25.
     """
     settings = toys.options(tmp_path, on_nan='rollback')
     poison = Poison(6, times=2)
@@ -289,7 +290,7 @@ def test_a_loss_beyond_the_bound_counts_as_gone_wrong(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    """The loss of step 4 is still finite: its update is what breaks the weights, right before the
+    """The loss of step 4 is still finite, but its update breaks the weights, right before the
     measurement saves them.
     """
 
@@ -310,8 +311,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_fine_tuning_with_other_classes(tmp_path, caplog):
-    """Convolutions come from the checkpoint and conv1 stays frozen; the classifier and the centers
-    have another shape and start afresh.
+    """The convolutions come from the checkpoint, and conv1 stays frozen; the classifier and the
+    centers have other shapes and start afresh.
     """
     first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
     fit(first)
@@ -339,7 +340,9 @@ def test_fine_tuning_with_other_classes(tmp_path, caplog):
 
 
 def test_fine_tuning_with_another_head(tmp_path, caplog):
-    """A checkpoint of ArcFace has no PReLU and no bias: they start afresh, all else is taken."""
+    """A checkpoint of ArcFace has no PReLU and no bias: they start afresh, everything else is
+    loaded.
+    """
     first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'), head='arcface')
     fit(first)
     with caplog.at_level('INFO', logger='gitloss'):

@@ -32,7 +32,7 @@ def command(arguments, module='trainers.run', python=sys.executable, cwd=options
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """(options, what was printed) of one finished toy run, in a process of its own."""
+    """(options, output) of a finished toy run in a separate process."""
     settings = toys.options(tmp_path_factory.mktemp('finished'), log_every=4)
     result = command(toys.flags_of(settings))
     assert result.returncode == 0, result.stderr
@@ -151,7 +151,7 @@ def test_console_and_log_say_the_same(finished):
 
 
 def test_nothing_of_tensorflow_is_printed(finished):
-    """No warnings, no device chatter: each line is one of ours."""
+    """No warnings and no messages of devices: each line is one of ours."""
     ours = ('Git loss', 'mnist:', 'step ', 'test accuracy', 'the run is in')
     assert all(line.startswith(ours) for line in finished[1].stderr.splitlines())
 
@@ -182,8 +182,8 @@ def test_evaluate_gives_the_accuracy_the_run_wrote_down(finished):
     'writer, reader', [(sys.executable, PEER), (PEER, sys.executable)], ids=['to peer', 'from peer']
 )
 def test_a_checkpoint_crosses_between_the_tensorflows(tmp_path, writer, reader):
-    """Written by one, evaluated by the other: the same validation accuracy, the losses equal within
-    float32 rounding.
+    """Written by one version, evaluated by the other: the same validation accuracy, and losses
+    equal within float32 rounding.
     """
     settings = toys.options(
         tmp_path, steps=60, update_centers=60, embedding_dim=8, learning_rate=0.003

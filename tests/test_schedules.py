@@ -76,9 +76,10 @@ def test_the_factor_against_numpy(settings):
 
 
 def test_landmarks():
-    """Warm-up of 4: quarters, the 4th step has all. cosine over 8 steps: 1 at first, 1/2 half-way
-    (n = 4), 0 after the last. step every 3 by 0.1: 1 1 1 0.1 0.1 0.1 0.01. Far out, 10^9 steps,
-    nothing overflows."""
+    """Warm-up of 4: quarters, the 4th step has the full rate. cosine over 8 steps: 1 at first, 1/2
+    half-way (n = 4), 0 after the last. step every 3 by 0.1: 1 1 1 0.1 0.1 0.1 0.01. Nothing
+    overflows at 10^9 steps.
+    """
     assert factors(5, 'constant', 8, warmup_steps=4) == [0.25, 0.5, 0.75, 1.0, 1.0]
     cosine = factors(9, 'cosine', 8)
     assert (cosine[0], cosine[4], cosine[8]) == (
@@ -100,7 +101,8 @@ def test_landmarks():
 
 def test_the_rate_is_logged_by_step_and_is_the_one_that_is_applied(tmp_path):
     """0.002, step every 4 by 0 after a warm-up of 2: steps 1 to 12 have 0.001, 0.002, 0.002, 0.002,
-    then 0: no weight moves any more. A measurement has the rate of its last step, no mean."""
+    then 0: the weights no longer change. A measurement logs the rate of its last step, not a mean.
+    """
     settings = toys.options(
         tmp_path,
         learning_rate=0.002,
@@ -125,8 +127,9 @@ def test_the_rate_is_logged_by_step_and_is_the_one_that_is_applied(tmp_path):
 
 
 def test_a_continued_run_finds_its_place_in_the_schedule(tmp_path):
-    """Broken off in step 7, in the middle of a cosine with warm-up; --save_every=3: from the
-    checkpoint of step 6 on, whose open stretch is measured at step 8."""
+    """Interrupted in step 7, in the middle of a cosine with warm-up. With --save_every=3 the run
+    continues from the checkpoint of step 6, inside the epoch measured at step 8.
+    """
     settings = {
         'schedule': 'cosine',
         'warmup_steps': 3,
@@ -176,8 +179,8 @@ def test_the_length_of_a_cosine_matters_for_a_resume(tmp_path, before, after, na
     ],
 )
 def test_each_optimizer_learns(tmp_path, optimizer, rate, slots):
-    """Four bright blocks in noise; chance is 0.25. Its slots, and only its, are in the
-    checkpoint.
+    """Four bright blocks in noise; chance is 0.25. The checkpoint has the slots of this optimizer
+    only.
     """
     settings = toys.options(
         tmp_path,
@@ -223,9 +226,10 @@ def stopped_at(settings, values, higher_is_better=False):
 
 
 def test_early_stopping_by_a_flag(tmp_path, caplog):
-    """A loss of 3 2 4 2 1 with a patience of 2, measured every 2 steps: 2 is the best at step 4, 4
+    """A loss of 3 2 4 2 1 with a patience of 2, measured every 2 steps: 2 is the best at step 4; 4
     and the equal 2 are no better, so the run ends at step 8. The same command again does nothing;
-    with more patience the run goes on, finds 1 and ends with its steps."""
+    with more patience the run goes on, finds 1 and ends after its last step.
+    """
     script = [3.0, 2.0, 4.0, 2.0, 1.0, 5.0]
     settings = {'steps': 12, 'update_centers': 2, 'early_stopping': 2}
     with caplog.at_level('INFO', logger='gitloss'):
@@ -240,7 +244,7 @@ def test_early_stopping_by_a_flag(tmp_path, caplog):
 @pytest.mark.parametrize('higher_is_better, step', [(True, 6), (False, 4)])
 def test_early_stopping_takes_the_direction_from_the_declaration(tmp_path, higher_is_better, step):
     """0.5 0.6 0.6: where higher is better, the third measurement is the first that is no better,
-    step 6; else it is the second, step 4.
+    step 6; otherwise it is the second, step 4.
     """
     settings = toys.options(tmp_path, update_centers=2, early_stopping=1, monitor='my_score')
     assert stopped_at(settings, [0.5, 0.6, 0.6, 0.7, 0.8, 0.9], higher_is_better) == step

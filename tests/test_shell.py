@@ -1,4 +1,4 @@
-"""The shell layer: which Python is picked, how environments are made, what the scripts write. No
+"""The shell scripts: which Python is chosen, how environments are made, what the scripts write. No
 training, no network.
 """
 
@@ -26,10 +26,9 @@ EVERYTHING = (
     'hypothesis ruff'
 )
 
-# An interpreter as far as test/common.sh can tell. The modules that it has stand in <itself>.has;
-# what it is asked to do is
-# logged in $LOG. An environment that it makes has no modules until pip has installed them, which
-# fails while $FAIL exists.
+# An interpreter as far as test/common.sh can tell. Its modules are listed in <itself>.has; its
+# commands are logged in $LOG. An environment that it makes has no modules until pip has installed
+# them, which fails while $FAIL exists.
 FAKE = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo VERSION ;;
@@ -54,8 +53,8 @@ esac
 
 
 class Machine:
-    """A folder with the project's shell files, a PATH with nothing but a few tools, and no Python
-    unless a test puts one there.
+    """A folder with the shell files of the project, a PATH with only a few tools, and no Python
+    unless a test adds one.
     """
 
     def __init__(self, folder):
@@ -155,8 +154,8 @@ def test_lacks_names_missing_modules_without_importing():
 
 
 def test_pick_python_order(machine):
-    """All three are there; the first one is taken away each time: $PYTHON, then the active
-    environment's, then .venv.
+    """All three exist; the first one is removed each time: $PYTHON, then that of the active
+    environment, then .venv.
     """
     given = machine.python(machine.home / 'given')
     active = machine.python(machine.bin / 'python')
@@ -192,9 +191,7 @@ def test_python_variable_that_does_not_run(machine):
 
 
 def test_active_environment_with_tensorflow_but_incomplete_is_an_error(machine):
-    """Somebody's tensorflow, with their device's adapter, is not silently replaced by another
-    one.
-    """
+    """A TensorFlow with the adapter of a device is not silently replaced by another one."""
     machine.python(machine.bin / 'python', modules='tensorflow tf_keras numpy absl tensorboard PIL')
     status, out, err = machine.call('pick_python')
     assert (status, out, err.count('\n')) == (2, '', 1) and 'but not matplotlib tqdm' in err
@@ -222,8 +219,8 @@ def test_installed_is_what_fits_the_version(machine, version, file):
 
 
 def test_interrupted_installation_is_seen_and_made_anew(machine):
-    """Killed between unpacking and the stamp, an environment may hold half a package, although all
-    modules can be found.
+    """After a kill between unpacking and the stamp, an environment may hold half a package,
+    although all modules can be found.
     """
     machine.python(machine.bin / 'python3.11')
     machine.fail.write_text('')
@@ -363,9 +360,10 @@ def zoo(machine):
 
 
 def test_full_script_from_within_test(zoo):
-    """BLOCK and CASE_LOG by hand from RESULTS: 0.98766 -> 0.9877, 0.989 -> 0.9890, 0.98912 ->
-    0.9891, 0.115 s -> 115.00 ms, 941.6 s -> 942, 0.123456789 -> 0.123457. The losses are those of
-    the two measurements."""
+    """BLOCK and CASE_LOG derived from RESULTS by hand: 0.98766 -> 0.9877, 0.989 -> 0.9890, 0.98912
+    -> 0.9891, 0.115 s -> 115.00 ms, 941.6 s -> 942, 0.123456789 -> 0.123457. The losses are those
+    of the two measurements.
+    """
     run = zoo.root / 'output' / '0'
     here = zoo.root / 'test'
     status, out, _ = zoo.bash(
@@ -383,8 +381,8 @@ def test_full_script_from_within_test(zoo):
 
 
 def test_performance_script_of_another_device_without_accuracies(zoo):
-    """Without evaluation there is no valid_acc and test_acc: two lines less. A speed that was not
-    measured is nan, not an error.
+    """Without evaluation there is no valid_acc and no test_acc: two lines less. A speed that was
+    not measured is nan, and no error.
     """
     results = dict(
         RESULTS,
@@ -416,7 +414,7 @@ def test_performance_script_of_another_device_without_accuracies(zoo):
 
 
 def test_results_are_read_where_exp_save_dir_says(zoo):
-    """A relative folder means what it means where the user stands, here the home folder."""
+    """A relative folder is relative to the current folder of the user, here the home folder."""
     script = str(zoo.root / 'test' / 'train_full_1p.sh')
     status, out, _ = zoo.bash(
         script, '--exp_save_dir=mine', cwd=zoo.home, RUN='mine', **zoo.variables
@@ -478,8 +476,8 @@ def test_help_needs_no_python(machine, flag):
     ],
 )
 def test_the_zoos_arguments_become_settings_of_the_session(zoo, arguments, expected):
-    """One --npu_option with all of them, which the trainer's own parser takes apart again; the
-    folders are made.
+    """One --npu_option with all of them, which the parser of the trainer splits again; the folders
+    are created.
     """
     from trainers.devices import npu_options
 
@@ -502,7 +500,7 @@ def test_the_zoos_arguments_become_settings_of_the_session(zoo, arguments, expec
 
 
 def test_the_zoos_ckpt_path_is_what_the_training_starts_from(zoo):
-    """The trainer's own --ckpt_path is read by the commands that evaluate and export alone."""
+    """Only the commands that evaluate and export read the trainer's own --ckpt_path."""
     status, _, err = zoo.bash(
         'test/train_full_1p.sh',
         '--ckpt_path=/a/run',
@@ -553,8 +551,8 @@ esac
 
 @pytest.fixture
 def ranks(zoo):
-    """`zoo` with ranks that pretend: $BAD, if set, names one that fails while the others hang, as
-    they do on the cards.
+    """`zoo` with pretended ranks: $BAD, if set, names one that fails while the others hang, as on
+    the cards.
     """
     zoo.variables = {
         'PYTHON': zoo.script(zoo.home / 'rank', RANK.replace('REAL', sys.executable)),
@@ -576,8 +574,7 @@ def test_eight_ranks_each_with_its_card_and_its_log(ranks):
     for rank in range(8):
         said = (ranks.home / f'rank_{rank}').read_text()
         assert said == f'{rank} of 8 on {rank}, job 10087\n'
-        # Found instead of said, the device might be another one, on which each rank would train by
-        # itself.
+        # A device chosen automatically might be another one, on which each rank would train alone.
         command = f'-m trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg'
         log = (ranks.root / 'output' / f'train_rank_{rank}.log').read_text()
         assert command + ' --resume=never --steps=20' in log
@@ -588,7 +585,7 @@ def test_eight_ranks_each_with_its_card_and_its_log(ranks):
 
 
 def test_a_rank_that_fails_ends_the_others_and_the_script(ranks):
-    """Rank 5 exits with 5 at once, the seven others would sleep for 300 s."""
+    """Rank 5 exits with 5 at once; the seven others would sleep for 300 s."""
     status, out, err = ranks.bash(
         'test/train_performance_8p.sh',
         RANK_TABLE_FILE=str(ranks.home / 'table.json'),

@@ -1,4 +1,4 @@
-"""What neighbouring programs fail at: two classes, ten thousand steps."""
+"""Where similar programs fail: two classes, ten thousand steps."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,8 @@ from gitloss.backend import tf
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_two_classes_ten_thousand_steps_stay_finite(form):
     """A linear embedding of two noisy classes under softmax + center + git loss, Adam at 0.01,
-    fresh batches of 8.
-
-    Softmax alone would drive the weights apart for ever; the center loss holds them. In the end the
-    classes are told apart, and every loss on the way was finite.
+    fresh batches of 8. Softmax alone would drive the weights apart for ever; the center loss bounds
+    them. At the end the classes are separated, and every loss was finite.
     """
     random = np.random.RandomState(0)
     labels = random.randint(0, 2, (10000, 8)).astype(np.int32)

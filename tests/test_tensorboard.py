@@ -1,4 +1,4 @@
-"""What TensorBoard of the installed version reads of what the callback wrote, fed by hand."""
+"""What the installed TensorBoard reads of the files that the callback wrote from made-up values."""
 
 import glob
 import io
@@ -58,8 +58,8 @@ class FakeHandle(RunHandle):
 
 
 def begun(folder, step=0, pictures=True, dim=2, **settings):
-    """A TensorBoard callback at the beginning of a run, or of a continued one, and the Evaluation
-    it reads.
+    """A TensorBoard callback at the start of a run, or of a continued one, and the Evaluation it
+    reads.
     """
     random = np.random.RandomState(0)
     labels = (np.arange(COUNT) % CLASSES).astype(np.int32)
@@ -100,8 +100,8 @@ def logs_at(step):
 
 
 def train(callback, first, last, every=4):
-    """Steps first ... last with a measurement at every multiple of `every`. Returns the last
-    measurement's logs.
+    """Runs steps first ... last with a measurement at every multiple of `every`. Returns the last
+    logs.
     """
     logs = {}
     for step in range(first, last + 1):
@@ -134,7 +134,7 @@ def read(folder):
 
 
 def steps_of(accumulator):
-    """{tag: steps} of everything that has a step."""
+    """{tag: steps} of everything with a step."""
     kinds = (
         (accumulator.Scalars, 'scalars'),
         (accumulator.Histograms, 'histograms'),
@@ -149,7 +149,7 @@ def steps_of(accumulator):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """(folder, what TensorBoard read of it, the Evaluation) of an undisturbed run of 12 steps."""
+    """(folder, what TensorBoard read, the Evaluation) of an undisturbed run of 12 steps."""
     folder = tmp_path_factory.mktemp('whole')
     with tf.Graph().as_default():
         tf.constant([1.0, 2.0], name='two_numbers')
@@ -334,11 +334,12 @@ def test_a_run_that_broke_off_says_so_until_it_is_continued(tmp_path):
 
 def test_a_continued_run_draws_one_line(tmp_path, whole):
     """Killed after step 11, continued from the checkpoint of step 8, finished, and started once
-    more with nothing left to do: every tag has every step once, as in the undisturbed run."""
+    more with nothing left to do: every tag has every step once, as in the undisturbed run.
+    """
     with tf.Graph().as_default():
         callback, _ = begun(tmp_path)  # never closed: a kill
     train(callback, 1, 11)
-    assert steps_of(read(tmp_path))['train_batch/loss'] == [3, 6, 9]  # nothing waits to be flushed
+    assert steps_of(read(tmp_path))['train_batch/loss'] == [3, 6, 9]  # everything is flushed
     callback, _ = begun(tmp_path, step=8)
     logs = dict(train(callback, 9, 12), test_acc=0.8)
     callback.on_train_end(logs)
@@ -367,7 +368,7 @@ def test_a_step_back_within_a_run_draws_one_line(tmp_path):
 
 @pytest.mark.parametrize('count, dim', [(COUNT, 2), (2500, 5)])
 def test_projector_files_fit_together(tmp_path, count, dim):
-    """2500 samples: 1000 of them, evenly spread, in a sprite of 32 x 32 thumbnails of 6 x 8
+    """2500 samples: 1000 of them, evenly spaced, in a sprite of 32 x 32 thumbnails of 6 x 8
     pixels.
     """
     random = np.random.RandomState(0)
@@ -409,7 +410,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
 
 
 def test_large_thumbnails_are_made_smaller():
-    """160 x 96 pixels, at most 48: 29 x 48 by the factor 0.3. Three channels stay colours."""
+    """160 x 96 pixels, at most 48: 29 x 48 by the factor 0.3. Three channels remain colors."""
     content, size = projector.sprite(np.full((5, 160, 96, 3), (255, 0, 0), np.uint8))
     sheet = Image.open(io.BytesIO(content))
     assert (
@@ -494,8 +495,8 @@ def test_outdated_files_that_cannot_be_removed_stop_nothing(tmp_path, caplog, mo
 
 
 def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
-    """Embeddings that shrink to a tenth before the kill: the pictures after it have the axes of
-    before.
+    """Embeddings that shrink to a tenth before the kill: later pictures have the axes of the
+    earlier ones.
     """
     limits, scatter = [], plots.scatter
     monkeypatch.setattr(
@@ -514,7 +515,7 @@ def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
 
 
 class FullDisk:
-    """A file that takes `room` bytes and then refuses, until there is room again."""
+    """A file that accepts `room` bytes and then fails, until there is room again."""
 
     def __init__(self, path, mode, buffering):
         self._file, self.room = open(path, mode, buffering=buffering), 10**9
@@ -584,8 +585,8 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, caplog):
 
 
 def test_records_are_those_of_tensorflow(tmp_path):
-    """TensorFlow's own reader checks length and checksums. Of the files of one second each is later
-    than the last by its name.
+    """The reader of TensorFlow checks length and checksums. Files created within one second have
+    increasing names.
     """
     first, second, third = (
         summaries.EventFile(str(tmp_path), suffix) for suffix in ('', '.end', '')
@@ -608,7 +609,7 @@ def test_records_are_those_of_tensorflow(tmp_path):
 def test_confusion_matrix(classes, size):
     labels = np.arange(900) % classes
     predictions = np.where(np.arange(900) == 0, 1, labels)
-    predictions[5] = -1  # no class: it has no column
+    predictions[5] = -1  # not a class: it has no column
     figure = confusion.confusion_matrix(labels, predictions, classes)
     assert Image.open(io.BytesIO(encoding.png_bytes(figure))).size == size
     axes = figure.axes[0]

@@ -1,4 +1,4 @@
-"""The trainer on a tiny data set, against NumPy where a number is claimed."""
+"""The trainer on a tiny data set, against NumPy where a test claims a number."""
 
 import json
 import os
@@ -51,9 +51,10 @@ def test_total_is_the_weighted_sum_of_the_parts(tmp_path):
 
 
 def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_it(tmp_path):
-    """Every step's embeddings are fetched; NumPy moves its own centers by Wen et al., eq. 4, and
-    computes each step's center loss from the centers *before* the move: mean((x - c)^2). Four
-    steps, so three of them start from centers that have moved."""
+    """The embeddings of every step are fetched. NumPy updates its own centers by Wen et al., eq. 4,
+    and computes the center loss of each step from the centers *before* the update: mean((x - c)^2).
+    Four steps, so three of them start from updated centers.
+    """
     settings = toys.options(tmp_path, steps=4)
     dataset = data.load('mnist', settings.data_folder)
     stream = data.BatchStream(dataset.train, 16, settings.seed)
@@ -90,7 +91,7 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
     ],
 )
 def test_head_and_weights_choose_the_loss(tmp_path, head, lambda_c, lambda_g):
-    """The total is the weighted sum of the parts; one of weight 0 is logged all the same. Every
+    """The total is the weighted sum of the terms; a term of weight 0 is logged all the same. Every
     loss falls.
     """
     watch = Watch()
@@ -126,9 +127,10 @@ def test_a_callback_may_not_fetch_under_a_name_of_the_trainer(tmp_path, name):
 
 
 def test_diagnostics_of_a_step(tmp_path):
-    """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise); the drift
-    of the first step, from centers at zero, is the mean over the classes present of |alpha sum_i
-    x_i / (1 + n_k)|, alpha = 0.5; 16 samples were counted."""
+    """git_floor of a batch with n_k samples of class k is sum n_k^2 / m^2 (elementwise). The drift
+    of the first step, with all centers at zero, is the mean over the present classes of |alpha
+    sum_i x_i / (1 + n_k)|, alpha = 0.5. 16 samples are counted.
+    """
     settings = toys.options(tmp_path, steps=1)
     dataset = data.load('mnist', settings.data_folder)
 
@@ -150,7 +152,7 @@ def test_diagnostics_of_a_step(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(tmp_path):
-    """Adam with a rate of 1e30 throws the weights out of range at its first steps."""
+    """Adam with a rate of 1e30 makes the weights overflow in its first steps."""
     from callbacks.checkpoint import Checkpoint
     from callbacks.guards import LossGuard
 
@@ -176,8 +178,8 @@ def test_labels_beyond_the_classes_are_refused_before_the_training(tmp_path):
 
 
 def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_checkpoint(tmp_path):
-    """On a CPU the gather of the center finds it: at step 6 of batches of 16, the 5 * 16th sample
-    of the stream is the first bad one.
+    """On a CPU the gather of the center detects it: at step 6 with batches of 16, because sample 5
+    * 16 of the stream is the first bad one.
     """
     settings = toys.options(tmp_path, save_every='4')
     dataset = data.load('mnist', settings.data_folder)
@@ -282,8 +284,8 @@ def test_a_failing_callback_still_closes_the_others(tmp_path):
 
 
 def test_the_training_graph_has_static_shapes(tmp_path):
-    """An NPU rule: whatever the train op needs has shapes known before the run (behind the
-    iterator, which is host work).
+    """A rule of the NPU: all shapes that the train op needs are known before the run (except those
+    the iterator needs, which is work of the host).
     """
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()

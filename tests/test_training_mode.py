@@ -25,8 +25,9 @@ MOMENTUM = 0.9
 
 
 def features(images, initializer):
-    """Normalisation of the images themselves and of their pixels, so that a replay needs no weight;
-    then both kinds between trained layers, and dropout."""
+    """Normalization of the images and of their pixels, so that a replay needs no weights; then both
+    kinds between trained layers, and dropout.
+    """
     conv = keras.layers.Conv2D(4, 3, kernel_initializer=initializer(), name='conv')
     x = conv(layers.BatchNormalization(MOMENTUM, name='of_images')(images))
     x = keras.layers.ReLU()(layers.BatchNormalization(MOMENTUM, name='of_features')(x))
@@ -139,7 +140,9 @@ def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(tmp_path):
 
 
 def test_frozen_normalisation_rests(tmp_path):
-    """Matched whole, it uses its moving averages and leaves them; matched in part, it goes on."""
+    """With all its layers matched a network uses its moving averages and does not update them;
+    matched in part, it goes on updating.
+    """
     frozen = 'of_features,of_pixels/gamma'
     before = tensors(train(options(tmp_path, steps=1, freeze=frozen))[1])
     after = tensors(train(options(tmp_path, steps=12, freeze=frozen))[1])
@@ -153,7 +156,9 @@ def test_frozen_normalisation_rests(tmp_path):
 
 
 def test_an_overflow_leaves_the_moving_averages_alone(tmp_path):
-    """An infinite bias makes the embeddings infinite: no weight, no center, no average moves."""
+    """An infinite bias makes the embeddings infinite: no weight, no center and no moving average
+    changes.
+    """
     settings = options(tmp_path, loss_scale='dynamic')
     dataset = data.load('mnist', settings.data_folder)
     with tf.Graph().as_default():
@@ -212,9 +217,9 @@ def test_inference_holds_no_phase_no_conditional_and_no_dropout(tmp_path):
 @pytest.mark.parametrize('statistics', ['global', 'local'])
 def test_two_workers_train_as_one(tmp_path, statistics):
     """20 steps with the statistics of the global batch: kernels and moving variances agree to 1e-5
-    of their largest value, moving means, which may lie anywhere near 0, to 1e-5. With those of each
-    worker's part the run is another one, which the flag says; the replicas stay equal all the same:
-    check_replicas compares them.
+    of their largest value; moving means, which may be anywhere near 0, to 1e-5. With the statistics
+    of each worker's part the run differs, which shows that the flag has an effect; the replicas
+    stay equal all the same, as check_replicas verifies.
     """
     shared = dict(
         steps=20, update_centers=20, norm_statistics=statistics, check_replicas=5, evaluate=False

@@ -1,4 +1,4 @@
-"""What the scatters of a run share."""
+"""What the scatter plots of a run share."""
 
 import json
 import math
@@ -16,9 +16,10 @@ def correlation(one, other):
 
 
 def test_later_pictures_are_turned_to_the_first():
-    """Points in a plane of five dimensions, first wider along one axis, then along the other, then
-    round: the principal axes swap and turn, and the pictures on them alone are other ones. In a
-    View left stays left and up stays up, also across a resume."""
+    """Points in a plane of five dimensions, wider first along one axis, then along the other, then
+    round: the principal axes swap and turn, and so do pictures on them alone. In a View left stays
+    left and up stays up, also across a resume.
+    """
     random = np.random.RandomState(0)
     flat, basis = random.randn(300, 2), np.linalg.qr(random.randn(5, 5))[0][:, :2]
     view, resumed, pictures = View(), View(), []

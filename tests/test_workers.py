@@ -1,8 +1,8 @@
-"""Runs of two and three processes over loopback against the run of one: the same gradients,
-weights, centers and measurements.
+"""Runs of two and three processes over loopback against a run of one: the same gradients, weights,
+centers and measurements.
 
-The runs are shared by the tests: each costs two or three starts of TensorFlow. What asks for no
-process of its own has workers that are threads.
+The tests share the runs, because each costs two or three starts of TensorFlow. Tests that need no
+separate processes have threads as workers.
 """
 
 import concurrent.futures
@@ -27,17 +27,17 @@ from trainers.workers import engines as distribution
 from trainers.workers.group import OneWorker
 
 STEPS, EVERY, BATCH = 16, 8, 12
-STOPPED = 10  # the run of three ends here by a signal
-TIMEOUT = 4.0  # of the run in which one hangs
+STOPPED = 10  # a signal ends the run of three here
+TIMEOUT = 4.0  # of the run in which a worker hangs
 # Who is to get which signal after which step; the run is started again each time.
 FAILURES = ((1, signal.SIGSTOP, 3), (1, signal.SIGKILL, 7), (0, signal.SIGKILL, 10))
 LONELY = 0.3  # --collective_timeout of the worker that waits for one that never comes
 
 
 def settings_of(folder, name, **changes):
-    """The momentum's slots after one step are the gradients themselves: 0.9 * 0 + g. 12 validation
-    images are one batch, 108 training
-    images nine, 40 test images three and a third: the last one is padded."""
+    """After one step the momentum slots are the gradients: 0.9 * 0 + g. 12 validation images are
+    one batch, 108 training images nine, 40 test images three and a third: the last batch is padded.
+    """
     return toys.options(
         folder,
         exp_save_dir=os.path.join(str(folder), name),
@@ -60,8 +60,8 @@ def checkpoint(settings, step):
 
 
 class Runs:
-    """One worker in this process; two; three, which are signalled; two that hang, die and start
-    again; and one left alone.
+    """One worker in this process; two; three, with signals; two that hang, die and restart; and one
+    alone.
     """
 
     def __init__(self, folder):
@@ -87,7 +87,7 @@ class Runs:
         return crew.Crew(toys.flags_of(settings) + list(flags), size, settings.run_dir + '.logs')
 
     def train(self):
-        """Two to the end; three until worker 1 gets SIGTERM."""
+        """Two workers to the end; three until worker 1 gets SIGTERM."""
         for size, settings in self.several.items():
             with self.crew(settings, size) as workers:
                 if size == 3:
@@ -101,8 +101,8 @@ class Runs:
         return lambda: os.path.isdir(path)
 
     def disturb(self):
-        """What FAILURES says; of what is then there one copy is to go on with one worker, another
-        with three, the run itself with two.
+        """Runs the FAILURES. The last checkpoint is then continued by one worker and by three, in
+        copies, and by two in the run itself.
         """
         for failure in FAILURES:
             rank, signum, step = failure
@@ -119,7 +119,7 @@ class Runs:
             self.statuses['disturbed'] = workers.wait()
 
     def leave_alone(self):
-        """The chief of two whose other worker is never started."""
+        """The chief of two workers, the other of which never starts."""
         settings = settings_of(self.folder, 'alone', collective_timeout=LONELY)
         config = {
             'cluster': {'worker': launch.free_addresses(2)},
@@ -141,8 +141,9 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize('size', [2, 3])
 def test_one_step_of_several_workers_is_the_step_of_one(runs, size):
-    """Gradients (the slots), weights, centers and the counts of samples, to 1e-6 of each tensor's
-    largest value. The centers begin at zero and have moved."""
+    """Gradients (the slots), weights, centers and the counts of samples agree to 1e-6 of the
+    largest value of each tensor. The centers start at zero and have moved.
+    """
     mine, its = checkpoint(runs.one, 1), checkpoint(runs.several[size], 1)
     assert set(mine) == set(its) and sum(name.endswith('/Momentum') for name in mine) >= 17
     for name, value in mine.items():
@@ -178,14 +179,14 @@ def test_losses_and_measurements_are_those_of_one_worker(runs, size):
 
 
 def test_the_chief_alone_writes(runs):
-    """What two workers leave is what one leaves, and the witness of the other."""
+    """Two workers leave the files of one, and the witness of the other."""
     assert survival.files(runs.several[2].run_dir) - survival.files(runs.one.run_dir) == {
         'witness-1.npz'
     }
 
 
 def test_a_signal_to_one_worker_ends_all_after_one_step_with_a_checkpoint(runs):
-    """All three count as many steps, which is where the last checkpoint is."""
+    """All three stop at the same step, that of the last checkpoint."""
     assert runs.statuses == {2: [0, 0], 3: [143] * 3, 'disturbed': [0, 0]}
     losses = [crew.witness(runs.several[3].run_dir, rank)[0] for rank in range(3)]
     assert STOPPED <= len(losses[0]) == len(losses[1]) == len(losses[2]) < STEPS
@@ -195,9 +196,10 @@ def test_a_signal_to_one_worker_ends_all_after_one_step_with_a_checkpoint(runs):
 
 @pytest.mark.parametrize('failure', FAILURES)
 def test_a_worker_that_dies_or_hangs_ends_the_other_in_time(runs, failure):
-    """Who hangs is given up after --collective_timeout; that one has died, the chief too, is seen
-    in two seconds, whatever the time-out, 60 s here. Another 5 s for a machine that does other
-    things."""
+    """A worker that hangs is given up after --collective_timeout. The death of one, the chief too,
+    is noticed in two seconds, whatever the time-out, 60 s here; 5 s more are allowed for a busy
+    machine.
+    """
     rank, signum, _ = failure
     its = -signal.SIGKILL if signum == signal.SIGKILL else None
     assert runs.ended[failure] == ([1, its] if rank else [its, 1])
@@ -220,8 +222,9 @@ def test_the_run_started_again_equals_the_undisturbed_one_to_the_last_bit(runs):
 
 @pytest.mark.parametrize('size', [1, 3])
 def test_a_run_of_two_workers_goes_on_with_fewer_or_more(runs, size):
-    """It begins where the killed one got to and sees the same global batches: the losses are those
-    of one worker from the start, to rounding."""
+    """It continues from the last checkpoint with the same global batches: the losses are those of
+    one worker from the start, up to rounding.
+    """
     assert not [error for error in runs.regrouped_logs if isinstance(error, Exception)]
     losses, _ = crew.witness(runs.regrouped[size].run_dir, 0)
     assert 0 < len(losses) <= STEPS - FAILURES[-1][2]
@@ -254,7 +257,7 @@ class Upset(Callback):
 
 
 def statuses_of(settings, upset):
-    """The exit status of `trainers.run` on both workers; `upset`: arguments of Upset."""
+    """The exit statuses of `trainers.run` on both workers; `upset`: arguments of Upset."""
 
     def work(group, _):
         return run.main(
@@ -266,8 +269,8 @@ def statuses_of(settings, upset):
 
 
 def test_a_run_whose_replicas_come_apart_ends(tmp_path, capfd):
-    """A weight of worker 1 is changed after step 3; --check_replicas=5, and step 5 is the first to
-    see it. Two lines, one of each.
+    """A weight of worker 1 is changed after step 3; with --check_replicas=5, step 5 detects it. One
+    line from each worker.
     """
     settings = settings_of(tmp_path, 'apart', evaluate=False)
     assert statuses_of(settings, (1, 3, 1e-3)) == [1, 1]
@@ -282,9 +285,10 @@ def test_a_run_whose_replicas_come_apart_ends(tmp_path, capfd):
 
 
 def test_a_rollback_takes_all_workers_back(tmp_path, capfd):
-    """The weights of worker 1 are NaN after step 7, and so is the loss of step 8, on both. Both go
-    back to step 6, the last multiple of --save_every=3, with half the rate, and end as equals.
-    Noted are steps 1 to 7 and 7 to 16: 17 losses, the NaN is not among them."""
+    """The weights of worker 1 are NaN after step 7, and so is the loss of step 8 on both workers.
+    Both go back to step 6, the last multiple of --save_every=3, with half the rate, and end equal.
+    Recorded are steps 1 to 7 and 7 to 16: 17 losses, without the NaN.
+    """
     settings = options.Options.restored(
         settings_of(tmp_path, 'back', evaluate=False, on_nan='rollback').as_dict(), save_every='3'
     )
@@ -302,7 +306,7 @@ def test_a_rollback_takes_all_workers_back(tmp_path, capfd):
 
 
 def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
-    """The chief breaks off once it has told its flags: its next collective would wait for the
+    """The chief fails after it has broadcast its flags: its next collective would wait for the
     worker that has ended.
     """
     settings = settings_of(tmp_path, 'flags', evaluate=False)
@@ -337,8 +341,8 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
     ],
 )
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):
-    """All variables after one step, the momentum's slots, which are the gradients, among them;
-    several reductions.
+    """All variables after one step, among them the momentum slots, which are the gradients; several
+    reductions.
     """
     monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
     one, two = (
@@ -358,12 +362,13 @@ def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch)
 
 
 def test_fifty_steps_on_mnist(tmp_path):
-    """The real images, by the launcher. float32 sums in another order, (a + b) + (c + d) for ((a +
-    b) + c) + d, differ in the last bit, and
-    training carries every difference on: 1e-7 in the first loss may be 1e-4 after 50 steps here.
-    How fast it grows is the recipe's matter, not the workers': one worker whose initial weights are
-    changed in the last bit drifts as far, under Adam to 1e-2, which divides by the size of a
-    gradient that is all rounding where it should be 0. Hence momentum."""
+    """The real images, through the launcher. float32 sums in another order, (a + b) + (c + d) for
+    ((a + b) + c) + d, differ in the last bit, and training amplifies every difference: 1e-7 in the
+    first loss may become 1e-4 after 50 steps here. The growth depends on the settings, not on the
+    workers: one worker whose initial weights are changed in the last bit drifts as far; with Adam
+    up to 1e-2, because it divides by the size of a gradient that is pure rounding error where it
+    should be 0. Hence momentum.
+    """
     changes = {
         'steps': 50,
         'batch_size': 16,

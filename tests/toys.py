@@ -10,7 +10,7 @@ from trainers import options as options_module
 
 
 def patterns(count, classes=4, size=8, seed=0):
-    """Noisy images of one bright pixel block per class: a network learns them in a few steps.
+    """Noisy images with one bright pixel block per class, which a network learns in a few steps.
     Labels go 0, 1, ... in turn.
     """
     random = np.random.RandomState(seed)
