@@ -120,7 +120,8 @@ def version(python):
     found = subprocess.run(
         [python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=survival.WAIT, check=True
     ).stdout
-    return 'Python {}, TensorFlow {}'.format(*tuple(found.decode().split()[-2:]))
+    python_version, tensorflow_version = found.decode().split()[-2:]
+    return f'Python {python_version}, TensorFlow {tensorflow_version}'
 
 
 def main():

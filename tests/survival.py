@@ -311,9 +311,7 @@ def differences(run_dir, twin_dir):
         for path in (run_dir, twin_dir)
     )
     if one is None or other is None or one.step != other.step:
-        return [
-            'checkpoints of %s' % [checkpoint and checkpoint.step for checkpoint in (one, other)]
-        ]
+        return [f'checkpoints of {[checkpoint and checkpoint.step for checkpoint in (one, other)]}']
     mine, its = (
         {
             name: (str(value.dtype), value.shape, value.tobytes())
@@ -333,7 +331,7 @@ def differences(run_dir, twin_dir):
     if len({row['step'] for row in rows}) != len(rows) or timeless(rows) != timeless(
         history(twin_dir)
     ):
-        wrong.append('history.jsonl, steps %s' % [row['step'] for row in rows])
+        wrong.append(f'history.jsonl, steps {[row["step"] for row in rows]}')
     results = []
     for path in (run_dir, twin_dir):
         with open(os.path.join(path, 'results.json'), encoding='utf-8') as file:

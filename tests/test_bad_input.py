@@ -1130,7 +1130,7 @@ def test_bad_data_through_the_command(tmp_path, capsys, spoil, word):
 )
 def test_a_bad_flag_file_through_the_command(tmp_path, capsys, content, word):
     write(str(tmp_path), {'a.cfg': content})
-    _ends_in_one_line(['--flagfile=%s' % (tmp_path / 'a.cfg')], capsys, word)
+    _ends_in_one_line([f'--flagfile={tmp_path / "a.cfg"}'], capsys, word)
 
 
 def _history_of_a_number(path):
@@ -1153,7 +1153,7 @@ def test_a_bad_checkpoint_through_the_command(tmp_path, capsys, spoil):
     spoil(str(tmp_path / 'run' / 'ckpt' / 'step-00000006'))
     kept = sorted(os.listdir(str(tmp_path / 'run')))
     _ends_in_one_line(
-        toys.flags_of(settings) + ['--exp_save_dir=%s' % (tmp_path / 'run')],
+        toys.flags_of(settings) + [f'--exp_save_dir={tmp_path / "run"}'],
         capsys,
         'step-00000006',
     )

@@ -191,7 +191,7 @@ def test_checksums(tmp_path):
         f'{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n'
         for name in NAMES.values()
     )
-    (tmp_path / 'SHA256SUMS').write_text(sums + '%s  elsewhere.gz\n' % ('0' * 64))
+    (tmp_path / 'SHA256SUMS').write_text(sums + '0' * 64 + '  elsewhere.gz\n')
     _same(mnist.load_mnist(folder), arrays)
     path = tmp_path / NAMES['x_test']
     content = bytearray(path.read_bytes())
@@ -201,7 +201,7 @@ def test_checksums(tmp_path):
     _refused(folder, str(path), good, hashlib.sha256(bytes(content)).hexdigest())
     (tmp_path / 'SHA256SUMS').write_text('no sum at all\n')
     _refused(folder, 'SHA256SUMS', 'no sum at all')
-    (tmp_path / 'SHA256SUMS').write_text('%s  ../escape\n' % ('0' * 64))
+    (tmp_path / 'SHA256SUMS').write_text('0' * 64 + '  ../escape\n')
     _refused(folder, 'SHA256SUMS', '../escape')
 
 

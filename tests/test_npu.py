@@ -814,9 +814,9 @@ def saver(options):
         {
             'sunk': wanted('sunk'),
             'plain': wanted('plain', iterations_per_loop=1),
-            'bad_saver': wanted('bad_saver', '--callbacks=%s:saver' % (folder / 'bad_saver.py')),
+            'bad_saver': wanted('bad_saver', f'--callbacks={folder / "bad_saver.py"}:saver'),
             'good_saver': wanted(
-                'good_saver', '--noevaluate', '--callbacks=%s:saver' % (folder / 'good_saver.py')
+                'good_saver', '--noevaluate', f'--callbacks={folder / "good_saver.py"}:saver'
             ),
             'overflow': wanted('overflow', loss_scale='1024', evaluate=False, overflow='0'),
             'again': wanted('overflow', loss_scale='1024', evaluate=False),

@@ -242,7 +242,7 @@ def test_mistakes_in_a_flag_file_read_the_same(tmp_path):
     with pytest.raises(OptionError, match='--stepz: expected a known flag, --steps perhaps'):
         parse([f'--flagfile={path}'])
     with pytest.raises(OptionError, match='--flagfile: expected a readable file'):
-        parse(['--flagfile=%s' % (tmp_path / 'nowhere.cfg')])
+        parse([f'--flagfile={tmp_path / "nowhere.cfg"}'])
 
 
 @pytest.mark.parametrize('command', ['run', 'evaluate', 'export'])

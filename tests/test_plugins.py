@@ -221,7 +221,7 @@ def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
         for name in re.findall(r'`([A-Z]\w+|--callbacks)`', row)
     ]
     (tmp_path / 'mine.py').write_text(MINE)
-    mine = '%s:Plain' % (tmp_path / 'mine.py')
+    mine = f'{tmp_path / "mine.py"}:Plain'
     settings = toys.options(
         tmp_path, callbacks=mine, early_stopping=1, monitor='train_loss', evaluate=evaluate
     )

@@ -191,7 +191,9 @@ def test_python_variable_that_does_not_run(machine):
 
 
 def test_active_environment_with_tensorflow_but_incomplete_is_an_error(machine):
-    """A TensorFlow with the adapter of a device is not silently replaced by another one."""
+    """A user's TensorFlow, which may have the adapter of a device, is not silently replaced by
+    another one.
+    """
     machine.python(machine.bin / 'python', modules='tensorflow tf_keras numpy absl tensorboard PIL')
     status, out, err = machine.call('pick_python')
     assert (status, out, err.count('\n')) == (2, '', 1) and 'but not matplotlib tqdm' in err

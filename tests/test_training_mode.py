@@ -140,8 +140,8 @@ def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(tmp_path):
 
 
 def test_frozen_normalisation_rests(tmp_path):
-    """With all its layers matched a network uses its moving averages and does not update them;
-    matched in part, it goes on updating.
+    """A normalization layer that is frozen whole uses its moving averages and does not update them;
+    one frozen in part goes on updating.
     """
     frozen = 'of_features,of_pixels/gamma'
     before = tensors(train(options(tmp_path, steps=1, freeze=frozen))[1])

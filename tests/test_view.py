@@ -11,7 +11,7 @@ from gitloss.figures.view import View
 
 
 def correlation(one, other):
-    """Of the two columns of two pictures, each with its counterpart."""
+    """The correlations of the two columns of two pictures, each with its counterpart."""
     return [np.corrcoef(one[:, axis], other[:, axis])[0, 1] for axis in range(2)]
 
 
