@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any, Iterator
+
 import numpy as np
 
-from callbacks.base import Callback
+from callbacks.base import Callback, Handle
 from gitloss import metrics
-from gitloss.metrics import Metric
+from gitloss.data.source import Source
+from gitloss.metrics import ClassSums, Metric
 
-# Embeddings up to this many bytes are kept for the second pass, which needs the means of the
-# first; more are computed again, so that memory stays O(classes x dim) for data sets of any size.
+# The second pass needs the means of the first. Embeddings up to this many bytes are kept for it,
+# more are computed again: memory stays O(classes x dim) for data sets of any size.
 KEPT_BYTES = 256 << 20
-_SHOWN_CLASSES = 200  # in pictures: of a million means each frame would take gigabytes
+_SHOWN_CLASSES = 200  # in pictures: a million means would make each frame gigabytes
+
+Batches = Iterator[Any]  # (embeddings float32 [n, dim], labels int32 [n]) each
 
 
-def _batches(handle, source):
+def _batches(handle: Handle, source: Source) -> Batches:
     return ((embeddings, labels) for embeddings, _, labels, _ in handle.sweep(source))
 
 
-def class_sums(handle, source, num_classes, distance='euclidean', keep=0):
-    """Sweeps a Source: (ClassSums of the embeddings, ClassSums of what centers are means of, the
-    batches as a list if they take at most `keep` bytes, else None). With distance "cosine" centers
-    are means of embeddings of length 1.
+def class_sums(
+    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean', keep: int = 0
+) -> tuple[ClassSums, ClassSums, list | None]:
+    """Sums the embeddings of a source by class, in one sweep.
+
+    Args:
+      handle: gives the sweep.
+      source: the source.
+      num_classes: its labels are below it.
+      distance: "cosine": centers are means of embeddings of length 1.
+      keep: bytes of embeddings to keep.
+
+    Returns:
+      (sums of the embeddings, sums of what the centers are means of, all batches as a list if they
+      take at most `keep` bytes, else None).
     """
-    sums = metrics.ClassSums(num_classes)
-    for_centers = metrics.ClassSums(num_classes) if distance == 'cosine' else sums
+    sums = ClassSums(num_classes)
+    for_centers = ClassSums(num_classes) if distance == 'cosine' else sums
     kept, size = [], 0
     for embeddings, labels in _batches(handle, source):
         sums.add(embeddings, labels)
@@ -39,14 +55,14 @@ def class_sums(handle, source, num_classes, distance='euclidean', keep=0):
     return sums, for_centers, kept if size <= keep else None
 
 
-def class_distances(handle, source, num_classes, distance='euclidean'):
-    """Euclidean distances within and between the classes of a Source that have samples.
+def class_distances(
+    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean'
+) -> tuple[dict[str, float], ClassSums, ClassSums]:
+    """Euclidean distances within and between the classes of a source that have samples.
 
     Args:
-      handle: gives the sweep, or two where the embeddings take more than KEPT_BYTES.
-      source: the Source.
-      num_classes: its labels are below it.
-      distance: as in class_sums.
+      handle: gives the sweep, or two if the embeddings take more than KEPT_BYTES.
+      source, num_classes, distance: as in class_sums.
 
     Returns:
       ({`intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio
@@ -64,19 +80,23 @@ def class_distances(handle, source, num_classes, distance='euclidean'):
 
 
 class CenterMeasurement(Callback):
-    """At each measurement sweeps the training set: class means, intra- and inter-class distance.
+    """Measures the class means and distances of the training set, in a sweep.
 
     Logs: `intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio
-    `inter_over_intra` of now; `inter_cls_dist_running`, the mean over all measurements so far,
-    which is what the published tables call "inter"; `centers_moved`, the fraction of classes whose
-    center has ever moved.
+    `inter_over_intra`; `inter_cls_dist_running`, the mean of `inter_cls_dist` over all
+    measurements so far, which the published tables call "inter"; `centers_moved`, the share of
+    classes whose center has ever moved.
 
     Args:
-      split: a Source, the training set.
+      source: the training set.
       init: "zero" leaves the first centers alone, "means" sets them to the class means of a sweep
         before the first step.
       reset: set the centers to the exact class means at each measurement.
-      distance: "cosine" takes the means for the centers over embeddings of length 1.
+      distance: "cosine": the centers are means of embeddings of length 1.
+
+    Attributes:
+      means: float64 [k, dim], class means at the latest measurement, of at most 200 classes, evenly
+        spaced; NaN for a class without samples. None before.
     """
 
     metrics = (
@@ -87,30 +107,34 @@ class CenterMeasurement(Callback):
         Metric('centers_moved', 'share of centers moved', 'centers'),
     )
 
-    def __init__(self, split, init='zero', reset=False, distance='euclidean'):
-        # float64 [k, dim] of the latest measurement, of 200 classes at most; NaN where one has no
-        # sample
-        self.means = None
-        self._split, self._init, self._reset, self._distance = split, init, reset, distance
-        self._inters = []
+    def __init__(
+        self,
+        source: Source,
+        init: str = 'zero',
+        reset: bool = False,
+        distance: str = 'euclidean',
+    ) -> None:
+        self.means: Any = None
+        self._source, self._init, self._reset, self._distance = source, init, reset, distance
+        self._inters: list[float] = []
 
     def _swept(self):
-        return self.handle, self._split, self.handle.num_classes, self._distance
+        return self.handle, self._source, self.handle.num_classes, self._distance
 
     def _set_centers(self, sums):
         self.handle.set_centers(
             np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers())
         )
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         if self._init == 'means' and self.handle.step == 0:
             _, for_centers, _ = class_sums(*self._swept())
             self._set_centers(for_centers)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         distances, sums, for_centers = class_distances(*self._swept())
         means = sums.means()
-        shown = metrics.spread(len(means), _SHOWN_CLASSES)
+        shown = metrics.evenly_spaced(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)
         self._inters.append(distances['inter_cls_dist'])
         logs.update(distances)
@@ -119,8 +143,8 @@ class CenterMeasurement(Callback):
         if self._reset:
             self._set_centers(for_centers)
 
-    def state(self):
-        return list(self._inters)  # as it is now: a measurement may yet be broken off
+    def state(self) -> Any:
+        return list(self._inters)  # a copy: a measurement that fails later must not change it
 
-    def load_state(self, state):
+    def load_state(self, state: Any) -> None:
         self._inters = [float(value) for value in state]

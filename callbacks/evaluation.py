@@ -2,82 +2,93 @@
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 import numpy as np
 
-from callbacks.base import Callback
+from callbacks.base import Callback, Handle
 from gitloss import metrics
+from gitloss.data.source import Source
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import accuracy, loss
 
-_TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss that a sweep gives
-_KEPT = 2000  # embeddings; those of millions of samples would take gigabytes
+_LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')  # of a sweep
+_KEPT = 2000  # embeddings: those of millions of samples would take gigabytes
 
 
-def evaluate(handle, split, rows=()):
-    """One sweep. Returns ({'loss': ..., 'softmax_loss': ..., ..., 'acc': ...}, embeddings float32
-    [k, dim], predictions int [n]).
+def evaluate(
+    handle: Handle, source: Source, rows: Sequence[int] | np.ndarray = ()
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Evaluates a source in one sweep.
 
-    The losses are means over the batches, each of the training's size, so that the git term means
-    what it means in training; the accuracy is exact, padding left out. Embeddings are kept of the k
-    samples with the numbers `rows`, which must rise.
+    Args:
+      handle: gives the sweep.
+      source: the images and labels.
+      rows: indices of the k samples whose embeddings are kept, rising.
+
+    Returns:
+      (values, embeddings float32 [k, dim], predictions int [n]). The values are `loss`,
+      `softmax_loss` ... and `acc`: the losses are means over batches of the training's size, so
+      that the git term means what it means there; the accuracy is exact, without the padding.
     """
-    rows, embeddings, predictions, losses, start = np.asarray(rows, np.int64), [], [], [], 0
-    for points, guesses, _, batch_losses in handle.sweep(split, with_losses=True):
-        first, last = np.searchsorted(rows, (start, start + len(guesses)))
-        embeddings.append(points[rows[first:last] - start])
+    wanted, start = np.asarray(rows, np.int64), 0
+    embeddings, predictions, losses = [], [], []
+    for points, guesses, _, batch_losses in handle.sweep(source, with_losses=True):
+        first, last = np.searchsorted(wanted, (start, start + len(guesses)))
+        embeddings.append(points[wanted[first:last] - start])
         predictions.append(guesses)
         losses.append(batch_losses)
         start += len(guesses)
-    predictions = np.concatenate(predictions)
-    result = {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
-    result['acc'] = float(np.mean(predictions == split.labels))
-    return result, np.concatenate(embeddings), predictions
+    everything = np.concatenate(predictions)
+    values = {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
+    values['acc'] = float(np.mean(everything == source.labels))
+    return values, np.concatenate(embeddings), everything
 
 
 class Evaluation(Callback):
-    """Evaluates a split at each measurement, and another one once, at the end of the training.
-
-    Logs: `valid_loss`, `valid_softmax_loss`, ..., `valid_acc`, and at the end `test_loss` ... and
-    `test_images`, their number. For pictures it holds, of the latest measurement, `embeddings`
-    float32 [k, dim], `labels` and `predictions` int [k] of the samples `numbers` int [k], 2000 at
-    most and evenly spread; `all_labels` and `all_predictions` of the whole split, and its `source`.
+    """Evaluates a source at each measurement, and another one once, at the end of the training.
 
     Args:
-      split: a Source, evaluated at each measurement.
-      final_split: one evaluated at the end; None for none.
+      source: evaluated at each measurement.
+      final_source: evaluated at the end; None: no evaluation there.
+
+    Attributes:
+      source: the first one, `all_labels` are its labels.
+      numbers: int [k], indices of at most 2000 samples of it, evenly spaced, and `labels` int [k].
+      embeddings, predictions: float32 [k, dim] and int [k] of these samples in the latest
+        measurement; None before.
+      all_predictions: int [n] of the whole source; None before.
     """
 
     metrics = (
-        *(loss(group, name) for group in ('valid', 'test') for name in ('loss', *_TERMS)),
+        *(loss(group, name) for group in ('valid', 'test') for name in _LOSSES),
         *(accuracy(group) for group in ('valid', 'test')),
         Metric('test_images', 'images', 'test', form=','),
     )
 
-    def __init__(self, split, final_split=None):
-        self.source, self.all_labels = split, split.labels
-        self.numbers = metrics.spread(len(split.labels), _KEPT)
+    def __init__(self, source: Source, final_source: Source | None = None) -> None:
+        self.source, self.all_labels = source, source.labels
+        self.numbers = metrics.evenly_spaced(len(source.labels), _KEPT)
         self.labels = self.all_labels[self.numbers]
-        self.embeddings = self.predictions = self.all_predictions = None
-        self._final_split = final_split
+        self.embeddings: Any = None
+        self.predictions: Any = None
+        self.all_predictions: Any = None
+        self._final_source = final_source
 
     def _evaluate(self):
-        result, self.embeddings, self.all_predictions = evaluate(
-            self.handle, self.source, self.numbers
-        )
+        found = evaluate(self.handle, self.source, self.numbers)
+        values, self.embeddings, self.all_predictions = found
         self.predictions = self.all_predictions[self.numbers]
-        return result
+        return values
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs.update({'valid_' + key: value for key, value in self._evaluate().items()})
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs.update({f'valid_{name}': value for name, value in self._evaluate().items()})
 
-    def on_train_end(self, logs=None):
-        if (
-            self.embeddings is None
-        ):  # the run was continued at its end: no more was measured, yet there are pictures to draw
+    def on_train_end(self, logs: Any = None) -> None:
+        # Resumed with all steps done, a run measures nothing, but draws its pictures.
+        if self.embeddings is None:
             self._evaluate()
-        if self._final_split is not None:
-            result, _, _ = evaluate(self.handle, self._final_split)
-            logs.update(
-                {'test_' + key: value for key, value in result.items()},
-                test_images=len(self._final_split.labels),
-            )
+        if self._final_source is not None:
+            values, _, _ = evaluate(self.handle, self._final_source)
+            logs.update({f'test_{name}': value for name, value in values.items()})
+            logs['test_images'] = len(self._final_source.labels)

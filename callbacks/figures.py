@@ -7,7 +7,8 @@ from typing import Any
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
-from gitloss.figures import plots
+from gitloss.figures import confusion, plots
+from gitloss.figures.encoding import png_bytes
 from gitloss.figures.view import View
 from gitloss.metrics.declaration import accuracy
 
@@ -47,7 +48,7 @@ class Figures(Callback):
             held = self.evaluation
             points, means, limit = self._view.project(held.embeddings, self.centers.means)
             figure = plots.scatter(points, held.labels, means, self.title, limit)
-            self._drawn['scatter'] = plots.png_bytes(figure)
+            self._drawn['scatter'] = png_bytes(figure)
         return self._drawn['scatter']
 
     def confusion(self) -> bytes:
@@ -58,8 +59,8 @@ class Figures(Callback):
         """
         if 'confusion' not in self._drawn:
             labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
-            figure = plots.confusion(labels, predictions, self.handle.num_classes)
-            self._drawn['confusion'] = plots.png_bytes(figure)
+            figure = confusion.confusion_matrix(labels, predictions, self.handle.num_classes)
+            self._drawn['confusion'] = png_bytes(figure)
         return self._drawn['confusion']
 
     def state(self) -> Any:

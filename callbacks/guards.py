@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from callbacks.base import Callback
 from gitloss.errors import Diverged
@@ -20,25 +21,24 @@ class LossGuard(Callback):
         instead of ending the training.
     """
 
-    def __init__(self, max_loss=0.0, rollback=False):
+    def __init__(self, max_loss: float = 0.0, rollback: bool = False) -> None:
         self._max_loss, self._rollback = max_loss, rollback
         self._rollbacks = 0  # of this process: a checkpoint must not bring an older count back
 
-    def on_train_batch_end(self, batch, logs=None):
-        if math.isfinite(logs['loss']) and not 0 < self._max_loss < logs['loss']:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        is_finite = math.isfinite(logs['loss'])
+        if is_finite and not 0 < self._max_loss < logs['loss']:
             return
-        message = 'step %d: expected a %s. Received: %s' % (
-            batch,
-            f'loss of at most {self._max_loss:g}' if math.isfinite(logs['loss']) else 'finite loss',
-            ', '.join(
-                f'{name} {logs[name]:g}'
-                for name in ('loss', 'softmax_loss', 'center_loss', 'git_loss')
-                if name in logs
-            ),
-        )
+        expected = f'loss of at most {self._max_loss:g}' if is_finite else 'finite loss'
+        losses = [
+            f'{name} {value:g}'
+            for name, value in logs.items()
+            if name.endswith('loss') and isinstance(value, float)  # others may fetch arrays
+        ]
+        message = f'step {batch}: expected a {expected}. Received: {", ".join(losses)}'
         self._rollbacks += 1
         if self._rollback and self._rollbacks > _MOST_ROLLBACKS:
-            message += '; gone back %d times already' % _MOST_ROLLBACKS
+            message += f'; gone back {_MOST_ROLLBACKS} times already'
         raise Diverged(
             message, _RATE_FACTOR if self._rollback and self._rollbacks <= _MOST_ROLLBACKS else None
         )

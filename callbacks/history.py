@@ -71,7 +71,9 @@ class History(Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         metric = self.handle.metrics.get(self._best)
-        place = metric and declaration.best(self.rows, metric.name, metric.higher_is_better)
+        place = None
+        if metric is not None:
+            place = declaration.best(self.rows, metric.name, bool(metric.higher_is_better))
         results = {
             **self._facts,
             'final': self._row(logs),

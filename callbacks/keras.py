@@ -61,25 +61,18 @@ class KerasCallback(Callback):
         self._monitor_seen = self._in_test = False
         self._images = 0  # of the current call: a sunk loop makes several steps
 
-    @property
-    def intervals(self) -> dict[str, int]:
-        """The `save_freq` of a ModelCheckpoint: it counts steps, on TensorFlow 1.15 images."""
-        every = getattr(self.wrapped, 'save_freq', None)
-        if 'ModelCheckpoint' not in self._kinds or not isinstance(every, int):
-            return {}
-        in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
-        return {
-            f'save_freq of {self.wrapped_kind}': -(-every // self.handle.batch_size)
-            if in_images
-            else every
-        }
-
     def build(self) -> None:
         variable = self.handle.rate_variable
         # set_value takes these two, and would create them in the finalized graph.
         if not hasattr(variable, '_assign_op'):
             variable._assign_placeholder = tf.placeholder(tf.float32, [])
             variable._assign_op = tf.assign(variable, variable._assign_placeholder)
+        every = getattr(self.wrapped, 'save_freq', None)
+        if 'ModelCheckpoint' in self._kinds and isinstance(every, int):
+            # TensorFlow 1.15 counts images, which come in whole batches.
+            if hasattr(self.wrapped, '_samples_seen_since_last_saving'):
+                every = -(-every // self.handle.batch_size)
+            self.intervals = {f'save_freq of {self.wrapped_kind}': every}
         self._model = Model(self.wrapped, self.wrapped_kind, self.handle)
         self.wrapped.set_params(
             {

@@ -13,7 +13,7 @@ from gitloss.errors import log
 NUMBER = (int, float)
 # What a checkpoint keeps of stock callbacks: attributes and their types. Some exist on one
 # TensorFlow only.
-STATE = {
+STATE: dict[str, dict[str, Any]] = {
     'EarlyStopping': dict.fromkeys(('wait', 'best', 'best_epoch', 'stopped_epoch'), NUMBER),
     'ReduceLROnPlateau': dict.fromkeys(('wait', 'best', 'cooldown_counter'), NUMBER),
     'ModelCheckpoint': dict.fromkeys(

@@ -15,7 +15,8 @@ from callbacks.figures import Figures
 from callbacks.history import History
 from gitloss import metrics
 from gitloss.errors import log
-from gitloss.figures import plots
+from gitloss.figures import encoding, plots, view
+from gitloss.figures.confusion import MOST_CLASSES
 from gitloss.files import write_atomically
 
 
@@ -64,7 +65,7 @@ class Pictures(Callback):
         return path
 
     def _save(self, figure, name):
-        write_atomically(self._path(name), plots.png_bytes(figure))
+        write_atomically(self._path(name), encoding.png_bytes(figure))
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)
@@ -109,7 +110,7 @@ class Pictures(Callback):
         self._guarded('curves', self._draw_curves)
         if self._evaluation.embeddings is not None:
             self._guarded('pairs', self._draw_pairs)
-            if self.handle.num_classes <= plots.MOST_CLASSES:
+            if self.handle.num_classes <= MOST_CLASSES:
                 self._guarded('confusion', self._write_confusion)
             if self._projection == 'tsne':
                 self._guarded('t-SNE', self._draw_tsne)
@@ -121,16 +122,16 @@ class Pictures(Callback):
                 frames.append((step, {name: archive[name] for name in archive.files}))
         if not frames:
             return
-        plane = plots.plane(frames[-1][1]['points'])
+        plane = view.plane(frames[-1][1]['points'])
         for _, frame in frames:
             frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
-        limit = max(plots.extent(frame['points'], frame['means']) for _, frame in frames)
+        limit = max(view.extent(frame['points'], frame['means']) for _, frame in frames)
         figures = []
         for step, frame in frames:
             points, labels, means = frame['points'], frame['labels'], frame['means']
             figures.append(plots.scatter(points, labels, means, str(frame['title']), limit))
             self._save(figures[-1], f'scatter-{step:06d}.png')
-        write_atomically(self._path('scatter.gif'), plots.gif_bytes(figures))
+        write_atomically(self._path('scatter.gif'), encoding.gif_bytes(figures))
 
     def _draw_curves(self):
         """Losses: the training loss and its terms, and the validation loss. Distances: those with a
@@ -173,7 +174,7 @@ class Pictures(Callback):
         start: Any = 'random'
         if rows.shape[1] > 1:
             # The plane of largest spread; init='pca' differs between versions of scikit-learn.
-            origin, axes = plots.principal_axes(rows.astype(np.float64))
+            origin, axes = view.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
         settings = {'init': start, 'learning_rate': 'auto', 'random_state': 0}

@@ -1,33 +1,33 @@
-"""Files for the page "Projector" of TensorBoard, which reads them from the run's folder beside the
-events.
-"""
+"""The files that TensorBoard's page Projector reads from a run's folder."""
 
 from __future__ import annotations
 
 import io
 import os
+from typing import Sequence
 
 import numpy as np
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
 from gitloss import metrics
+from gitloss.data.source import Source
 from gitloss.files import write_atomically
 
-_POINTS = 1000  # the page moves that many at ease
+_POINTS = 1000  # the page still moves smoothly
 _THUMBNAIL = 48  # pixels at most
 _FOLDER = 'projector'  # names in the configuration are relative: the run's folder can be moved
 
 
-def sprite(images):
-    """One picture of all thumbnails, row by row in a square of ceil(sqrt(n)) each way.
+def sprite(images: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+    """One picture of all thumbnails, row by row in a square of ceil(sqrt(n)) a side.
 
     Args:
-      images: uint8 [n, height, width, channels]; three channels are red, green, blue, of any other
-        number the first is taken.
+      images: uint8 [n, height, width, channels]. Three channels are red, green and blue; of any
+        other number the first one is shown.
 
     Returns:
-      (bytes of a PNG file, width and height of one thumbnail in pixels).
+      (bytes of a PNG file, (width, height) of a thumbnail in pixels).
     """
     count, height, width, channels = images.shape
     shrink = min(1.0, _THUMBNAIL / max(height, width))
@@ -36,20 +36,18 @@ def sprite(images):
     sheet = Image.new('RGB' if channels == 3 else 'L', (side * size[0], side * size[1]))
     for number, pixels in enumerate(images):
         row, column = divmod(number, side)
-        thumbnail = Image.fromarray(
-            np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])
-        )
-        sheet.paste(
-            thumbnail if shrink == 1 else thumbnail.resize(size, Image.BILINEAR),
-            (column * size[0], row * size[1]),
-        )
+        shown = np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])
+        thumbnail = Image.fromarray(shown)
+        if shrink < 1:
+            thumbnail = thumbnail.resize(size, Image.BILINEAR)  # type: ignore[attr-defined]
+        sheet.paste(thumbnail, (column * size[0], row * size[1]))
     buffer = io.BytesIO()
     sheet.save(buffer, format='PNG')
     return buffer.getvalue(), size
 
 
 def _lines(rows):
-    return ''.join('\t'.join(row) + '\n' for row in rows)
+    return ''.join('\t'.join(map(str, row)) + '\n' for row in rows)
 
 
 class Projector:
@@ -57,49 +55,52 @@ class Projector:
 
     Args:
       run_dir: the run's folder.
-      source: the Source whose images become thumbnails; None for none.
+      source: its images become thumbnails; None: there are none.
     """
 
-    def __init__(self, run_dir, source=None):
+    def __init__(self, run_dir: str, source: Source | None = None) -> None:
         self._run_dir, self._source = run_dir, source
-        self._size = None  # of a thumbnail; the sprite is written once, the images stay the same
+        # Of a thumbnail. The sprite is written once: the images stay the same.
+        self._size: tuple[int, int] | None = None
 
-    def write(self, name, embeddings, labels, predictions, numbers):
-        """Replaces what the page shows.
+    def write(
+        self,
+        name: str,
+        embeddings: np.ndarray,
+        labels: Sequence[int],
+        predictions: Sequence[int],
+        numbers: Sequence[int],
+    ) -> None:
+        """Replaces what the page shows by at most 1000 of k samples, evenly spaced.
 
         Args:
           name: the embeddings' name on the page.
-          embeddings: float [k, dim], filled up with zeros to three dimensions; labels, predictions:
-            int [k]; numbers: int [k], those of the samples in the source. A choice of 1000 is
-            written.
+          embeddings: float [k, dim]; zeros are added up to three dimensions.
+          labels, predictions: int [k].
+          numbers: int [k], indices of the samples in the source.
         """
-        rows = metrics.spread(len(labels), _POINTS)
+        rows = metrics.evenly_spaced(len(labels), _POINTS)
         folder = os.path.join(self._run_dir, _FOLDER)
         if not os.path.isdir(folder):
-            os.mkdir(folder)  # not the run's folder: if that is gone, somebody wanted it gone
+            os.mkdir(folder)  # and not the run's folder: whoever removed that wants it gone
         points = np.asarray(embeddings, np.float32)[rows]
-        if points.shape[1] < 3:  # of two dimensions the page makes NaN and shows nothing
+        if points.shape[1] < 3:  # the page turns two dimensions into NaN and shows nothing
             points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
-        write_atomically(
-            os.path.join(folder, 'embeddings.tsv'),
-            _lines([f'{value:.6g}' for value in row] for row in points),
-        )
-        numbers = np.asarray(numbers)[rows]
-        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], numbers)
-        write_atomically(
-            os.path.join(folder, 'metadata.tsv'),
-            _lines(
-                [('label', 'predicted', 'right', 'number')]
-                + [
-                    (str(label), str(guess), str(int(label == guess)), str(number))
-                    for label, guess, number in columns
-                ]
-            ),
-        )
+        self._write('embeddings.tsv', _lines([f'{one:.6g}' for one in row] for row in points))
+        chosen = np.asarray(numbers)[rows]
+        columns = zip(np.asarray(labels)[rows], np.asarray(predictions)[rows], chosen)
+        table = [(label, guess, int(label == guess), number) for label, guess, number in columns]
+        self._write('metadata.tsv', _lines([('label', 'predicted', 'right', 'number'), *table]))
         if self._source is not None and self._size is None:
-            content, size = sprite(self._source.images(numbers))
-            write_atomically(os.path.join(folder, 'sprite.png'), content)
+            content, size = sprite(self._source.images(chosen))
+            self._write('sprite.png', content)
             self._size = size
+        self._configure(name)
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        write_atomically(os.path.join(self._run_dir, _FOLDER, name), content)
+
+    def _configure(self, name: str) -> None:
         shown = EmbeddingInfo(
             tensor_name=name,
             tensor_path=_FOLDER + '/embeddings.tsv',

@@ -80,7 +80,9 @@ def _result(results, metrics):
         'images_per_sec': results['throughput']['images_per_sec'],
         'seconds': results['seconds']['total'],
     }
-    sets, parts, rest = [], {}, []
+    sets: list[str] = []
+    parts: dict[str, dict[str, str]] = {}
+    rest = []
     for metric in [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'})):
         cell = _cell(metric.text(final[metric.name]))
         if metric.part:

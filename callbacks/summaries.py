@@ -1,8 +1,7 @@
-"""What TensorBoard reads, made on the host: event files and the protocol buffers in them.
+"""Event files for TensorBoard and the protocol buffers in them, made on the host.
 
 Only TensorBoard's own message classes and checksum are used, which are the same in 1.15 and 2.x,
-and of two forms of a summary the older
-one: both read it. No TensorFlow, no operation in any graph.
+and the older of two forms of a summary, which both read. No TensorFlow, no operation in any graph.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import re
 import socket
 import struct
 import time
+from typing import Any, Container, Mapping, Sequence
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
@@ -26,31 +26,32 @@ _BINS = 40
 
 
 class EventFile:
-    """An event file that is written at once: nothing waits in a buffer for a kill to lose, and what
-    a full disk refuses is tried again with the next event. TensorFlow's own writer, a thread, drops
-    it without a word (1.15) or ends with a traceback (2.x).
+    """An event file without a buffer: a kill loses no event, and what a full disk refuses is tried
+    again with the next event. TensorFlow's own writer, a thread, drops such events in silence
+    (1.15) or ends with a traceback (2.x).
 
-    TensorBoard reads the files of a folder by their names, that is by the second they were begun. A
-    new one's is later than all others', whatever the clock says.
+    TensorBoard reads the files of a folder in the order of their names, that is of the seconds in
+    them. A new file gets a later one than all others, whatever the clock says.
 
     Args:
-      folder: where the file is made.
-      suffix: what its name ends with.
+      folder: where the file is created.
+      suffix: the end of its name.
+
+    Attributes:
+      path: of the file.
     """
 
-    def __init__(self, folder, suffix=''):
+    def __init__(self, folder: str, suffix: str = '') -> None:
         found = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
         begun = max([int(time.time())] + [int(match.group(1)) + 1 for match in found if match])
-        self.path = os.path.join(
-            folder, 'events.out.tfevents.%010d.%s%s' % (begun, socket.gethostname(), suffix)
-        )
-        self._file, self._waiting, self._warned = None, b'', False
+        name = f'events.out.tfevents.{begun:010d}.{socket.gethostname()}{suffix}'
+        self.path = os.path.join(folder, name)
+        self._file: Any = None
+        self._waiting, self._warned = b'', False
         self.write(file_version='brain.Event:2')
 
-    def write(self, **fields):
-        """Appends an Event of these fields, at the time of now. A disk that refuses is warned of
-        once.
-        """
+    def write(self, **fields: Any) -> None:
+        """Appends an Event of these fields and the present time. The first failure is a warning."""
         data = Event(wall_time=time.time(), **fields).SerializeToString()
         size = struct.pack('<Q', len(data))
         self._waiting += b''.join(
@@ -70,7 +71,7 @@ class EventFile:
                 )
             self._warned = True
 
-    def add(self, step, values):
+    def add(self, step: int, values: Sequence[Any]) -> None:
         """Appends summary Values of a step."""
         self.write(step=step, summary=summary_pb2.Summary(value=values))
 
@@ -78,11 +79,10 @@ class EventFile:
         if self._file is None:
             self._file = open(self.path, 'ab', buffering=0)
         while self._waiting:
-            self._waiting = self._waiting[
-                self._file.write(self._waiting) :
-            ]  # what was cut short goes on where it was
+            written = self._file.write(self._waiting)  # may be a part only
+            self._waiting = self._waiting[written:]
 
-    def close(self):
+    def close(self) -> None:
         """Raises OSError if the last events could not be written."""
         try:
             self._flush()
@@ -91,13 +91,16 @@ class EventFile:
                 self._file.close()
 
 
-def scalar(tag, value):
+def scalar(tag: str, value: Any) -> Any:
+    """One point of a curve."""
     return Value(tag=tag, simple_value=value)
 
 
-def histogram(tag, values):
-    """Counts of finite values (any shape) in 40 bins of one width between the smallest and the
-    largest.
+def histogram(tag: str, values: Any) -> Any:
+    """Counts of the finite ones of `values`, float of any shape, in 40 bins of equal width.
+
+    Raises:
+      ValueError: no value is finite.
     """
     values = np.asarray(values, np.float64).ravel()
     values = values[np.isfinite(values)]
@@ -118,8 +121,8 @@ def histogram(tag, values):
     )
 
 
-def image(tag, png):
-    """A picture from the bytes of its PNG file, whose header says the size."""
+def image(tag: str, png: bytes) -> Any:
+    """A picture from the bytes of a PNG file, whose header has the size."""
     width, height = struct.unpack('>II', png[16:24])
     return Value(
         tag=tag,
@@ -135,15 +138,16 @@ def _metadata(plugin, content=b''):
     )
 
 
-def text(tag, markdown):
+def text(tag: str, markdown: str) -> Any:
+    """A text for the page Text."""
     tensor = tensor_pb2.TensorProto(
         dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[markdown.encode('utf-8')]
     )
     return Value(tag=tag, metadata=_metadata('text'), tensor=tensor)
 
 
-def table(rows, names=('name', 'value')):
-    """Markdown of {name: value}; nothing in a value can end its cell."""
+def table(rows: Mapping[str, Any], names: Sequence[str] = ('name', 'value')) -> str:
+    """A Markdown table of {name: value}. Nothing in a value can end its cell."""
 
     def cell(value):
         value = ' '.join(str(value).split()).replace('|', '&#124;').replace('`', '&#96;')
@@ -161,37 +165,36 @@ def _hparams(tag, **fields):
     return Value(tag='_hparams_/' + tag, metadata=_metadata('hparams', content), tensor=empty)
 
 
-def hparams_experiment(settings, metrics, first=()):
-    """Declares the columns: `settings` {name: plain value}, those of `first` first; `metrics` {tag
-    of a scalar: its heading}.
+def _column(name, value, is_first):
+    kind = api_pb2.DATA_TYPE_STRING
+    if isinstance(value, (int, float)):
+        is_flag = isinstance(value, bool)
+        kind = api_pb2.DATA_TYPE_BOOL if is_flag else api_pb2.DATA_TYPE_FLOAT64
+    known = api_pb2.HParamInfo.DESCRIPTOR.fields_by_name
+    more = {'differs': is_first} if 'differs' in known else {}
+    return api_pb2.HParamInfo(name=name, type=kind, **more)
+
+
+def hparams_experiment(
+    settings: Mapping[str, Any], metrics: Mapping[str, str], first: Container[str] = ()
+) -> Any:
+    """Declares the columns of the page HParams.
 
     TensorBoard 2.x shows five settings, those that "differ" before the others; 1.15 has no such
     field and shows all.
-    """
 
-    def info(name, value):
-        kind = (
-            api_pb2.DATA_TYPE_BOOL
-            if isinstance(value, bool)
-            else (
-                api_pb2.DATA_TYPE_FLOAT64
-                if isinstance(value, (int, float))
-                else api_pb2.DATA_TYPE_STRING
-            )
-        )
-        more = (
-            {'differs': name in first}
-            if 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name
-            else {}
-        )
-        return api_pb2.HParamInfo(name=name, type=kind, **more)
+    Args:
+      settings: {name: plain value} of the hyperparameters.
+      metrics: {tag of a scalar: heading}.
+      first: names of settings to show first.
+    """
 
     names = sorted(settings, key=lambda name: name not in first)
     return _hparams(
         'experiment',
         experiment=api_pb2.Experiment(
             time_created_secs=time.time(),
-            hparam_infos=[info(name, settings[name]) for name in names],
+            hparam_infos=[_column(name, settings[name], name in first) for name in names],
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
                 for tag, name in metrics.items()
@@ -200,8 +203,8 @@ def hparams_experiment(settings, metrics, first=()):
     )
 
 
-def hparams_start(settings):
-    """A run begins with these settings."""
+def hparams_start(settings: Mapping[str, Any]) -> Any:
+    """The start of a run with the settings {name: plain value}."""
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in settings.items():
         if isinstance(value, bool):
@@ -213,8 +216,8 @@ def hparams_start(settings):
     return _hparams('session_start_info', session_start_info=start)
 
 
-def hparams_end(status):
-    """A run ends, SUCCESS or FAILURE."""
+def hparams_end(status: int) -> Any:
+    """The end of a run: SUCCESS or FAILURE."""
     return _hparams(
         'session_end_info',
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),

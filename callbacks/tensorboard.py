@@ -21,7 +21,7 @@ from gitloss.metrics import Metric
 # Suffixes of the event files with the hyperparameters' start and end events.
 _BEGIN, _END = '.hparams', '.end'
 _READABLE_CLASSES = 200  # in a confusion matrix
-_FIRST_HPARAMS = ('loss', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
+_FIRST_HPARAMS = ('head', 'lambda_c', 'lambda_g', 'embedding_dim', 'learning_rate')
 
 
 def _scalars(logs, tag):
@@ -66,11 +66,10 @@ class TensorBoard(Callback):
         hparams: Mapping[str, Any] | None = None,
     ) -> None:
         self._log_every, self.figures = log_every, figures
-        self._evaluation = figures and figures.evaluation
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
-        self._events: summaries.EventFile | None = None
-        self._projector: Projector | None = None
+        self._events: Any = None
+        self._projector: Any = None
         self._ended = False
         self._warned: set[str] = set()
 
@@ -88,8 +87,8 @@ class TensorBoard(Callback):
     # --- beginning
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self._evaluation is not None:
-            self._projector = Projector(self.handle.run_dir, self._evaluation.source)
+        if self.figures is not None:
+            self._projector = Projector(self.handle.run_dir, self.figures.evaluation.source)
         self._attempt('event file', self._open)
 
     def _open(self):
@@ -164,9 +163,9 @@ class TensorBoard(Callback):
             return
         step = logs['step']
         self._attempt('scalars', self._write_scalars, step, logs, self._tag)
-        if self._evaluation is None or self._evaluation.embeddings is None:
+        if self.figures is None or self.figures.evaluation.embeddings is None:
             return
-        held = self._evaluation
+        held = self.figures.evaluation
         self._attempt('histograms', self._write_histograms, step, held)
         images = {'scatter': ('embeddings/scatter', self.figures.scatter)}
         if self.handle.num_classes <= _READABLE_CLASSES:

@@ -153,6 +153,13 @@ class Classifier:
                 self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
         self._layers.append(logits)
 
+    def build(self, embedding_dim: int) -> None:
+        """Makes the variables; the first call of `logits` does, too."""
+        for layer in self._layers:
+            if not layer.built:
+                with tf.name_scope(layer.name + '/'):
+                    layer.build(tf.TensorShape([None, embedding_dim]))
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """Logits of the inference, [batch, num_classes], of embeddings [batch, dim]."""
         for layer in self._layers:
@@ -170,5 +177,11 @@ class Classifier:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Variables, all trainable; they exist after the first call of `logits`."""
+        """The variables, all trainable.
+
+        Raises:
+          ValueError: there are none yet, see `build`.
+        """
+        if not self._layers[-1].built:
+            raise ValueError('weights: expected a classifier that is built. Received: none yet')
         return [weight for layer in self._layers for weight in layer.weights]

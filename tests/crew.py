@@ -109,7 +109,7 @@ def trainer_of(settings, group=None, first=()):
     if settings.evaluate:
         measures = [
             CenterMeasurement(dataset.train, settings.center_init),
-            Evaluation(dataset.valid, final_split=dataset.test),
+            Evaluation(dataset.valid, final_source=dataset.test),
         ]
     callbacks = (
         [LossGuard(settings.max_loss, settings.on_nan == 'rollback')]

@@ -347,7 +347,7 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
     labels = np.repeat(np.arange(10, dtype=np.int32), 500)
     callback = Evaluation(
         Points(np.zeros((5000, 2), np.float32), labels),
-        final_split=Points(np.zeros((4, 2), np.float32), labels[:4]),
+        final_source=Points(np.zeros((4, 2), np.float32), labels[:4]),
     )
     callback.handle = FakeHandle(wrong=range(0, 5000, 4))
     logs = {}
@@ -370,13 +370,13 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
     means.on_epoch_end(1, logs)
     assert (
         means.means.shape == (200, 1000)
-        and means.means.argmax(axis=1).tolist() == metrics.spread(1000, 200).tolist()
+        and means.means.argmax(axis=1).tolist() == metrics.evenly_spaced(1000, 200).tolist()
     )
 
 
 def test_evaluation_logs_its_names():
     split = Points(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
-    callback = Evaluation(split, final_split=split)
+    callback = Evaluation(split, final_source=split)
     callback.handle = FakeHandle(wrong=(0,))
     logs = {}
     callback.on_epoch_end(1, logs)

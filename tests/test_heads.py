@@ -134,6 +134,24 @@ def test_a_margin_classifier():
     np.testing.assert_allclose(found, [[[8.0, 6.0]], [[4.5, 6.0]]], rtol=1e-6)
 
 
+def test_weights_are_complete_or_refused():
+    """The same variables whether `build` makes them or the first call."""
+    found = []
+    for is_built in (True, False):
+        with tf.Graph().as_default():
+            classifier = heads.Classifier(heads.head('softmax'), 3, slope=0.25)
+            with pytest.raises(ValueError, match='weights: expected a classifier that is built'):
+                classifier.weights  # noqa: B018
+            if is_built:
+                classifier.build(2)
+            classifier.logits(tf.zeros([5, 2]))
+            classifier.logits(tf.zeros([4, 2]))
+            found.append([(v.name, v.shape.as_list()) for v in classifier.weights])
+            assert len(tf.global_variables()) == 3
+    names = [('prelu/alpha:0', [2]), ('logits/kernel:0', [2, 3]), ('logits/bias:0', [3])]
+    assert found == [names, names]
+
+
 def test_settings():
     assert heads.head('arcface') == (heads.arcface_logits, 0.5, 64.0)
     assert heads.head('cosface', margin=0.2, scale=30.0) == (heads.cosface_logits, 0.2, 30.0)

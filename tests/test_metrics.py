@@ -113,7 +113,7 @@ def test_many_classes_are_sampled_evenly():
     """5 classes on a line at 0, 1, 2, 3, 4, the third without samples; at most 3: the first, the
     second and the last of the four left, at 0, 1 and 4. Pairs 1, 4, 3, mean 8 / 3."""
     means, counts = np.arange(5.0)[:, None], np.array([1, 1, 0, 1, 1])
-    assert metrics.inter_class_distance(means, counts, most=3) == pytest.approx(8 / 3, rel=1e-12)
+    assert metrics.inter_class_distance(means, counts, limit=3) == pytest.approx(8 / 3, rel=1e-12)
 
 
 def test_one_class_has_no_distance_to_others():

@@ -639,11 +639,13 @@ def test_an_overflow_moves_neither_weights_nor_centers_nor_counts(
 
 def test_without_loss_scaling_the_step_has_no_conditional(tmp_path):
     settings = toys.options(tmp_path)
+    dataset = data.load('mnist', settings.data_folder)
     with tf.Graph().as_default():
         net = TrainingGraph(
             settings,
-            data.load('mnist', settings.data_folder),
+            dataset.spec,
             devices.Device('npu', '', None, True),
+            source=dataset.train,
         )
         assert not {op.type for op in _behind([net.train_op])} & {'If', 'StatelessIf', 'Switch'}
 

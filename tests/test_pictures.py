@@ -17,7 +17,7 @@ from callbacks.history import History
 from callbacks.pictures import Pictures
 from callbacks.report import Report
 from gitloss import metrics
-from gitloss.figures import plots
+from gitloss.figures import confusion, encoding, plots, view
 from gitloss.metrics import declaration
 from helpers import Points
 from trainers.engine.meter import Meter
@@ -105,12 +105,12 @@ def test_an_animation_keeps_the_colours_of_the_classes():
     figures = [
         plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)
     ]
-    animation = Image.open(io.BytesIO(plots.gif_bytes(figures)))
+    animation = Image.open(io.BytesIO(encoding.gif_bytes(figures)))
     for number, figure in enumerate(figures):
         animation.seek(number)
-        drawn = np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert('RGB')).astype(
-            int
-        )
+        drawn = np.asarray(
+            Image.open(io.BytesIO(encoding.png_bytes(figure))).convert('RGB')
+        ).astype(int)
         kept = np.asarray(animation.convert('RGB')).astype(int)
         assert kept[drawn.min(axis=-1) == 255].min() == 255  # white stays white
         for colour in plots.COLOURS:
@@ -183,14 +183,14 @@ def test_a_measurement_is_drawn_once_for_all_who_show_it(tmp_path, monkeypatch):
     last measurement. The next measurement is drawn anew.
     """
     drawn = []
-    for name in ('scatter', 'confusion'):
-        draw = getattr(plots, name)
+    for module, name in ((plots, 'scatter'), (confusion, 'confusion_matrix')):
+        draw = getattr(module, name)
         monkeypatch.setattr(
-            plots, name, lambda *args, name=name, draw=draw: drawn.append(name) or draw(*args)
+            module, name, lambda *args, name=name, draw=draw: drawn.append(name) or draw(*args)
         )
     pictures, _, logs = measured(tmp_path, steps=(5, 10))
     shown = pictures.figures.scatter(), pictures.figures.confusion()
-    assert drawn == ['scatter', 'scatter', 'confusion']
+    assert drawn == ['scatter', 'scatter', 'confusion_matrix']
     assert (tmp_path / 'plots' / 'scatter-000010.png').read_bytes() == shown[0]
     pictures.on_train_end(logs)  # one pair of axes for all scatters: these are others
     assert drawn[3:] == ['scatter', 'scatter']
@@ -268,7 +268,7 @@ def test_principal_axes():
     """
     along, across = np.linspace(-5, 5, 11)[:, None], np.array([[0.1], [-0.1]] * 5 + [[0.0]])
     points = 7.0 + along * np.array([[0.6, 0.8, 0.0]]) + across * np.array([[0.0, 0.0, 1.0]])
-    origin, axes = plots.principal_axes(points)
+    origin, axes = view.principal_axes(points)
     np.testing.assert_allclose(origin, points.mean(axis=0))
     np.testing.assert_allclose(np.abs(axes[:, 0]), [0.6, 0.8, 0.0], atol=0.02)
     assert axes[1, 0] > 0.79 and axes[2, 1] > 0.99
@@ -290,7 +290,7 @@ def test_pair_distances():
     [(0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])],
 )
 def test_an_even_choice(count, most, numbers):
-    assert metrics.spread(count, most).tolist() == numbers
+    assert metrics.evenly_spaced(count, most).tolist() == numbers
 
 
 def test_pairs_of_a_set_that_is_sorted_by_class():
@@ -302,7 +302,7 @@ def test_pairs_of_a_set_that_is_sorted_by_class():
     assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250**2)
     corners = np.array([[9, 0, 0], [-9, 0, 0], [0, 0, 5], [0, 0, -5]], np.float64)
     np.testing.assert_allclose(
-        np.abs(plots.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1
+        np.abs(view.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1
     )
 
 

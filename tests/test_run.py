@@ -132,6 +132,13 @@ def test_event_file_holds_the_scalars_of_history(finished):
         ('intra_cls_dist', 'distance/intra_cls_dist'),
     ):
         assert found[tag] == {row['step']: pytest.approx(row[column], rel=1e-6) for row in rows}
+    # All numbers of a run are declared: none of a data set or of the centers is in the section run.
+    assert {tag for tag in found if tag.startswith('run/')} == {
+        'run/images_per_sec',
+        'run/seconds',
+        'run/options',
+        'run/versions',
+    }
 
 
 def test_console_and_log_say_the_same(finished):

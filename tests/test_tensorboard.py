@@ -22,7 +22,7 @@ from callbacks.tensorboard import TensorBoard
 from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.data import ArraySource
-from gitloss.figures import plots
+from gitloss.figures import confusion, encoding, plots, view
 from gitloss.metrics import Metric, declaration
 from trainers.engine.meter import Meter
 
@@ -241,7 +241,7 @@ def test_options_and_versions_are_text(whole):
     _, found, _ = whole
     table = found.Tensors('run/options')[0].tensor_proto.string_val[0].decode()
     assert (
-        '| name | value |\n|---|---|\n| loss | <code>git</code> |\n' in table
+        '| name | value |\n|---|---|\n| head | <code>softmax</code> |\n' in table
         and '| freeze |  |' in table
     )
     assert (
@@ -280,7 +280,7 @@ def test_hyperparameters_come_back_with_their_types(whole):
         for info in experiment.hparam_infos
     }
     assert kinds == {
-        'loss': 'STRING',
+        'head': 'STRING',
         'steps': 'FLOAT64',
         'learning_rate': 'FLOAT64',
         'evaluate': 'BOOL',
@@ -383,7 +383,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
 
     entry = text_format.Parse(text, ProjectorConfig()).embeddings[0]
     assert entry.tensor_name == 'second'
-    chosen = metrics.spread(count, 1000)
+    chosen = metrics.evenly_spaced(count, 1000)
     side = int(np.ceil(np.sqrt(len(chosen))))
     assert len(chosen) == min(count, 1000) and (chosen[0], chosen[-1]) == (0, count - 1)
     table = np.loadtxt(str(tmp_path / entry.tensor_path), delimiter='\t')
@@ -511,7 +511,7 @@ def test_a_continued_run_keeps_its_axes(tmp_path, monkeypatch):
     callback.figures.load_state(state)
     evaluation.embeddings = evaluation.embeddings / 10
     train(callback, 5, 8)
-    assert len(limits) == 2 and limits[0] == limits[1] >= plots.extent(
+    assert len(limits) == 2 and limits[0] == limits[1] >= view.extent(
         10 * evaluation.embeddings, []
     )
 
@@ -611,8 +611,8 @@ def test_confusion_matrix(classes, size):
     labels = np.arange(900) % classes
     predictions = np.where(np.arange(900) == 0, 1, labels)
     predictions[5] = -1  # no class: it has no column
-    figure = plots.confusion(labels, predictions, classes)
-    assert Image.open(io.BytesIO(plots.png_bytes(figure))).size == size
+    figure = confusion.confusion_matrix(labels, predictions, classes)
+    assert Image.open(io.BytesIO(encoding.png_bytes(figure))).size == size
     axes = figure.axes[0]
     assert axes.get_title() == '898 of 900 right (99.78%)'
     counts = {text.get_position(): int(text.get_text()) for text in axes.texts}
@@ -627,4 +627,4 @@ def test_confusion_matrix(classes, size):
 
 def test_a_confusion_matrix_of_thousands_of_classes_is_refused():
     with pytest.raises(ValueError, match='num_classes: expected at most 1000'):
-        plots.confusion(np.zeros(3, int), np.zeros(3, int), 10000)
+        confusion.confusion_matrix(np.zeros(3, int), np.zeros(3, int), 10000)

@@ -242,7 +242,7 @@ def test_it_learns(tmp_path):
     logs = Trainer(
         settings,
         dataset,
-        [Evaluation(dataset.valid, final_split=dataset.test)],
+        [Evaluation(dataset.valid, final_source=dataset.test)],
         devices.choose(settings),
     ).fit()
     assert logs['valid_acc'] == 1.0 and logs['test_acc'] > 0.95

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from gitloss.figures import plots
+from gitloss.figures import view as view_module
 from gitloss.figures.view import View
 
 
@@ -35,7 +35,7 @@ def test_later_pictures_are_turned_to_the_first():
         pictures.append(points)
     assert all(min(correlation(pictures[0], later)) > 0.95 for later in pictures[1:])
     swapped = (flat * (1.0, 2.0)).dot(basis.T)
-    assert max(np.abs(correlation(pictures[0], plots.plane(swapped)(swapped)))) < 0.5
+    assert max(np.abs(correlation(pictures[0], view_module.plane(swapped)(swapped)))) < 0.5
 
 
 @pytest.mark.parametrize('dim', [1, 2])

@@ -25,9 +25,9 @@ from trainers import command, plugins
 from trainers.options import Options, device_id
 
 
-def _figures(options: Options, dataset: Dataset) -> Figures:
+def _figures(options: Options, dataset: Any) -> Figures:
     how = options.center_init, options.reset_centers, options.distance
-    evaluation = Evaluation(dataset.valid, final_split=dataset.test)
+    evaluation = Evaluation(dataset.valid, final_source=dataset.test)
     return Figures(evaluation, CenterMeasurement(dataset.train, *how))
 
 

@@ -7,38 +7,40 @@ import importlib.util
 import inspect
 import os
 import sys
+from typing import Any, Callable, Iterable
 
-from callbacks.base import as_callback
+from callbacks.base import Callback, as_callback
 from gitloss.errors import describe
+from trainers.options import Options
 
 
-def _expected(what, entry, received):
+def _expected(what: str, entry: str, received: str) -> ValueError:
     return ValueError(f'--callbacks: expected {what}. Received: {entry}, {received}')
 
 
-def _module(name):
+def _module(name: str) -> Any:
     if not name.endswith('.py'):
         if os.getcwd() not in sys.path and '' not in sys.path:
             sys.path.append(os.getcwd())
         return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location(
+    spec: Any = importlib.util.spec_from_file_location(
         'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
     )
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # dataclasses look there
+    # dataclasses look for their module in sys.modules
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _made(factory, options):
+def _made(factory: Callable[..., Any], options: Options) -> Any:
     """factory(options) if it has a parameter without a default, or one called options; else
     factory().
     """
+    parameters: Iterable[inspect.Parameter] = ()
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # written in C
-        parameters = ()
+        pass
     wants = any(
         one.name == 'options'
         or (
@@ -50,11 +52,11 @@ def _made(factory, options):
     return factory(options) if wants else factory()
 
 
-def load(entries, options):
+def load(entries: str, options: Options) -> list[Callback]:
     """The callbacks of `module:factory` or `file.py:factory`, comma-separated, in their order.
 
-    A factory returns one callback or a list of them, ours or of tf.keras.callbacks; a class is a
-    factory too.
+    A factory returns one callback or a list of them, of callbacks.base or of tf.keras.callbacks; a
+    class is a factory too.
 
     Raises:
       ValueError: an entry cannot be imported, called, or returns something else.

@@ -1,5 +1,5 @@
-"""Pictures from arrays: Matplotlib figures, and the axes that the pictures of a run share."""
+"""Pictures from arrays: Matplotlib figures, their files, and the axes that pictures share."""
 
-from gitloss.figures import plots, view
+from gitloss.figures import confusion, encoding, plots, view
 
-__all__ = ['plots', 'view']
+__all__ = ['confusion', 'encoding', 'plots', 'view']

@@ -2,10 +2,10 @@
 
 from gitloss.metrics.classes import (
     ClassSums,
+    evenly_spaced,
     inter_class_distance,
     intra_class_distance,
     pair_distances,
-    spread,
 )
 from gitloss.metrics.declaration import Metric
 
@@ -15,5 +15,5 @@ __all__ = [
     'inter_class_distance',
     'intra_class_distance',
     'pair_distances',
-    'spread',
+    'evenly_spaced',
 ]

@@ -1,37 +1,45 @@
 """Distances within and between classes, in NumPy, vectorised.
 
-Definitions as in the authors' program, so that numbers can be laid beside the published ones; class
-means are exact here (sums over counts) where theirs average the means of batches, which is NaN as
-soon as one batch misses a class.
+Definitions as in the authors' program, so that the numbers compare with the published ones. Class
+means are exact here (sums over counts); theirs average the means of batches, which is NaN as soon
+as one batch misses a class.
 """
 
 from __future__ import annotations
 
+from typing import Iterable
+
 import numpy as np
 
 
-def spread(count, most):
-    """Numbers of `most` of `count` things at most, evenly spaced: of a sorted set they show all the
-    classes. int64, rising.
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
+    """Indices of at most `limit` of `count` items, evenly spaced, rising: int64.
+
+    Of a set that is sorted by class they reach all classes.
     """
-    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+    return np.linspace(0, count - 1, min(limit, count)).astype(np.int64)
 
 
 class ClassSums:
-    """Sums per class over a stream of batches, in O(classes x dim) memory however many samples
-    come.
+    """Sums per class over a stream of batches, in O(classes x dim) memory.
 
     Args:
       num_classes: number of classes.
+
+    Attributes:
+      counts: int64 [num_classes], samples of each class so far.
     """
 
-    def __init__(self, num_classes):
-        self.counts = np.zeros(num_classes, np.int64)  # samples of each class so far
-        self._sums = None
+    def __init__(self, num_classes: int) -> None:
+        self.counts = np.zeros(num_classes, np.int64)
+        self._sums: np.ndarray | None = None
 
-    def add(self, values, labels):
-        """Adds a batch: values float [n, dim], labels int [n] in [0, num_classes). Its cost does
-        not depend on num_classes.
+    def add(self, values: np.ndarray, labels: np.ndarray) -> None:
+        """Adds a batch, at a cost that does not depend on the number of classes.
+
+        Args:
+          values: float [n, dim].
+          labels: int [n] in [0, num_classes).
         """
         if self._sums is None:
             self._sums = np.zeros((len(self.counts), values.shape[1]), np.float64)
@@ -40,17 +48,19 @@ class ClassSums:
         self._sums[present] += np.add.reduceat(values[order], first, axis=0, dtype=np.float64)
         self.counts[present] += np.diff(np.append(first, len(labels)))
 
-    def means(self):
+    def means(self) -> np.ndarray:
         """float64 [num_classes, dim]; zeros for a class without samples."""
         return self._sums / np.maximum(self.counts, 1)[:, None]
 
 
-def intra_class_distance(batches, means):
+def intra_class_distance(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], means: np.ndarray
+) -> float:
     """Mean over the classes present of the mean Euclidean distance of their samples to the class
     mean.
 
     Args:
-      batches: an iterable of (embeddings float [n, dim], labels int [n]).
+      batches: (embeddings float [n, dim], labels int [n]) each.
       means: float64 [classes, dim].
     """
     distances = ClassSums(len(means))
@@ -59,15 +69,17 @@ def intra_class_distance(batches, means):
     return float(np.mean(distances.means()[distances.counts > 0]))
 
 
-def inter_class_distance(means, counts, most=2000):
-    """Mean Euclidean distance over all pairs of means of the classes that have samples; 0 for fewer
-    than two of them.
+def inter_class_distance(means: np.ndarray, counts: np.ndarray, limit: int = 2000) -> float:
+    """Mean Euclidean distance over all pairs of means of the classes present; 0 for fewer than two.
 
-    Of more than `most` such classes as many are taken, evenly spaced by number: all pairs of a
-    million classes would take days.
+    Args:
+      means: float64 [classes, dim].
+      counts: int [classes], samples of each class.
+      limit: of more classes this many are taken, evenly spaced: all pairs of a million classes
+        would take days.
     """
     present = np.flatnonzero(counts)
-    present = means[present[spread(len(present), most)]]
+    present = means[present[evenly_spaced(len(present), limit)]]
     if len(present) < 2:
         return 0.0
     total = sum(
@@ -77,18 +89,20 @@ def inter_class_distance(means, counts, most=2000):
     return total / (len(present) * (len(present) - 1) / 2)
 
 
-def pair_distances(embeddings, labels, most=1000):
-    """Euclidean distances of all pairs among `most` samples, evenly spread.
+def pair_distances(
+    embeddings: np.ndarray, labels: np.ndarray, limit: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Euclidean distances of all pairs among at most `limit` samples, evenly spaced.
 
     Args:
       embeddings: float [n, dim].
       labels: int [n].
-      most: bounds the work: most * (most - 1) / 2 pairs.
+      limit: bounds the work: limit * (limit - 1) / 2 pairs.
 
     Returns:
       (genuine float64 [k], the pairs of one class; impostor float64 [l], the pairs of two).
     """
-    rows = spread(len(labels), most)
+    rows = evenly_spaced(len(labels), limit)
     points, labels = np.asarray(embeddings, np.float64)[rows], np.asarray(labels)[rows]
     points = points - points.mean(axis=0)  # near the origin the expansion below cancels least
     norms = np.sum(points**2, axis=1)

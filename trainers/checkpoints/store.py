@@ -175,12 +175,9 @@ class CheckpointStore:
         """
         paths = self.paths()
         judged = [manifest.judgement(path) for path in paths]
-        choice = next((best for _, best in reversed(judged) if best), {})
-        place = declaration.best(
-            [metrics for metrics, _ in judged],
-            str(choice.get('name')),
-            choice.get('higher_is_better'),
-        )
+        choice: dict[str, Any] = next((best for _, best in reversed(judged) if best), {})
+        name, higher_is_better = str(choice.get('name')), bool(choice.get('higher_is_better'))
+        place = declaration.best([metrics for metrics, _ in judged], name, higher_is_better)
         return None if place is None else paths[place]
 
     def prune(self, step: int) -> None:

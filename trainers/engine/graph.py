@@ -19,7 +19,7 @@ from __future__ import annotations
 from gitloss import convolution, data, heads, layers, losses
 from gitloss import model as models
 from gitloss.backbones import backbone
-from gitloss.backend import keras, tf
+from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec
 from trainers import devices
@@ -50,7 +50,9 @@ def network(
     head = heads.head(options.head, margin, options.scale or None)
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
     slope = backbone(options.model).slope
-    return model, heads.Classifier(head, spec.num_classes, slope, options.seed)
+    classifier = heads.Classifier(head, spec.num_classes, slope, options.seed)
+    classifier.build(options.embedding_dim)
+    return model, classifier
 
 
 class TrainingGraph:
@@ -78,7 +80,7 @@ class TrainingGraph:
         self._build_evaluation()
 
     @property
-    def weights(self):
+    def weights(self) -> list[Tensor]:
         """Variables of the network: all that an evaluation needs of a checkpoint."""
         return self.model.weights + self.classifier.weights + self.center_table.weights
 
@@ -101,7 +103,6 @@ class TrainingGraph:
         options = self._options
         images, labels = self._batches(source)
         self.global_step = tf.train.get_or_create_global_step()
-        self.classifier.logits(self.model.output)  # its variables exist from the first call on
         variables = trainable(self.model, self.classifier.weights, options.freeze)
         embeddings = self._embeddings_of(images)
         logits = self.classifier.logits(embeddings)

@@ -1,18 +1,25 @@
-"""How the learning rate goes over a run.
+"""The learning rate over a run.
 
-The factor is computed in the graph from the global step: a continued run needs nothing to find its
-place, and it stays exact where several steps are one call (iteration sinking on an NPU).
+The factor is computed in the graph from the global step: a resumed run needs no other state, and it
+stays exact where several steps are one call (iteration sinking on an NPU).
 """
 
 from __future__ import annotations
 
 import math
 
-from gitloss.backend import tf
+from gitloss.backend import Tensor, tf
 
 
-def factor(done, schedule, steps, warmup_steps=0, decay_steps=0, decay_rate=0.1):
-    """What the learning rate is multiplied by in the step that follows `done` steps.
+def factor(
+    done: Tensor,
+    schedule: str,
+    steps: int,
+    warmup_steps: int = 0,
+    decay_steps: int = 0,
+    decay_rate: float = 0.1,
+) -> Tensor | float:
+    """Factor of the learning rate in the step that follows `done` steps.
 
     constant: 1. step: decay_rate ** (done // decay_steps). cosine: (1 + cos(pi (done - warmup) /
     (steps - warmup))) / 2, from 1 where the warm-up ends to 0 after `steps` (Loshchilov and Hutter,
