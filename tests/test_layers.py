@@ -185,9 +185,13 @@ def test_the_same_mask_on_both_tensorflows():
     )
 
 
-def test_workers_drop_what_one_worker_would():
-    whole = dropped((8, 50))
-    parts = [dropped((4, 50), batch=8, rows=slice(4 * rank, 4 * rank + 4)) for rank in range(2)]
+@pytest.mark.parametrize('workers', [2, 8])
+def test_workers_drop_what_one_worker_would(workers):
+    """Eight rows, shared by two workers, or one row each."""
+    whole, rows = dropped((8, 50)), 8 // workers
+    parts = [
+        dropped((rows, 50), batch=8, rows=slice(first, first + rows)) for first in range(0, 8, rows)
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 

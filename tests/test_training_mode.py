@@ -16,10 +16,13 @@ from gitloss.backbones import BACKBONES, Backbone
 from gitloss.backend import keras, tf
 from helpers import Losses, all_nodes
 from survival import tensors
+from test_distribution import collectives_of
 from test_resume import StopAt
 from trainers import checkpoints, devices, evaluate, export
 from trainers.engine.graph import TrainingGraph
 from trainers.engine.trainer import Trainer
+from trainers.launch import free_addresses
+from trainers.workers.engines import Collectives
 
 MOMENTUM = 0.9
 
@@ -237,3 +240,20 @@ def test_two_workers_train_as_one(tmp_path, statistics):
             scale = 1.0 if name.endswith('mean') else np.abs(value).max()
             off[name] = np.abs(value - two[name]).max() / scale
     assert len(off) == 10 and bool(max(off.values()) < 1e-5) is (statistics == 'global'), off
+
+
+def test_between_gpus_the_statistics_are_gathered_in_one_order(tmp_path):
+    """Two of the layers are in branches that nothing else orders. A step gathers three statistics
+    and the embeddings; it reduces the gradient of the one statistic that has a trained layer before
+    it, and the gradients of the weights: 6. A sweep gathers the embeddings alone.
+    """
+    settings = options(tmp_path)
+    group = Collectives(free_addresses(2), 1, tf.ConfigProto(), 20.0, 'gpu')
+    dataset = data.load('mnist', settings.data_folder)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, dataset.spec, devices.choose(settings), group, dataset.train)
+        step = collectives_of([net.train_op, net.step_fetches])
+        sweep = collectives_of(net.eval_fetches)
+    assert len(step) == 6 and len(sweep) == 1
+    for one in step:
+        assert all(one in step[other] or other in step[one] for other in step)

@@ -44,12 +44,10 @@ class Phase:
         They are drawn for the global batch, so that masks do not depend on the number of workers.
 
         Args:
-          shape: static shape for this worker's rows; a first dimension of 1: one draw for all rows.
+          shape: static shape for this worker's rows.
           number: the number of the layer.
         """
         seed = tf.stack([self._seed * 1000 + number, tf.cast(self._step, tf.int32)])
-        if shape[0] == 1:
-            return tf.random.stateless_uniform(shape, seed)
         return tf.random.stateless_uniform([self._batch_size, *shape[1:]], seed)[self._rows]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Any, Iterator, Mapping
 
 import numpy as np
@@ -86,7 +85,6 @@ class TrainingHandle(EvaluationHandle, RunHandle):
 
     def __init__(self, runtime: Runtime, saving: Saving, meter: Meter) -> None:
         super().__init__(runtime)
-        self.run_name = os.path.basename(self.run_dir)
         self.steps, self.every = runtime.options.steps, runtime.options.update_centers
         self.metrics, self.stop_reason = declaration.by_name(meter.metrics), ''
         self._saving, self._meter = saving, meter

@@ -94,7 +94,12 @@ class Collectives(Workers):
     def gather(self, tensor: Tensor) -> Tensor:
         rows, *rest = tensor.shape.as_list()
         on_host = not tensor.dtype.is_floating
-        with tf.device('/cpu:0' if on_host else ''):
+        # A reduction ends a pass: a sweep must not wait for what a training step gathers.
+        before = [one for one in self._before if one.op.type == 'CollectiveGather']
+        is_free = on_host or self._hint != 'nccl'
+        with tf.device('/cpu:0' if on_host else ''), tf.control_dependencies(
+            [] if is_free else before
+        ):
             gathered = tf.raw_ops.CollectiveGather(
                 input=tensor, shape=[rows * self.size] + rest, **self._settings(on_host)
             )
