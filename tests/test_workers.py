@@ -319,7 +319,7 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
             crew.trainer_of(its, group).fit()
 
         return run.main(
-            toys.flags_of(settings) + ['--alpha=%g' % (0.5 - 0.1 * group.rank)], work=train
+            toys.flags_of(settings) + [f'--alpha={0.5 - 0.1 * group.rank:g}'], work=train
         )
 
     chiefs, status = crew.together(2, work)
