@@ -229,7 +229,9 @@ class CenterLoss(_CentersLayer):
     """`center_loss` as a layer over (embeddings, labels); the centers are initially zero."""
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        return center_loss(*inputs, self.centers, self.form, self.distance)
+        # Not *inputs: TensorFlow 1.15's autograph passes them wrongly.
+        embeddings, labels = inputs
+        return center_loss(embeddings, labels, self.centers, self.form, self.distance)
 
 
 class GitLoss(_CentersLayer):
@@ -242,4 +244,5 @@ class GitLoss(_CentersLayer):
         self.method = method
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        return git_loss(*inputs, self.centers, self.form, self.distance, self.method)
+        embeddings, labels = inputs
+        return git_loss(embeddings, labels, self.centers, self.form, self.distance, self.method)
