@@ -1072,11 +1072,11 @@ def test_sharing_needs_a_table_that_fits():
         ):
             losses.GitLoss(5, share=center_layer)
         with pytest.raises(
-            ValueError, match='Received: None, the layer that owns it must be called first'
+            ValueError, match='Received: None; call the layer that owns the table first'
         ):
             losses.GitLoss(4, share=center_layer)([x, labels])
         with pytest.raises(
-            ValueError, match='Received: None, the layer that owns it must be called first'
+            ValueError, match='Received: None; call the layer that owns the table first'
         ):
             center_layer.update(x, labels)
 

@@ -133,7 +133,7 @@ def test_modules_files_functions_classes_and_lists(mine, tmp_path):
             'my_gitloss_callbacks:board',
             'which gives one refused: callbacks: expected callbacks that can work in a '
             'graph-mode run. Received: '
-            'keras.TensorBoard; it wants',
+            'keras.TensorBoard; it traces a Keras model',
         ),
     ],
 )
