@@ -1,6 +1,6 @@
 """Training batches as a pure function of (seed, step).
 
-Sample k of the endless stream is sample k mod n of the permutation of epoch k // n. Batch t contains
+Sample k of the endless stream is sample k mod n of the permutation of epoch k // n. Batch t holds
 the samples t * batch_size ... (t + 1) * batch_size - 1. Every sample occurs once per epoch, batches
 cross epoch boundaries, and no batch is short. The step number alone resumes a run, and the global
 batches do not depend on the number of workers.

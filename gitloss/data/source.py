@@ -20,8 +20,8 @@ _BLOCK_BYTES = 16 << 20  # pixels per read while a whole split is traversed
 class Preprocessing(NamedTuple):
     """Input of the network = pixels / divisor - mean.
 
-    mean: float32 [height, width, channels], or one number for all pixels; None is zero. A checkpoint
-    has it as the weight `preprocess/mean_image`.
+    mean: float32 [height, width, channels], or one number for all pixels; None is zero. A
+    checkpoint has it as the weight `preprocess/mean_image`.
     """
 
     divisor: float = 255.0
