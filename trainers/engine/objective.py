@@ -95,7 +95,7 @@ class Objective:
             ):
                 if weight and name in terms:
                     total += weight * terms[name]
-        return dict(terms, loss=total)
+        return {'loss': total, **terms}
 
     def reduced(
         self, terms: dict[str, Tensor], tensors: list[Tensor]
