@@ -41,14 +41,19 @@ def features(images, initializer):
     return layers.Dropout(0.25, name='drop')(x)
 
 
-BACKBONES['normalised'] = Backbone(features, slope=None)
-# A worker imports this module to know the network.
+NETWORK = Backbone(features, slope=None)
+# A worker has to be told of the network.
 WORKER = (
     '-c',
-    'import sys; sys.path[:0] = [".", "tests"]; import test_training_mode, crew; '
-    'from trainers import run; '
+    'import sys; sys.path[:0] = [".", "tests"]; import test_training_mode as mode, crew; '
+    'from trainers import run; mode.BACKBONES["normalised"] = mode.NETWORK; '
     'sys.exit(run.main(work=lambda settings: crew.trainer_of(settings).fit() and 0))',
 )
+
+
+@pytest.fixture(autouse=True)
+def _network(monkeypatch):
+    monkeypatch.setitem(BACKBONES, 'normalised', NETWORK)
 
 
 def options(folder, **changes):

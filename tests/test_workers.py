@@ -330,14 +330,17 @@ def test_other_flags_on_a_worker_are_one_line(tmp_path, capfd):
     )
 
 
+SOFTMAX_ALONE = {'lambda_c': 0.0, 'lambda_g': 0.0}
+
+
 @pytest.mark.parametrize(
     'device, objective',
     [
         ('cpu', {'git_loss_form': 'pairwise', 'loss_scale': '1024'}),
         ('cpu', {'distance': 'cosine', 'center_init': 'means'}),
-        ('cpu', {'head': 'arcface', 'scale': 8.0, 'loss_scale': 'dynamic'}),
+        ('cpu', dict(SOFTMAX_ALONE, head='arcface', scale=8.0, loss_scale='dynamic')),
         # In the order that NCCL needs.
-        ('gpu', {'lambda_c': 0.0, 'lambda_g': 0.0}),
+        ('gpu', SOFTMAX_ALONE),
     ],
 )
 def test_one_step_of_another_objective(tmp_path, device, objective, monkeypatch):
