@@ -1,7 +1,9 @@
 # Everything works without an active environment: .venv is made on first use, and again when its lock file changes.
 # An interpreter of your own: make train PYTHON=/path/to/python. Further flags of the trainer: make train ARGS=--steps=100
 SHELL := /bin/bash
-RUN := set -euo pipefail; source test/common.sh;
+# Also with make -f, from a folder with a test/ of its own.
+SELF := $(strip $(MAKEFILE_LIST))
+RUN := set -euo pipefail; source "$$(dirname "$$(readlink -f "$(SELF)")")/test/common.sh";
 
 .SILENT:
 .PHONY: help train quick performance test lint clean
@@ -27,5 +29,5 @@ lint:
 	$(RUN) run_lint
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	$(RUN) cd "$$ROOT"; rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache; \
 	find . -name '.venv*' -prune -o -path ./output -prune -o -name __pycache__ -prune -exec rm -rf {} +

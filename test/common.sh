@@ -26,8 +26,18 @@ python_version() { # PYTHON: its version as 3.11; fails if it does not run, as a
 
 lacks() { # PYTHON MODULE...: those modules that it has not; nothing is imported, so this is fast. Fails if it does not run.
   "$1" -c '
-import importlib.util, sys
+import sys
+sys.path[:] = filter(None, sys.path)  # without the current folder
+import importlib.util
 print(" ".join(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))' "${@:2}" 2>/dev/null
+}
+
+run_module() { # PYTHON MODULE [ARGUMENT...]: a module of this project, whatever files of the same names the current folder has
+  "$1" -c '
+import sys
+sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
+import runpy
+runpy.run_module(sys.argv.pop(1), None, "__main__", True)' "$ROOT" "${@:2}"
 }
 
 has() { # PYTHON MODULE...: has it all of them?
@@ -147,6 +157,7 @@ main_environment() { # .venv, made if need be; its interpreter
 
 chosen_python() { # $PYTHON, if it will do
   local missing modules path
+  [[ $(python_version "$PYTHON") == [0-9]*.[0-9]* ]] || die 2 "PYTHON: expected a Python 3 that has tensorflow. Received: $PYTHON, which does not run as one"
   read -ra modules <<<"$(needed_modules "$PYTHON")"
   missing=$(lacks "$PYTHON" "${modules[@]}") || die 2 "PYTHON: expected a Python 3 that has tensorflow. Received: $PYTHON, which does not run"
   [[ -z $missing ]] || die 2 "PYTHON: expected a Python 3 that has ${modules[*]}. Received: $PYTHON, without $missing"
@@ -179,7 +190,7 @@ pick_python() { # the interpreter for trainings: $PYTHON, the active environment
 train() { # FLAGFILE [--flag=value ...]
   local python
   python=$(pick_python) || exit
-  PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} "$python" -m trainers.run --flagfile="$ROOT/$1" "${@:2}"
+  run_module "$python" trainers.run --flagfile="$ROOT/$1" "${@:2}"
 }
 
 tool_python() { # $PYTHON or .venv, for the tests and the linter
@@ -351,10 +362,9 @@ zoo_train() { # WHAT SUFFIX FLAGFILE [--flag=value ...]: trains, then writes and
   python=$(pick_python) || exit
   zoo_flags "${@:4}"
   # The working directory stays the user's, so that relative paths in arguments mean what they mean there.
-  export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
   # Every call is a training of its own, as everywhere in the zoo; --resume=auto continues one that was broken off.
   set -- --flagfile="$flagfile" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"}
-  "$python" -m trainers.run "$@" || exit
+  run_module "$python" trainers.run "$@" || exit
   "$python" "$ROOT/test/final_result.py" "$suffix" "$@"
 }
 
@@ -397,13 +407,13 @@ zoo_train_ranks() { # SIZE WHAT SUFFIX FLAGFILE [--flag=value ...]: a process fo
   [[ -r ${RANK_TABLE_FILE:-} ]] || die 2 "RANK_TABLE_FILE: expected the rank table of the $size cards. Received: ${RANK_TABLE_FILE:-none}"
   zoo_environment "$size"
   python=$(pick_python) || exit
-  export RANK_TABLE_FILE PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+  export RANK_TABLE_FILE
   mkdir -p "$ROOT/output"
   trap 'stop_ranks "${pids[@]}"; exit 143' TERM INT
   for ((rank = 0; rank < size; rank++)); do
     export RANK_ID=$rank ASCEND_DEVICE_ID=$rank
     zoo_flags "${@:5}"
-    "$python" -m trainers.run "${flags[@]}" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} >"$ROOT/output/train_rank_$rank.log" 2>&1 &
+    run_module "$python" trainers.run "${flags[@]}" --resume=never ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} >"$ROOT/output/train_rank_$rank.log" 2>&1 &
     pids+=("$!")
   done
   wait_for_ranks "${pids[@]}" || exit

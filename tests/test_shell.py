@@ -75,7 +75,7 @@ class Machine:
             'requirements-py311.lock',
         ):
             shutil.copy(os.path.join(ROOT, name), str(self.root))
-        for tool in 'basename cat cksum cp dirname flock ls mkdir rm sleep uname'.split():
+        for tool in 'basename cat cksum cp dirname flock ls mkdir readlink rm sleep uname'.split():
             if shutil.which(tool):
                 os.symlink(shutil.which(tool), str(self.bin / tool))
 
@@ -338,7 +338,8 @@ TRAINER = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo 3.11 ;;
   *find_spec*) ;;
-  "-m trainers.run "*)
+  *" trainers.run "*)
+    shift 3
     echo "$PWD" >>"$LOG"
     echo "$*" >>"$LOG"
     echo "$ASCEND_DEVICE_ID $RANK_SIZE $RANK_ID $JOB_ID" >>"$LOG"
@@ -373,8 +374,7 @@ def test_full_script_from_within_test(zoo):
     )
     assert (status, out) == (0, BLOCK)
     command = (
-        f'-m trainers.run --flagfile={zoo.root}/flags/full.cfg --resume=never --steps=20 '
-        '--data_path='
+        f'trainers.run --flagfile={zoo.root}/flags/full.cfg --resume=never --steps=20 --data_path='
     )
     assert zoo.logged() == [str(here), command, '0 1 0 10087']
     name = 'Gitloss_ID1277_for_TensorFlow_bs128_1p_acc'
@@ -538,7 +538,8 @@ RANK = r"""#!/bin/sh
 case "$*" in
   *version_info*) echo 3.11 ;;
   *find_spec*) ;;
-  "-m trainers.run "*)
+  *" trainers.run "*)
+    shift 3
     echo "$RANK_ID of $RANK_SIZE on $ASCEND_DEVICE_ID, job $JOB_ID" >"$HOME/rank_$RANK_ID"
     echo "$*"
     case "$RANK_ID" in
@@ -577,7 +578,7 @@ def test_eight_ranks_each_with_its_card_and_its_log(ranks):
         said = (ranks.home / f'rank_{rank}').read_text()
         assert said == f'{rank} of 8 on {rank}, job 10087\n'
         # A device chosen automatically might be another one, on which each rank would train alone.
-        command = f'-m trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg'
+        command = f'trainers.run --device=npu --flagfile={ranks.root}/flags/full.cfg'
         log = (ranks.root / 'output' / f'train_rank_{rank}.log').read_text()
         assert command + ' --resume=never --steps=20' in log
     log = (
@@ -613,6 +614,59 @@ def test_the_level_file_is_in_the_zoos_form():
         lines = [line.strip().split(':') for line in file]
     assert [name for name, _ in lines] == ['FuncStatus', 'PerfStatus', 'PrecisionStatus']
     assert {level for _, level in lines} <= {'OK', 'NOK', 'POK', 'PERFECT'}
+
+
+# --- other folders, other names -------------------------------------------------------------------
+
+SHADOWS = ('callbacks.py', 'gitloss.py', 'json.py', 'tensorflow.py', 'trainers/__init__.py')
+
+
+@pytest.fixture
+def shadowed(machine):
+    """The user's folder has files with the names of the project's packages, of a module of Python
+    and of TensorFlow, and a test/ with a common.sh, as another checkout: each ends what runs it.
+    """
+    for name in SHADOWS:
+        machine.script(machine.home / name, 'raise SystemExit("shadowed")')
+    machine.script(machine.home / 'test' / 'common.sh', 'echo shadowed; exit 1')
+    machine.variables = {
+        'PYTHON': machine.script(machine.home / 'py', f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'),
+        'PATH': f'{machine.bin}:{os.path.dirname(shutil.which("make") or sys.executable)}',
+    }
+    for name in ('callbacks', 'Makefile'):
+        copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
+        copy(os.path.join(ROOT, name), str(machine.root / name))
+    return machine
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_scripts_train_this_project_from_any_folder(shadowed, linked):
+    """An unknown flag is refused by the project's own parser, before TensorFlow is imported."""
+    script = shadowed.root / 'test' / 'train_performance_1p.sh'
+    if linked:
+        link = shadowed.home / 'train'
+        link.symlink_to(script)
+        script = link
+    status, out, err = shadowed.bash(
+        str(script), '--stepz=1', cwd=shadowed.home, **shadowed.variables
+    )
+    assert (status, out) == (2, '')
+    assert err.startswith('trainers.run: --stepz: expected a known flag, --steps perhaps')
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='make is not installed')
+def test_make_of_another_folder_trains_this_project(shadowed):
+    command = f'make -f "{shadowed.root}/Makefile" quick ARGS=--stepz=1'
+    status, out, err = shadowed.bash('-c', command, cwd=shadowed.home, **shadowed.variables)
+    assert (status, out) == (2, '')
+    assert err.startswith('trainers.run: --stepz: expected a known flag, --steps perhaps')
+
+
+def test_a_program_that_is_no_python_trains_nothing(machine):
+    """`true` returns 0 for every call, and prints no version."""
+    status, out, err = machine.bash('test/train_full_1p.sh', PYTHON=shutil.which('true'))
+    assert (status, out, err.count('\n')) == (2, '', 1)
+    assert err.startswith('PYTHON: expected a Python 3 that has tensorflow. Received: ')
 
 
 # --- requirements ---------------------------------------------------------------------------------
