@@ -91,7 +91,7 @@ class Pictures(Callback):
         """[(step, path), ...] of the data of all scatter plots, in the order of the steps."""
         folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
         names = os.listdir(folder) if os.path.isdir(folder) else []
-        matches = (re.match(r'frame-(\d{8,})\.npz$', name) for name in names)
+        matches = (re.fullmatch(r'frame-([0-9]{8,})\.npz', name) for name in names)
         return sorted(
             (int(match.group(1)), os.path.join(folder, match.group())) for match in matches if match
         )

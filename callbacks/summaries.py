@@ -44,7 +44,9 @@ class EventFile:
     """
 
     def __init__(self, folder: str, suffix: str = '') -> None:
-        matches = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
+        matches = [
+            re.match(r'events\.out\.tfevents\.([0-9]+)\.', name) for name in os.listdir(folder)
+        ]
         second = max([int(time.time())] + [int(match.group(1)) + 1 for match in matches if match])
         name = f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
         self.path = os.path.join(folder, name)

@@ -41,10 +41,10 @@ def config(cluster, kind='worker', index=0):
         (config({'worker': ['a:1', 'b:2']}, index=1), (['a:1', 'b:2'], 1)),
         # As TFJob writes it.
         (
-            config({'chief': ['c:0'], 'worker': ['a:1', 'b:2']}, index=1),
-            (['c:0', 'a:1', 'b:2'], 2),
+            config({'chief': ['c:3'], 'worker': ['a:1', 'b:2']}, index=1),
+            (['c:3', 'a:1', 'b:2'], 2),
         ),
-        (config({'chief': ['c:0'], 'worker': ['a:1']}, 'chief'), (['c:0', 'a:1'], 0)),
+        (config({'chief': ['c:3'], 'worker': ['a:1']}, 'chief'), (['c:3', 'a:1'], 0)),
         (config({'worker': ['a:1'], 'master': ['m:9']}, 'master'), (['m:9', 'a:1'], 0)),
         (
             json.dumps(
@@ -80,6 +80,18 @@ def test_the_cluster_of_a_tf_config(text, expected):
         (
             config({'worker': ['a']}),
             'expected cluster.worker, a list of "host:port". Received: ["a"]',
+        ),
+        # 3 as an Arabic digit, and the ports that no server can have.
+        *(
+            (
+                config({'worker': ['a:' + port]}),
+                f'expected cluster.worker, a list of "host:port". Received: {json.dumps(["a:" + port])}',
+            )
+            for port in ('0', '65536', '99999', '٣', '1\n')
+        ),
+        (
+            config({'chief': ['a:1'], 'master': ['b:1']}, 'chief'),
+            'expected one chief, under the name chief or master. Received: both',
         ),
         (
             config({'worker': ['a:1', 'a:1']}),

@@ -62,7 +62,22 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
         ('--lambda_g=-1', '--lambda_g: expected at least 0. Received: -1.0'),
         ('--alpha=1.5', '--alpha: expected 0 to 1. Received: 1.5'),
         ('--learning_rate=0', '--learning_rate: expected more than 0. Received: 0.0'),
-        ('--learning_rate=inf', '--learning_rate: expected a finite number. Received: inf'),
+        *(
+            (
+                f'--{flag}={value}',
+                f'--{flag}: expected a finite number, for float32 0 or from 1.2e-38 to 3.4e38. '
+                f'Received: {value}',
+            )
+            # The largest float32 is 3.40282e38, the smallest normal one 1.17549e-38.
+            for flag, value in (
+                ('learning_rate', 'inf'),
+                ('lambda_g', '1e+39'),
+                ('lambda_c', '3.5e+38'),
+                ('adam_epsilon', '1e+300'),
+                ('adam_epsilon', '1e-39'),
+                ('scale', '1e+300'),
+            )
+        ),
         (
             '--git_loss_form=paper',
             '--git_loss_form: expected one of elementwise, pairwise. Received: paper',

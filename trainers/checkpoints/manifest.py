@@ -11,7 +11,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from gitloss.errors import DamagedCheckpoint
 
 FILE, PREFIX = 'manifest.json', 'model'  # TensorFlow's own files are model.index and model.data-...
-FOLDER = re.compile(r'step-(\d{8,})(\.old)?$')
+FOLDER = re.compile(r'step-([0-9]{8,})(\.old)?')
 _FORMAT = 1
 # The entries of a manifest, and those that are needed to resume a run from it.
 KINDS: dict[str, Any] = {
@@ -77,7 +77,7 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
             f'numbers in {group} of the manifest',
             f'something else in {wrong[:80]}',
         )
-    named = FOLDER.match(os.path.basename(path))
+    named = FOLDER.fullmatch(os.path.basename(path))
     _check(
         not named or int(named.group(1)) == manifest['step'],
         path,

@@ -149,7 +149,7 @@ class CheckpointStore:
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
         found = sorted(
             (int(match.group(1)), not match.group(2), match.group(0))
-            for match in map(manifest.FOLDER.match, names)
+            for match in map(manifest.FOLDER.fullmatch, names)
             if match
         )
         return [os.path.join(self.folder, name) for _, _, name in found]
@@ -184,7 +184,9 @@ class CheckpointStore:
         Checkpoints of later steps are damaged ones that the run skipped: they do not count.
         """
         counting = [
-            path for path in self.paths() if int(re.sub(r'\D', '', os.path.basename(path))) <= step
+            path
+            for path in self.paths()
+            if int(re.sub('[^0-9]', '', os.path.basename(path))) <= step
         ]
         keep = set(counting[-self._keep :] + [self.best()])
         for path in counting:

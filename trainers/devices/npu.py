@@ -97,7 +97,7 @@ def rank_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
 
     def number(name: str, default: str, high: int) -> int:
         text = environment.get(name) or default
-        if not re.match(r'\d{1,5}$', text) or not int(text) < high:
+        if not re.fullmatch('[0-9]{1,5}', text) or not int(text) < high:
             raise ValueError(f'{name}: expected a whole number below {high}. Received: {text!r}')
         return int(text)
 

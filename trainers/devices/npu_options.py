@@ -111,7 +111,10 @@ def _is_json_object(text: str) -> bool:
 _TEXTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     'any': ('text', bool),
     'json': ('a JSON object', _is_json_object),
-    'steps': ('of the form 0|5|10-20', re.compile(r'\d+(-\d+)?(\|\d+(-\d+)?)*$').match),
+    'steps': (
+        'of the form 0|5|10-20',
+        re.compile(r'[0-9]+(-[0-9]+)?(\|[0-9]+(-[0-9]+)?)*').fullmatch,
+    ),
     'file': ('a file that can be read', lambda path: os.access(path, os.R_OK)),
     'folder': (
         'a folder that exists and can be written',
@@ -133,7 +136,7 @@ def _value(key: str, text: str) -> Any:
         value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower())
         expected, fits = 'true' if allowed else 'true or false', value in (allowed or (True, False))
     elif field == 'i':
-        value = int(text) if re.match(r'\d{1,10}$', text) else -1
+        value = int(text) if re.fullmatch('[0-9]{1,10}', text) else -1
         low, high = allowed
         expected, fits = f'a whole number from {low} to {high}', low <= value <= high
     elif isinstance(allowed, tuple):
@@ -200,7 +203,7 @@ def _set_precision(values: dict[str, Any], options: Options) -> None:
     chip = os.environ.get('SOC_VERSION') or 'Ascend910A'
     _check(
         not re.search('b(float|f)16|hif8', mode)
-        or not re.match(r'Ascend910(A|B|(Pro|Premium)[AB])$', chip),
+        or not re.fullmatch('Ascend910(A|B|(Pro|Premium)[AB])', chip),
         f'a precision mode of {chip}, which has neither bfloat16 nor hifloat8 (another card: set '
         'SOC_VERSION)',
         mode,

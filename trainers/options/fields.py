@@ -91,6 +91,6 @@ FIELDS: dict[str, Option] = {
 def device_id(environment: Mapping[str, str] = os.environ) -> str:
     """ASCEND_DEVICE_ID, else DEVICE_ID, else "0"."""
     value = environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID') or '0'
-    if not re.match(r'\d{1,4}$', value):
+    if not re.fullmatch('[0-9]{1,4}', value):
         raise OptionError(f'ASCEND_DEVICE_ID: expected a device number. Received: {value!r}')
     return value

@@ -8,6 +8,7 @@ from typing import Any
 
 from gitloss.errors import OptionError
 
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # normal numbers of float32
 KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text'}
 
 
@@ -62,8 +63,11 @@ class Option:
             raise OptionError(f'--{name}: expected {KINDS[kind]}. Received: {value!r}')
         if kind is str and '\0' in value:
             raise OptionError(f'--{name}: expected text without NUL. Received: {value!r}')
-        if kind is float and not abs(value) < float('inf'):
-            raise OptionError(f'--{name}: expected a finite number. Received: {value}')
+        if kind is float and not _fits_float32(value):
+            raise OptionError(
+                f'--{name}: expected a finite number, for float32 0 or from 1.2e-38 to 3.4e38. '
+                f'Received: {value}'
+            )
         if (
             (self.choices and value not in self.choices)
             or (self.low is not None and value < self.low)
@@ -71,7 +75,7 @@ class Option:
             or (self.above is not None and value <= self.above)
         ):
             raise OptionError(f'--{name}: expected {self.limits}. Received: {value}')
-        if self.form and not re.match(self.form[0] + r'\Z', value):
+        if self.form and not re.fullmatch(self.form[0], value):
             raise OptionError(f'--{name}: expected {self.form[1]}. Received: {value!r}')
 
 
@@ -79,6 +83,11 @@ def option(default: Any, help: str, group: str, **declared: Any) -> Any:
     """A dataclass field that carries its Option, under the name `option` of its metadata."""
     metadata = {'option': Option(default, help, group, **declared)}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def _fits_float32(value: float) -> bool:
+    """Whether float32, in which the graph computes, has the number: neither infinite nor 0 there."""
+    return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
 
 
 def shown(value: Any) -> str:

@@ -16,6 +16,11 @@ def _wrong(expected: str, received: str) -> ValueError:
     return ValueError(f'TF_CONFIG: expected {expected}. Received: {one_line(received, 120)}')
 
 
+def _is_address(text: Any) -> bool:
+    found = re.fullmatch('.+:([0-9]{1,5})', text) if isinstance(text, str) else None
+    return found is not None and 0 < int(found.group(1)) < 1 << 16
+
+
 def _ranked(jobs: dict[str, Any]) -> list[tuple[str, int, str]]:
     """[(job, index, address), ...] in the order of rank, the chief first."""
     for job, addresses in jobs.items():
@@ -25,10 +30,10 @@ def _ranked(jobs: dict[str, Any]) -> list[tuple[str, int, str]]:
                 'or evaluators',
                 'job ' + job,
             )
-        if not isinstance(addresses, list) or not all(
-            isinstance(one, str) and re.match(r'.+:\d{1,5}$', one) for one in addresses
-        ):
+        if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
             raise _wrong(f'cluster.{job}, a list of "host:port"', json.dumps(addresses))
+    if {'chief', 'master'} <= set(jobs):
+        raise _wrong('one chief, under the name chief or master', 'both')
     ranked = [
         (job, index, address)
         for job, addresses in sorted(jobs.items())

@@ -1,0 +1,309 @@
+"""Runs the commands in hostile environments: each ends in one clear line or with a right result.
+
+    python benchmarks/environments.py [--cases=100] [--seed=1] [--first=0] [--python=INTERPRETER ...]
+    [--keep=FOLDER]
+
+An environment is a combination that the seed draws from DIMENSIONS: streams closed, full or without
+a reader; a working folder that is gone; HOME, TMPDIR and the locale; umask; folders or a whole root
+that are read-only; limits on open files, size of files and memory. Half of the dimensions are as
+usual in each. A command that ends with status 0 must have the result of the usual environment: the
+losses of history.jsonl and a verified checkpoint, the JSON of evaluate, the bytes of the export. Any
+other status must come with exactly one line on stderr that begins with the name of the command, if
+stderr can be read. Nothing may hang, die of a signal, or print a traceback. Exit status 1 if
+anything is wrong. Linux only; without the right to make a mount namespace the read-only root is
+left out. No network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT]
+
+from benchmarks.chaos import write_subset  # noqa: E402
+from gitloss.errors import DamagedCheckpoint  # noqa: E402
+from trainers.checkpoints import manifest  # noqa: E402
+
+SECONDS = 240  # after which a command counts as hung
+STREAMS = ('pipe', 'closed', 'full', 'gone')
+# {dimension: its values, the usual one first}
+DIMENSIONS = {
+    'command': ('run', 'resume', 'evaluate', 'export', 'launch', 'help', 'mistake'),
+    'stdin': ('null', 'closed'),
+    'stdout': STREAMS,
+    'stderr': STREAMS,
+    'folder': ('usual', 'gone'),
+    'HOME': ('usual', 'unset', 'missing', 'file', 'read-only'),
+    'TMPDIR': ('usual', 'missing', 'file', 'read-only'),
+    'locale': ('C.UTF-8', 'POSIX', 'xx_XX.nothing'),
+    'name': ('run', 'läuft 日本', 'a b'),
+    'umask': (0o022, 0o077, 0o777),
+    'output': ('usual', 'read-only', 'root read-only'),
+    'files': (None, 64, 16, 4),
+    'bytes': (None, 1 << 16, 4096, 0),
+    'memory': (None, 8 << 30, 1 << 30, 200 << 20),
+}
+# Of a process that drops the rights by which root writes to read-only folders.
+_UNPRIVILEGED = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
+_READ_ONLY = 'mount --bind / / && mount -o remount,ro,bind / && exec "$@"'
+_NOT_OURS = re.compile(
+    r'Traceback|Exception ignored|Warning|^ +File "|terminate called|bad_alloc|[a-z]Error: '
+    r'|^Matplotlib |^Fatal'
+)
+
+
+def draw(number, seed):
+    """The case of that number: {dimension: value}."""
+    chance = random.Random(f'{seed} {number}')
+    case = {
+        name: chance.choice(values) if chance.random() < 0.35 else values[0]
+        for name, values in DIMENSIONS.items()
+    }
+    return dict(case, command=chance.choice(DIMENSIONS['command']))
+
+
+class Place:
+    """The folders of a case, and the command line in them."""
+
+    def __init__(self, folder, data, finished, case):
+        self.folder, self.case, self.data = folder, case, data
+        self.parent = os.path.join(folder, 'output')
+        self.run = os.path.join(self.parent, case['name'])
+        self.export = os.path.join(self.parent, 'export')
+        for name in ('home', 'tmp', 'output', 'cwd'):
+            os.makedirs(os.path.join(folder, name))
+        with open(os.path.join(folder, 'file'), 'w'):
+            pass
+        if case['command'] in ('evaluate', 'export', 'resume'):
+            shutil.copytree(finished, self.run)
+        if case['command'] == 'resume':
+            self._shorten()
+        for name in ('HOME', 'TMPDIR'):
+            if case[name] == 'read-only':
+                os.chmod(os.path.join(folder, {'HOME': 'home', 'TMPDIR': 'tmp'}[name]), 0o555)
+        if case['output'] == 'read-only':
+            os.chmod(self.parent, 0o555)
+
+    def _shorten(self):
+        """The run as it was before its last measurement."""
+        store = os.path.join(self.run, 'ckpt')
+        shutil.rmtree(os.path.join(store, max(os.listdir(store))))
+
+    def flags(self):
+        command = self.case['command']
+        if command == 'help':
+            return ['trainers.run', '--help']
+        if command == 'mistake':
+            return ['trainers.run', '--steps=x']
+        common = ['--data_path=' + self.data, '--device=cpu']
+        if command == 'evaluate':
+            return ['trainers.evaluate', '--ckpt_path=' + self.run, *common]
+        if command == 'export':
+            return ['trainers.export', '--ckpt_path=' + self.run, '--export_dir=' + self.export]
+        own = [*common, '--steps=6', '--update_centers=3', '--batch_size=16', '--log_every=2']
+        own.append('--exp_save_dir=' + self.run)
+        if command == 'launch':
+            logs = '--log_dir=' + os.path.join(self.parent, 'logs')
+            return ['trainers.launch', '--workers=2', logs, '--', *own]
+        return ['trainers.run', *own]
+
+    def environment(self):
+        case, environment = self.case, dict(os.environ, PYTHONPATH=ROOT)
+        for name in ('HOME', 'TMPDIR'):
+            usual = os.path.join(self.folder, {'HOME': 'home', 'TMPDIR': 'tmp'}[name])
+            environment[name] = {
+                'missing': os.path.join(self.folder, 'missing'),
+                'file': os.path.join(self.folder, 'file'),
+            }.get(case[name], usual)
+            if case[name] == 'unset':
+                del environment[name]
+        for name in ('LC_ALL', 'LANG', 'LC_CTYPE', 'PYTHONUTF8', 'PYTHONIOENCODING'):
+            environment.pop(name, None)
+        environment['LC_ALL'] = case['locale']
+        if case['locale'] == 'POSIX':
+            environment.update(PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+        return environment
+
+    def prepare(self):
+        """In the child, before the command starts."""
+        case = self.case
+        os.umask(case['umask'])
+        os.chdir(os.path.join(self.folder, 'cwd'))
+        if case['folder'] == 'gone':
+            os.rmdir(os.path.join(self.folder, 'cwd'))
+        for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+            if case[name] == 'closed':
+                os.close(number)
+        for limit, name in (('AS', 'memory'), ('FSIZE', 'bytes'), ('NOFILE', 'files')):
+            if case[name] is not None:
+                resource.setrlimit(getattr(resource, 'RLIMIT_' + limit), (case[name], case[name]))
+
+
+def stream(kind):
+    """What subprocess takes for a stream of that kind."""
+    if kind == 'full':
+        return open('/dev/full', 'wb')
+    if kind == 'gone':
+        reader, writer = os.pipe()
+        os.close(reader)
+        return os.fdopen(writer, 'wb')
+    return subprocess.PIPE if kind == 'pipe' else subprocess.DEVNULL
+
+
+def execute(place, python):
+    """Runs the command. Returns (status, stdout, stderr) of it; status None: it hung."""
+    case = place.case
+    before = list(_UNPRIVILEGED)
+    if case['output'] == 'root read-only':
+        before = ['unshare', '-m', 'sh', '-c', _READ_ONLY, 'sh', *before]
+    out, err = stream(case['stdout']), stream(case['stderr'])
+    process = subprocess.Popen(
+        [*before, python, '-m', *place.flags()],
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        preexec_fn=place.prepare,
+        start_new_session=True,
+    )
+    try:
+        printed = process.communicate(timeout=SECONDS)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        printed, status = process.communicate(), None
+    for each in (out, err):
+        if hasattr(each, 'close'):
+            each.close()
+    return (status, *((text or b'').decode('utf-8', 'replace') for text in printed))
+
+
+def losses(run):
+    """The losses of a run's history, and its last verified checkpoint's step."""
+    with open(os.path.join(run, 'history.jsonl'), encoding='utf-8') as file:
+        rows = [json.loads(line) for line in file]
+    store = os.path.join(run, 'ckpt')
+    last = manifest.read(os.path.join(store, max(os.listdir(store)))).step
+    return [[row['step'], row['train_loss'], row['valid_loss']] for row in rows], last
+
+
+def result(place, out):
+    """The result of a command that returned 0, to compare with that of the usual environment."""
+    command = place.case['command']
+    if command in ('run', 'resume', 'launch'):
+        return losses(place.run)
+    if command == 'export':
+        with open(os.path.join(place.export, 'gitloss.json')) as file:
+            return json.load(file)['sha256']
+    if command == 'evaluate':
+        measured = json.loads(out)
+        return [measured[part]['loss'] for part in ('valid', 'test')]
+    return out
+
+
+def complaint(place, status, out, err, expected):
+    """What is wrong with the end of a command; '' if nothing is."""
+    case, lines = place.case, err.splitlines()
+    program = place.flags()[0]
+    if status is None:
+        return 'it hung'
+    foreign = [line for line in lines if _NOT_OURS.search(line)]
+    if foreign:
+        return f'{len(foreign)} lines as {foreign[0]!r}'
+    if status == 0:
+        if case['command'] in ('help', 'evaluate') and case['stdout'] != 'pipe':
+            return '' if case['stdout'] == 'closed' else 'status 0 without a result'
+        try:
+            found = result(place, out)
+        except (OSError, ValueError, KeyError, DamagedCheckpoint) as error:
+            return f'status 0 without a result: {error}'
+        return '' if found == expected else f'another result: {found} for {expected}'
+    if not 0 < status < 3 and status != 141:
+        return f'status {status}: {err[-300:]}'
+    said = [line for line in lines if line.startswith(program + ': ')]
+    if case['stderr'] == 'pipe' and status != 141 and len(said) != 1:
+        return f'status {status} with {len(said)} lines of its own: {err[-300:]!r}'
+    usual = all(
+        case[name] == values[0]
+        for name, values in DIMENSIONS.items()
+        if name not in ('command', 'name')
+    )
+    return f'status {status} in the usual environment: {err}' if usual else ''
+
+
+def unusual(case):
+    return ', '.join(
+        f'{name} {case[name]}' for name, values in DIMENSIONS.items() if case[name] != values[0]
+    )
+
+
+def references(folder, data, python):
+    """({command: its result in the usual environment}, folder of the finished run)."""
+    usual = {name: values[0] for name, values in DIMENSIONS.items()}
+    found, finished = {}, None
+    for command in ('run', 'launch', 'evaluate', 'export', 'help'):
+        place = Place(os.path.join(folder, command), data, finished, dict(usual, command=command))
+        status, out, err = execute(place, python)
+        if status:
+            raise SystemExit(f'{command} in the usual environment: status {status}: {err}')
+        found[command] = result(place, out)
+        finished = finished or place.run
+    return dict(found, resume=found['run'], mistake=''), finished
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--cases', type=int, default=100)
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--first', type=int, default=0, help='number of the first case')
+    parser.add_argument('--python', action='append')
+    parser.add_argument('--keep', help='work in this new folder and leave it')
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = os.path.abspath(settings.keep or os.path.join(temporary, 'environments'))
+        return attack(settings, folder)
+
+
+def attack(settings, folder):
+    data = os.path.join(folder, 'data')
+    write_subset(data, 200)
+    pythons = settings.python or [sys.executable]
+    known = {
+        python: references(os.path.join(folder, f'usual-{number}'), data, python)
+        for number, python in enumerate(pythons)
+    }
+    ends, wrong, begin = collections.Counter(), 0, time.monotonic()
+    for number in range(settings.first, settings.first + settings.cases):
+        case, python = draw(number, settings.seed), pythons[number % len(pythons)]
+        expected, finished = known[python]
+        place = Place(os.path.join(folder, str(number)), data, finished, case)
+        status, out, err = execute(place, python)
+        problem = complaint(place, status, out, err, expected[case['command']])
+        ends[f'{case["command"]}: status {status}'] += 1
+        wrong += bool(problem)
+        said = problem and 'WRONG: ' + problem
+        last = err.splitlines()[-1:] if status else []
+        print(f'{number} {case["command"]} ({unusual(case)}): {status} {said or last}', flush=True)
+    for end, count in sorted(ends.items()):
+        print(f'{end}: {count}')
+    print(f'{settings.cases} cases, {wrong} wrong, {time.monotonic() - begin:.0f} s')
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
