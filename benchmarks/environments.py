@@ -1,17 +1,16 @@
 """Runs the commands in hostile environments: each ends in one clear line or with a right result.
 
-    python benchmarks/environments.py [--cases=100] [--seed=1] [--first=0] [--python=INTERPRETER ...]
-    [--keep=FOLDER]
+    python benchmarks/environments.py [--cases=100] [--seed=1] [--first=0]
+    [--python=INTERPRETER ...] [--keep=FOLDER]
 
 An environment is a combination that the seed draws from DIMENSIONS: streams closed, full or without
 a reader; a working folder that is gone; HOME, TMPDIR and the locale; umask; folders or a whole root
-that are read-only; limits on open files, size of files and memory. Half of the dimensions are as
-usual in each. A command that ends with status 0 must have the result of the usual environment: the
-losses of history.jsonl and a verified checkpoint, the JSON of evaluate, the bytes of the export. Any
-other status must come with exactly one line on stderr that begins with the name of the command, if
-stderr can be read. Nothing may hang, die of a signal, or print a traceback. Exit status 1 if
-anything is wrong. Linux only; without the right to make a mount namespace the read-only root is
-left out. No network.
+that are read-only; limits on open files, size of files and memory. A command that ends with status
+0 must have the result of the usual environment: the losses of history.jsonl and a verified
+checkpoint, the JSON of evaluate, the bytes of the export. Any other status must come with exactly
+one line on stderr that begins with the name of the command, if stderr can be read. Nothing may
+hang, die of a signal, or print a traceback. Exit status 1 if anything is wrong. Linux only. No
+network.
 """
 
 from __future__ import annotations

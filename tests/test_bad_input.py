@@ -644,6 +644,8 @@ def flag_cases():
             b'--margin=-2',
             b'--embedding_dim=65537',
             b'--scale=-0.1',
+            b'--learning_rate=5e-324',
+            b'--lambda_g=1e39',
             b'---steps=3x',
             b'--steps=0x',
             b'--center_init=means,zero',
@@ -666,7 +668,7 @@ def flag_cases():
             b'--flagfile=a.cfg\n--seed=3',
             b'--notf_logs',
             b'-steps=3',
-            b'--learning_rate=5e-324',
+            b'--learning_rate=2e-38',
         ]
     ):
         yield case(f'good {number}', content, 'correct')
@@ -1054,7 +1056,15 @@ def resume_cases():
     yield case('a callback that is not there', put('callbacks', 'Nobody', [1]), 'correct')
     yield case('other sums', put('totals', {'loss': 1.0}), 'refused')
     yield case('sums of no step', put('totals', 'steps', 0), 'refused')
-    yield case('sums of no time', put('totals', 'seconds', float('nan')), 'refused')
+    yield case('sums of no time', put('totals', 'seconds', 0.0), 'refused')
+    for group, name, value in (
+        ('totals', 'seconds', float('nan')),
+        ('totals', 'loss', float('inf')),  # as JSON reads 1e400
+        ('timing', 'seconds', float('nan')),
+        ('timing', 'seconds', -5),
+        ('timing', 'steps', float('inf')),
+    ):
+        yield case(f'{name} of {value} in {group}', put(group, name, value), 'passed over')
     yield case('another seed', put('options', 'seed', 5), 'refused')
     yield case('a seed of text', put('options', 'seed', 'a\nb'), 'refused')
     yield case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'refused')

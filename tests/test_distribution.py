@@ -85,7 +85,8 @@ def test_the_cluster_of_a_tf_config(text, expected):
         *(
             (
                 config({'worker': ['a:' + port]}),
-                f'expected cluster.worker, a list of "host:port". Received: {json.dumps(["a:" + port])}',
+                'expected cluster.worker, a list of "host:port". Received: '
+                + json.dumps(['a:' + port]),
             )
             for port in ('0', '65536', '99999', '٣', '1\n')
         ),

@@ -251,12 +251,41 @@ def test_the_options_of_a_checkpoint_for_a_command():
     )
 
 
+def test_a_flag_file_of_an_editor_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / 'a.cfg'
+    path.write_bytes(b'\xef\xbb\xbf--steps=5\n')
+    assert parse([f'--flagfile={path}']).steps == 5
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (['--noevaluate=true'], '--noevaluate: expected no value. Received: --noevaluate=true'),
+        (['--flagfile'], '--flagfile: expected a text file of flags. Received: [Errno 2]'),
+        (
+            ['--flagfile=fifo'],
+            '--flagfile: expected a text file of flags. Received: [Errno 22] not',
+        ),
+        (['--flagfile', 'fifo'], '--flagfile: expected a text file of flags. Received: [Errno 22]'),
+    ],
+)
+def test_flags_blame_themselves_and_nothing_is_waited_for(tmp_path, monkeypatch, arguments, said):
+    """`fifo` has no writer: a reader of it would wait for ever."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo('fifo')
+    with pytest.raises(OptionError) as caught:
+        parse(arguments)
+    assert str(caught.value).startswith(said) and '\n' not in str(caught.value)
+
+
 def test_mistakes_in_a_flag_file_read_the_same(tmp_path):
     path = tmp_path / 'a.cfg'
     path.write_text('--stepz=5\n')
     with pytest.raises(OptionError, match='--stepz: expected a known flag, --steps perhaps'):
         parse([f'--flagfile={path}'])
-    with pytest.raises(OptionError, match='--flagfile: expected a readable file'):
+    with pytest.raises(
+        OptionError, match='--flagfile: expected a text file of flags. Received: .*nowhere.cfg'
+    ):
         parse([f'--flagfile={tmp_path / "nowhere.cfg"}'])
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
+from gitloss import files
 from gitloss.errors import DamagedCheckpoint
 
 FILE, PREFIX = 'manifest.json', 'model'  # TensorFlow's own files are model.index and model.data-...
@@ -42,7 +44,7 @@ class Checkpoint(NamedTuple):
 def digest_of_file(path: str) -> str:
     """SHA-256 of a file."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
         for block in iter(lambda: file.read(1 << 20), b''):
             digest.update(block)
     return digest.hexdigest()
@@ -70,13 +72,16 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
             _check(False, path, f'{name} in the manifest to be {expected}', received)
     for group in ('totals', 'timing', 'metrics'):
         values = manifest.get(group, {})
-        wrong = ', '.join(sorted(name for name in values if type(values[name]) not in (int, float)))
-        _check(
-            not wrong,
-            path,
-            f'numbers in {group} of the manifest',
-            f'something else in {wrong[:80]}',
+        least = 0 if group == 'timing' else -math.inf
+        wrong = ', '.join(
+            sorted(
+                name
+                for name, value in values.items()
+                if type(value) not in (int, float) or not least <= value < math.inf
+            )
         )
+        expected = f'finite numbers{" from 0 on" * (least == 0)} in {group} of the manifest'
+        _check(not wrong, path, expected, f'something else in {wrong[:80]}')
     named = FOLDER.fullmatch(os.path.basename(path))
     _check(
         not named or int(named.group(1)) == manifest['step'],
@@ -86,8 +91,8 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
     )
 
 
-def _check_files(path: str, files: Mapping[str, Any]) -> None:
-    for name, facts in files.items():
+def _check_files(path: str, listed: Mapping[str, Any]) -> None:
+    for name, facts in listed.items():
         is_plain = os.path.basename(name) == name
         _check(is_plain, path, 'plain file names in the manifest', repr(name))
         file = os.path.join(path, name)
@@ -96,7 +101,7 @@ def _check_files(path: str, files: Mapping[str, Any]) -> None:
             expected = f'{size:d} bytes with SHA-256 {digest}'
             _check(False, file, expected, 'a truncated or altered file')
     index = PREFIX + '.index'
-    _check(index in files, path, f'{index} among the files of the manifest', 'none')
+    _check(index in listed, path, f'{index} among the files of the manifest', 'none')
 
 
 def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
@@ -109,8 +114,7 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
       DamagedCheckpoint: a file or the manifest is missing, truncated or altered.
     """
     try:
-        with open(os.path.join(path, FILE), encoding='utf-8') as file:
-            manifest = json.load(file)
+        manifest = json.loads(files.read(os.path.join(path, FILE)))
         given = manifest['format']
         _check(given == _FORMAT, path, f'checkpoint format {_FORMAT}', repr(given))
         is_whole = manifest['manifest_sha256'] == digest_of(manifest)
@@ -140,8 +144,7 @@ def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     checkpoint, and the arguments of declaration.best besides. {} each if it cannot be read.
     """
     try:
-        with open(os.path.join(path, FILE), encoding='utf-8') as file:
-            manifest = json.load(file)
+        manifest = json.loads(files.read(os.path.join(path, FILE)))
         return dict(manifest['metrics']), dict(manifest['best'])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, {}

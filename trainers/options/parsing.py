@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from absl import flags
 
+from gitloss import files
 from gitloss.errors import OptionError
 from trainers.options.fields import FIELDS, Options
 from trainers.options.spec import KINDS, Option, shown
@@ -77,6 +78,32 @@ def _refusal(name: str, command: str) -> str:
     return f'expected a known flag{perhaps}. Received: an unknown one; --help lists all'
 
 
+def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
+    """The arguments, with those of a flag file in the place of each --flagfile.
+
+    A flag file has one flag a line; lines that begin with # or // are comments. absl reads flag
+    files too, but waits for ever for a FIFO, and takes a byte-order mark for a part of a flag.
+    """
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, path = argument.partition('=')
+        if flag not in ('--flagfile', '-flagfile'):
+            yield argument
+            continue
+        path = path if equals else next(remaining, 'no name of a file')
+        if not path or path in within:  # one that includes itself is read once
+            continue
+        try:
+            lines = files.read(path, 1 << 20).decode('utf-8-sig').splitlines()
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the name
+            raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
+        flags_in_it = [line.strip() for line in lines]
+        yield from _expanded(
+            [line for line in flags_in_it if line and not line.startswith(('#', '//'))],
+            (*within, path),
+        )
+
+
 def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = '') -> Options:
     """Parses a command line (without the program's name) into Options.
 
@@ -91,7 +118,9 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
     for name, option in taken.items():
         _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
     try:
-        rest = values([command] + list(arguments))
+        rest = values([command, *_expanded(arguments)])
+    except OptionError:
+        raise
     except flags.UnrecognizedFlagError as error:
         raise OptionError(f'--{error.flagname}: {_refusal(error.flagname, command)}')
     except flags.IllegalFlagValueError as error:
@@ -99,13 +128,13 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
         name, value = found.groups() if found else ('flag', str(error))
         expected = KINDS[type(FIELDS[name].default)] if name in FIELDS else 'a value'
         raise OptionError(f'--{name}: expected {expected}. Received: {value!r}')
-    except flags.CantOpenFlagFileError as error:
-        raise OptionError(f'--flagfile: expected a readable file. Received: {error}')
     except flags.Error as error:
         raise OptionError(f'flags: expected --name=value. Received: {error}')
-    # Not UTF-8, NUL in a file name, or hundreds of files each of which includes the next.
-    except (ValueError, RecursionError) as error:
-        raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
+    except ValueError as error:  # --noevaluate=true
+        raise OptionError(f'{str(error).partition("=")[0]}: expected no value. Received: {error}')
+    # Hundreds of flag files, each of which includes the next; or absl's search for a similar name.
+    except RecursionError:
+        raise OptionError('flags: expected short names and few files in files. Received: too many')
     if len(rest) > 1:
         raise OptionError(
             f'arguments: expected flags only, --name=value. Received: {" ".join(rest[1:])}'

@@ -86,7 +86,7 @@ def option(default: Any, help: str, group: str, **declared: Any) -> Any:
 
 
 def _fits_float32(value: float) -> bool:
-    """Whether float32, in which the graph computes, has the number: neither infinite nor 0 there."""
+    """Whether the number is neither infinite nor 0 in float32, in which the graph computes."""
     return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
 
 
