@@ -36,6 +36,7 @@ run_module() { # PYTHON MODULE [ARGUMENT...]: a module of this project, whatever
   "$1" -c '
 import sys
 sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
+sys.argv[0] = "-m"
 import runpy
 runpy.run_module(sys.argv.pop(1), None, "__main__", True)' "$ROOT" "${@:2}"
 }

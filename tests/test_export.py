@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -201,3 +202,33 @@ def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
         == 'trainers.export: --ckpt_path: expected a checkpoint, or a folder with checkpoints. '
         f"Received: '{tmp_path}'\n"
     )
+
+
+def test_an_export_outlives_its_checkpoint(trained, tmp_path, capsys):
+    """An export of a checkpoint by its own name goes to the folder of the run: pruning, which
+    removes the checkpoint, leaves it. One of a checkpoint outside any run goes beside it.
+    """
+    run = os.path.join(str(tmp_path), 'run')
+    shutil.copytree(trained[0].run_dir, run)
+    shutil.rmtree(os.path.join(run, 'export'), ignore_errors=True)
+    first = os.path.join(run, 'ckpt', 'step-00000012')
+    apart = os.path.join(str(tmp_path), 'best')
+    shutil.copytree(first, apart)
+    for path, folder in ((first, os.path.join(run, 'export')), (apart, apart + '.export')):
+        assert export.main(['--ckpt_path=' + path]) == 0
+        shutil.rmtree(path)
+        assert sorted(os.listdir(folder)) == ['gitloss.json', 'gitloss.pb']
+        assert capsys.readouterr().out.startswith(os.path.join(folder, 'gitloss.pb\n'))
+
+
+def test_an_export_into_a_checkpoint_is_refused(trained, capsys):
+    checkpoint = os.path.join(trained[0].run_dir, 'ckpt', 'step-00000012')
+    before = sorted(os.listdir(checkpoint))
+    folder = os.path.join(checkpoint, 'a', 'b')
+    assert export.main([f'--ckpt_path={checkpoint}', f'--export_dir={folder}']) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        'trainers.export: --export_dir: expected a folder outside checkpoints, which are removed '
+        f'when newer ones are saved. Received: {folder}, in the checkpoint {checkpoint}\n'
+    )
+    assert sorted(os.listdir(checkpoint)) == before

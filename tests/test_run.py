@@ -250,7 +250,7 @@ def _remove(folder):
         (_truncate, 'train-images-idx3-ubyte.gz: expected a complete gzip file'),
         (_corrupt, 'train-labels-idx1-ubyte.gz: expected a complete gzip file'),
         (_other_counts, 'expected as many labels as images. Received: 20 images, 120 labels'),
-        (_remove, 'data_path: expected one of train-images-idx3-ubyte'),
+        (_remove, '--data_path: expected one of train-images-idx3-ubyte'),
     ],
 )
 def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
@@ -265,19 +265,20 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
 @pytest.mark.parametrize(
     'change, said',
     [
-        ({'model': 'vgg'}, "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        ({'model': 'vgg'}, "--model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
         (
             {'head': 'sphere'},
-            "head: expected one of arcface, cosface, softmax. Received: 'sphere'",
+            "--head: expected one of arcface, cosface, softmax. Received: 'sphere'",
         ),
-        ({'dataset': 'cifar'}, "dataset: expected one of mnist. Received: 'cifar'"),
+        ({'dataset': 'cifar'}, "--dataset: expected one of mnist. Received: 'cifar'"),
         (
             {'exp_save_dir': '/dev/null/run'},
             '--exp_save_dir: expected a folder that can be written. Received: ',
         ),
         (
             {'data_path': '/no/such/folder'},
-            "data_path: expected a folder of IDX files or an npz file. Received: '/no/such/folder'",
+            '--data_path: expected a folder of IDX files or an npz file. '
+            "Received: '/no/such/folder'",
         ),
     ],
 )

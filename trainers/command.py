@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from typing import Any, Callable, Sequence
 
 from gitloss.errors import log
-from trainers import launch
+from trainers import launch, streams
 from trainers import options as options_module
 
 STARTED = time.monotonic()  # start of the program
@@ -59,19 +60,30 @@ def main(
       The exit status: that of `work`; 2 for a mistake before the training, 1 for an error in it,
       128 + n for signal n.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    return streams.guarded(command, lambda: _parsed(given, command, intro, work))
+
+
+def _parsed(
+    arguments: Sequence[str],
+    command: str,
+    intro: str,
+    work: Callable[[options_module.Options], int],
+) -> int:
     try:
-        options = options_module.parse(
-            sys.argv[1:] if arguments is None else arguments, command, intro
-        )
+        options = options_module.parse(arguments, command, intro)
     except options_module.HelpRequested as text:
-        print(text)
+        streams.output(str(text))
         return 0
     except ValueError as error:
-        # In one write: print() writes the newline apart, perhaps after the line of another worker.
-        sys.stderr.write(f'{command}: {error}\n')
+        streams.say(f'{command}: {error}')
         return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
+    elif not sys.warnoptions:
+        # What NumPy and Matplotlib say to developers: what a user must know, we say in a line.
+        warnings.simplefilter('ignore')
+        logging.getLogger('matplotlib').setLevel(logging.ERROR)
     launch.follow()
     # Without a traceback for every line of the log file on a full disk.
     logging.raiseExceptions = False
@@ -85,10 +97,21 @@ def _status(
 ) -> int:
     try:
         from callbacks.progress import ConsoleHandler
+        from gitloss import backend  # noqa: F401 - the slow import
 
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see trainers/__init__.py
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         log.handlers = [ConsoleHandler()]
         return work(options)
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+    # ImportError: a library that cannot be loaded, for example for want of memory.
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        ArithmeticError,
+        MemoryError,
+        ImportError,
+    ) as error:
         if options.tf_logs:
             raise
         first = str(error).splitlines()[:1] or [type(error).__name__]

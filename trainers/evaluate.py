@@ -8,8 +8,8 @@ import json
 import sys
 from typing import Any, Sequence
 
-from gitloss.errors import log
-from trainers import command
+from gitloss.errors import check_choice, log
+from trainers import command, streams
 from trainers.options import Options
 
 _INTRO = (
@@ -30,6 +30,7 @@ def evaluate(options: Options) -> int:
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     settings = checkpoints.options_of(checkpoint, options, 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
+    check_choice('--dataset', settings.dataset, sorted(data.DATASETS))
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
@@ -52,8 +53,9 @@ def evaluate(options: Options) -> int:
         return dict(losses, **class_distances(handle, source, classes)[0])
 
     with handles.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
-        results = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
-    print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
+        results: dict[str, Any] = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
+    results.update(step=checkpoint.step, checkpoint=checkpoint.path)
+    streams.output(json.dumps(results))
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 from typing import Any, Sequence
 
 from gitloss.files import write_atomically
-from trainers import command
+from trainers import command, streams
 from trainers.options import Options
 
 _INTRO = (
@@ -83,6 +83,32 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     ]
 
 
+def export_folder(checkpoint: Any, chosen: str) -> str:
+    """Absolute path of the folder of an export, `chosen` or a default.
+
+    The default is `export` in the folder of the run, or beside a checkpoint outside any run's
+    series.
+
+    Raises:
+      ValueError: the folder is in a checkpoint, with which it would be removed.
+    """
+    from trainers.checkpoints import manifest
+
+    path = os.path.abspath(checkpoint.path)
+    series, name = os.path.split(path)
+    is_of_series = manifest.FOLDER.fullmatch(name) and os.path.basename(series) == 'ckpt'
+    default = os.path.join(os.path.dirname(series), 'export') if is_of_series else path + '.export'
+    folder = part = os.path.abspath(chosen or default)
+    while part != os.path.dirname(part):
+        if os.path.isfile(os.path.join(part, manifest.FILE)):
+            raise ValueError(
+                '--export_dir: expected a folder outside checkpoints, which are removed when newer '
+                f'ones are saved. Received: {folder}, in the checkpoint {part}'
+            )
+        part = os.path.dirname(part)
+    return folder
+
+
 def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> str:
     """The command that converts the frozen graph to an offline model in the same folder."""
     source, target = (shlex.quote(place) for place in (path, os.path.splitext(path)[0]))
@@ -103,7 +129,7 @@ def export(options: Options) -> int:
     from trainers import checkpoints
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    folder = os.path.abspath(options.export_dir or os.path.join(options.ckpt_path, 'export'))
+    folder = export_folder(checkpoint, options.export_dir)
     definition, (images, *outputs) = frozen_graph(checkpoint, options.export_batch)
     content = definition.SerializeToString()
     path = os.path.join(folder, 'gitloss.pb')
@@ -125,8 +151,8 @@ def export(options: Options) -> int:
         'atc': atc_command(os.path.basename(path), images, outputs),
     }
     write_atomically(os.path.join(folder, 'gitloss.json'), json.dumps(manifest, indent=1) + '\n')
-    print(path)
-    print(atc_command(path, images, outputs))
+    streams.output(path)
+    streams.output(atc_command(path, images, outputs))
     return 0
 
 

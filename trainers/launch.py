@@ -22,8 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, NoReturn, Optional, Sequence, Tuple
 
+from trainers import streams
 from trainers.options import ROOT
 
 # Environment variable of a worker whose standard input is a pipe from the launcher.
@@ -119,9 +120,8 @@ def wait(started: Started, grace: float = _GRACE) -> int:
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
                 log = f', see {path}' if path else ''
-                line = f'trainers.launch: worker {rank} ended with status {status}{log}\n'
-                with contextlib.suppress(OSError):  # the terminal is gone
-                    sys.stderr.write(line)  # in one write: worker 0 prints there too
+                line = f'trainers.launch: worker {rank} ended with status {status}{log}'
+                streams.say(line)
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)
@@ -137,10 +137,25 @@ def end(started: Started) -> None:
         process.stdin.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its help and its one line for a mistake reach streams in any state."""
+
+    def print_help(self, file: Any = None) -> None:
+        streams.output(self.format_help().rstrip())
+
+    def error(self, message: str) -> NoReturn:
+        streams.say(f'trainers.launch: {message}')
+        sys.exit(2)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
+    return streams.guarded('trainers.launch', lambda: _launched(arguments))
+
+
+def _launched(arguments: Sequence[str] | None) -> int:
     started: Started = []
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         'python -m trainers.launch',
         usage='%(prog)s --workers=N [--log_dir=DIR] -- FLAGS OF trainers.run',
         description=str(__doc__).split('\n\n')[1],
@@ -173,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)
     except OSError as error:
-        print(f'trainers.launch: {error}', file=sys.stderr)
+        streams.say(f'trainers.launch: {error}')
         return 2
     finally:
         end(started)

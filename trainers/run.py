@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
+from gitloss.errors import check_choice
 from trainers import command
 from trainers.options import Options
 
@@ -49,6 +50,7 @@ def train(options: Options) -> int:
     from trainers.engine.trainer import Trainer
     from trainers.workers import engines
 
+    check_choice('--dataset', options.dataset, sorted(data.DATASETS))
     dataset = data.load(options.dataset, options.data_folder)
     dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Callable
+from typing import Callable, Iterator
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the status that shells give programs with no reader
 
@@ -48,9 +48,15 @@ def output(text: str) -> None:
     Raises:
       OutputLost: nobody reads it, or it is a file on a full disk.
     """
-    try:
+    with _no_loss():
         sys.stdout.write(text + '\n')
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _no_loss() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputLost(error.strerror) from error
 
@@ -64,7 +70,11 @@ def guarded(command: str, work: Callable[[], int]) -> int:
     """
     ensure()
     try:
-        return work()
+        try:
+            return work()
+        finally:
+            with _no_loss():
+                sys.stdout.flush()
     except OutputLost as error:
         if isinstance(error.__cause__, BrokenPipeError):  # the reader has what it wanted
             return _BROKEN_PIPE

@@ -115,7 +115,7 @@ def _find(folder: str, stem: str) -> str:
         if os.path.isfile(path):
             return path
     raise ValueError(
-        f'data_path: expected one of {", ".join(_names(stem))} in {folder}. Received: none of them'
+        f'--data_path: expected one of {", ".join(_names(stem))} in {folder}. Received: none of them'
     )
 
 
@@ -228,7 +228,7 @@ def load_mnist(path: str, validation_size: int = VALIDATION_SIZE) -> Dataset:
     archive = path if os.path.isfile(path) else os.path.join(path, 'mnist.npz')
     if not os.path.exists(path):
         raise ValueError(
-            'data_path: expected a folder of IDX files or an npz file. '
+            '--data_path: expected a folder of IDX files or an npz file. '
             f'Received: {path!r}, which does not exist'
         )
     raw = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gitloss import heads
 from gitloss import model as models
-from gitloss.backbones import backbone
+from gitloss.backbones import BACKBONES, backbone
 from gitloss.backend import keras
 from gitloss.data import DataSpec
+from gitloss.errors import check_choice
 from trainers.options import Options
 
 
@@ -18,6 +19,8 @@ def network(
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
     """
+    check_choice('--model', options.model, sorted(BACKBONES))
+    check_choice('--head', options.head, sorted(heads.HEADS))
     margin = None if options.margin < 0 else options.margin
     head = heads.head(options.head, margin, options.scale or None)
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: recorded during the training, obeyed by the trainer between two steps."""
+"""SIGTERM, SIGINT and SIGHUP: recorded during the training, obeyed by the trainer between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gitloss.errors import log
 
 
 class Signals:
-    """A context that records the first SIGTERM or SIGINT; a second one ends the process at once.
+    """A context that records the first SIGTERM, SIGINT or SIGHUP; a second one ends the process at once.
 
     Attributes:
       received: the number of the first signal; 0 if there is none.
@@ -36,9 +36,10 @@ class Signals:
     def __enter__(self) -> Signals:
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {
-                signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)
-            }
+            numbers = [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+                numbers.append(signal.SIGHUP)  # the terminal or the ssh session is gone
+            self._handlers = {signum: signal.getsignal(signum) for signum in numbers}
             for number in self._handlers:
                 signal.signal(number, self._note)
         return self

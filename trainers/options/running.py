@@ -210,7 +210,7 @@ class Running:
     )
     export_dir: str = _free(
         '',
-        'Folder of the export. Default: export in the folder of --ckpt_path.',
+        "Folder of the export. Default: export in the run's folder.",
         'export',
         commands=('export',),
     )
