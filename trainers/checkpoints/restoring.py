@@ -89,7 +89,7 @@ def session_of(
       (what `build` returned, the session). The graph is finalized.
     """
     with tf.Graph().as_default() as graph:
-        net = build()
+        net = tf.autograph.experimental.do_not_convert(build)()
         saver = tf.train.Saver(net.weights)
         graph.finalize()
         with tf.Session(graph=graph, config=config) as session:

@@ -48,6 +48,7 @@ class Runtime:
         self._requests = requests
         self._agreed: Sequence[int] = (0, 0)
 
+    @tf.autograph.experimental.do_not_convert  # its files in TMPDIR would outlive a SIGKILL
     def build(self, source: Source | None = None) -> TrainingGraph:
         """Builds the model into the current graph; without a `source` only its evaluation."""
         self.net = TrainingGraph(self.options, self.spec, self.device, self.group, source)
