@@ -33,7 +33,7 @@ def reason(error: BaseException) -> str:
     """
     text = getattr(error, 'message', None) or str(error) or type(error).__name__
     text = re.sub(r'\A.*^Node: [^\n]*\n(?=.)', '', text, flags=re.DOTALL | re.MULTILINE)
-    return text.splitlines()[0]
+    return re.sub(r'\AGraph execution error:\s*(?=\S)', '', text).splitlines()[0]
 
 
 def describe(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 from gitloss.files import write_atomically
 from trainers import command, streams
-from trainers.options import Options
+from trainers.options import Options, absolute
 
 _INTRO = (
     'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
@@ -98,7 +98,7 @@ def export_folder(checkpoint: Any, chosen: str) -> str:
     series, name = os.path.split(path)
     is_of_series = manifest.FOLDER.fullmatch(name) and os.path.basename(series) == 'ckpt'
     default = os.path.join(os.path.dirname(series), 'export') if is_of_series else path + '.export'
-    folder = part = os.path.abspath(chosen or default)
+    folder = part = absolute('export_dir', chosen or default)
     while part != os.path.dirname(part):
         if os.path.isfile(os.path.join(part, manifest.FILE)):
             raise ValueError(

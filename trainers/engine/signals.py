@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP: recorded during the training, obeyed by the trainer between two steps."""
+"""SIGTERM, SIGINT and SIGHUP: recorded at any time, obeyed by the trainer between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gitloss.errors import log
 
 
 class Signals:
-    """A context that records the first SIGTERM, SIGINT or SIGHUP; a second one ends the process at once.
+    """A context that records the first of these signals; a second one ends the process at once.
 
     Attributes:
       received: the number of the first signal; 0 if there is none.

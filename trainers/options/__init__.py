@@ -5,7 +5,7 @@ it, whether a resumed run or a worker may differ in it, and whether it is a hype
 flags, their checks, --help and the table in the README are derived from the declaration.
 """
 
-from trainers.options.fields import FIELDS, ROOT, Options, device_id
+from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id
 from trainers.options.parsing import HelpRequested, markdown_table, parse
 from trainers.options.running import PRECISION_MODES
 
@@ -15,6 +15,7 @@ __all__ = [
     'ROOT',
     'HelpRequested',
     'Options',
+    'absolute',
     'device_id',
     'markdown_table',
     'parse',

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 from gitloss.errors import OptionError
 from trainers.options.learning import Learning
 from trainers.options.running import Running
-from trainers.options.spec import Option
+from trainers.options.spec import Option, is_utf8
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
@@ -53,8 +53,9 @@ class Options(Running, Learning):
 
     @property
     def run_dir(self) -> str:
-        """Absolute path of the run's folder."""
-        return os.path.abspath(self.exp_save_dir or os.path.join(ROOT, 'output', device_id()))
+        """Absolute path of the run's folder; see `absolute`."""
+        default = os.path.join(ROOT, 'output', device_id())
+        return absolute('exp_save_dir', self.exp_save_dir or default)
 
     def as_dict(self) -> dict[str, Any]:
         """{flag: value} of all options, plain JSON values."""
@@ -86,6 +87,27 @@ class Options(Running, Learning):
 FIELDS: dict[str, Option] = {
     field.name: field.metadata['option'] for field in dataclasses.fields(Options)
 }
+
+
+def absolute(flag: str, path: str) -> str:
+    """The absolute path of a folder to write to, without links, which may lead elsewhere later.
+
+    Raises:
+      OptionError: it is relative to a working folder that is gone, or not in UTF-8.
+    """
+    try:
+        found = os.path.realpath(path)
+    except FileNotFoundError:
+        raise OptionError(
+            f'--{flag}: expected an absolute path, since the working folder is gone. '
+            f'Received: {path}'
+        )
+    if not is_utf8(found):
+        raise OptionError(
+            f'--{flag}: expected a path in UTF-8, and a locale that reads it (LC_ALL). '
+            f'Received: {found!r}'
+        )
+    return found
 
 
 def device_id(environment: Mapping[str, str] = os.environ) -> str:

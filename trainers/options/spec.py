@@ -63,6 +63,11 @@ class Option:
             raise OptionError(f'--{name}: expected {KINDS[kind]}. Received: {value!r}')
         if kind is str and '\0' in value:
             raise OptionError(f'--{name}: expected text without NUL. Received: {value!r}')
+        if kind is str and not is_utf8(value):  # as TensorFlow needs it, also in paths
+            raise OptionError(
+                f'--{name}: expected text in UTF-8, and a locale that reads it (LC_ALL). '
+                f'Received: {value!r}'
+            )
         if kind is float and not _fits_float32(value):
             raise OptionError(
                 f'--{name}: expected a finite number, for float32 0 or from 1.2e-38 to 3.4e38. '
@@ -88,6 +93,11 @@ def option(default: Any, help: str, group: str, **declared: Any) -> Any:
 def _fits_float32(value: float) -> bool:
     """Whether the number is neither infinite nor 0 in float32, in which the graph computes."""
     return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written in UTF-8: without the surrogates of undecodable bytes."""
+    return not re.search('[\ud800-\udfff]', text)
 
 
 def shown(value: Any) -> str:
