@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -110,6 +111,44 @@ def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
     assert [row['step'] for row in history_of(broken)] == [4]
     fit(broken)
     assert_same_run(whole, broken, 12)
+
+
+@pytest.mark.parametrize('ignored', [False, True])
+def test_a_closed_terminal_saves_and_ends_the_run_unless_under_nohup(tmp_path, ignored):
+    """SIGHUP comes after step 5. The measurements are at 4, 8 and 12."""
+
+    class HangUp(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    settings = toys.options(tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        if ignored:
+            assert fit(settings, HangUp()) is not None
+        else:
+            with pytest.raises(Interrupted, match='^stopped by SIGHUP$'):
+                fit(settings, HangUp())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    store = checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt'))
+    assert store.newest().step == (12 if ignored else 5)
+
+
+def test_building_a_run_leaves_no_file_in_tmpdir(tmp_path, monkeypatch):
+    """Files there outlive a SIGKILL: AutoGraph would write one for each layer that it converts."""
+    scratch = tmp_path / 'scratch'
+    scratch.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(scratch))
+    found = []
+
+    class Look(Callback):
+        def build(self):
+            found.append(os.listdir(str(scratch)))
+
+    fit(toys.options(tmp_path, steps=1), Look())
+    assert found == [[]]
 
 
 def test_a_finished_run_can_be_prolonged(tmp_path):
