@@ -591,7 +591,7 @@ def test_records_are_those_of_tensorflow(tmp_path):
     first, second, third = (
         summaries.EventFile(str(tmp_path), suffix) for suffix in ('', '.end', '')
     )
-    first.add(7, [summaries.scalar('a', 0.5)])
+    first.add(7, [summaries.Value(tag='a', simple_value=0.5)])
     assert first.path < second.path < third.path and second.path.endswith('.end')
     events = list(tf.train.summary_iterator(first.path))
     assert events[0].file_version == 'brain.Event:2' and events[1].step == 7
