@@ -36,8 +36,11 @@ class Figures(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = [accuracy('valid')] + [metric for metric in self.centers.metrics if metric.label]
-        shown = [(metric, logs[metric.name]) for metric in metrics if metric.name in logs]
-        values = [f'{metric.label} {value:{metric.form or ".2f"}}' for metric, value in shown]
+        values = [
+            f'{metric.label} {logs[metric.name]:{metric.form or ".2f"}}'
+            for metric in metrics
+            if metric.name in logs
+        ]
         self.title = '   '.join([f'step {logs["step"]}', *values])
         self._drawn = {}
 

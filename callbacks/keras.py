@@ -61,15 +61,14 @@ class KerasCallback(Callback):
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved: dict[str, Any] = {}
         self._monitor_seen = False
-        self._images = 0  # of the current call, which runs several steps with a sunk loop
 
     def build(self) -> None:
         every = getattr(self.wrapped, 'save_freq', None)
         if 'ModelCheckpoint' in self._kinds and isinstance(every, int):
             # It counts steps, but images on TensorFlow 1.15.
-            in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
-            steps = -(-every // self.handle.batch_size) if in_images else every
-            self.intervals = {f'save_freq of {self.wrapped_kind}': steps}
+            if hasattr(self.wrapped, '_samples_seen_since_last_saving'):
+                every = -(-every // self.handle.batch_size)
+            self.intervals = {f'save_freq of {self.wrapped_kind}': every}
         variable = self.handle.rate_variable
         # Keras's set_value uses these two attributes, and would create them in the finalized graph.
         if not hasattr(variable, '_assign_op'):
@@ -109,8 +108,7 @@ class KerasCallback(Callback):
         if self._is_csv:
             self.close()
             self.wrapped.writer = None
-            self._apply()
-            self._call('on_train_begin', {})
+            self.on_train_begin()
         self._apply()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -134,11 +132,14 @@ class KerasCallback(Callback):
         before = set(seen)
         self._call('on_epoch_end', epoch - 1, seen)
         self._model.metrics_now = {}
-        for name, value in seen.items():
-            if name not in before and isinstance(value, NUMBER + (np.generic,)):
-                logs[name] = np.asarray(value).item()
+        logs.update(
+            (name, value)
+            for name, value in seen.items()
+            if name not in before and isinstance(value, NUMBER + (np.generic,))
+        )
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Of the current call, which runs several steps with a sunk loop.
         self._images = (batch - self.handle.step) * self.handle.batch_size
         self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self._images})
 

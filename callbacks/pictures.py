@@ -110,7 +110,7 @@ class Pictures(Callback):
         frames = []
         for step, path in self.frames():
             with np.load(path, allow_pickle=False) as archive:
-                frames.append((step, {name: archive[name] for name in archive.files}))
+                frames.append((step, dict(archive)))
         if not frames:
             return
         plane = view.plane(frames[-1][1]['points'])
@@ -141,8 +141,9 @@ class Pictures(Callback):
         ]
         self._draw_lines(losses, 'losses.png', 'training loss and its terms', 'loss')
         distances = [metric for metric in declared if metric.label and metric.group == 'distance']
-        title, ylabel = 'distances of the training set', 'Euclidean distance'
-        self._draw_lines(distances, 'distances.png', title, ylabel)
+        self._draw_lines(
+            distances, 'distances.png', 'distances of the training set', 'Euclidean distance'
+        )
 
     def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
         """Metrics over the steps, on a logarithmic axis: they differ by orders of magnitude."""
@@ -175,10 +176,15 @@ class Pictures(Callback):
             origin, axes = view.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
-        settings = {'init': start, 'learning_rate': 'auto', 'random_state': 0}
-        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), **settings).fit_transform(rows)
+        plane = TSNE(
+            2,
+            perplexity=min(30.0, len(points) / 4.0),
+            init=start,
+            learning_rate='auto',
+            random_state=0,
+        ).fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
-        points, labels = plane[: len(points)], self._evaluation.labels
         title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
-        self._save(plots.scatter(points, labels, marks, title), 'tsne.png')
+        figure = plots.scatter(plane[: len(points)], self._evaluation.labels, marks, title)
+        self._save(figure, 'tsne.png')

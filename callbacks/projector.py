@@ -35,14 +35,11 @@ def sprite(images: np.ndarray) -> tuple[bytes, tuple[int, int]]:
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     side = int(np.ceil(np.sqrt(count)))
     sheet = Image.new('RGB' if channels == 3 else 'L', (side * size[0], side * size[1]))
-    for number, pixels in enumerate(images):
+    for number, pixels in enumerate(images if channels == 3 else images[..., 0]):
         row, column = divmod(number, side)
-        thumbnail = Image.fromarray(
-            np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])
-        )
+        thumbnail = Image.fromarray(np.ascontiguousarray(pixels))
         sheet.paste(
-            thumbnail if shrink == 1 else thumbnail.resize(size, Image.Resampling.BILINEAR),
-            (column * size[0], row * size[1]),
+            thumbnail.resize(size, Image.Resampling.BILINEAR), (column * size[0], row * size[1])
         )
     buffer = io.BytesIO()
     sheet.save(buffer, format='PNG')

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import glob
 import html
 import json
-import os
+import pathlib
 import string
 from typing import Any, Iterable, Mapping, Sequence
 
@@ -37,9 +36,11 @@ h2 { font-size: 17px; margin-top: 1.6em; }
 $body
 </body></html>
 """)
+# {pattern: caption}; of several files the last is shown.
 _PICTURES = {
     'scatter.gif': 'The validation embeddings over the run, with the class means of the training '
     'set.',
+    'scatter-*.png': 'The same at the last measurement.',
     'losses.png': 'Losses. git floor: the git loss if every sample lay on its center.',
     'distances.png': 'Distances within and between the classes of the training set.',
     'pairs.png': 'Distances of pairs of validation samples.',
@@ -80,18 +81,22 @@ def _result(results: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
         'images_per_sec': results['throughput']['images_per_sec'],
         'seconds': results['seconds']['total'],
     }
-    parts: dict[str, dict[str, str]] = {}
-    rest = []
-    for metric in [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'})):
-        cell = _cell(metric.text(final[metric.name]))
-        if metric.part:
-            parts.setdefault(metric.title, {})[metric.group] = cell
-        else:
-            rest.append(f'<td>{html.escape(metric.title)}</td>{cell}')
-    sets = [name for name in SETS if any(name in cells for cells in parts.values())]
+    shown = [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'}))
+    cells = {
+        (metric.title, metric.group): _cell(metric.text(final[metric.name]))
+        for metric in shown
+        if metric.part
+    }
+    sets = [name for name in SETS if any(name == group for _, group in cells)]
     by_set = [
-        f'<td>{html.escape(title)}</td>' + ''.join(cells.get(name, _cell('')) for name in sets)
-        for title, cells in parts.items()
+        f'<td>{html.escape(title)}</td>'
+        + ''.join(cells.get((title, name), _cell('')) for name in sets)
+        for title in dict.fromkeys(title for title, _ in cells)
+    ]
+    rest = [
+        f'<td>{html.escape(metric.title)}</td>' + _cell(metric.text(final[metric.name]))
+        for metric in shown
+        if not metric.part
     ]
     header = ['', *(SETS[name] for name in sets)]
     return f'<div class="beside">{_table(by_set, header)}{_table(rest)}</div>'
@@ -109,12 +114,10 @@ def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metri
     return _table(lines, [metric.label for metric in columns])
 
 
-def _picture(path: str, caption: str) -> str:
-    with open(path, 'rb') as file:
-        content = base64.b64encode(file.read()).decode('ascii')
-    name, kind = html.escape(os.path.basename(path)), path.rsplit('.', 1)[1]
+def _picture(path: pathlib.Path, caption: str) -> str:
+    name, content = html.escape(path.name), base64.b64encode(path.read_bytes()).decode('ascii')
     return (
-        f'<figure><img alt="{name}" src="data:image/{kind};base64,{content}">'
+        f'<figure><img alt="{name}" src="data:image/{path.suffix[1:]};base64,{content}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>'
     )
 
@@ -134,21 +137,20 @@ class Report(Callback):
             log.warning('no report.html: %s', error)
 
     def _write(self) -> None:
-        run_dir = self.handle.run_dir
-        with open(os.path.join(run_dir, 'results.json'), encoding='utf-8') as file:
-            results = json.load(file)
-        with open(os.path.join(run_dir, 'history.jsonl'), encoding='utf-8') as file:
-            rows = [json.loads(line) for line in file]
-        folder = os.path.join(run_dir, 'plots')
-        pictures = [(os.path.join(folder, name), text) for name, text in _PICTURES.items()]
-        last = sorted(glob.glob(os.path.join(folder, 'scatter-*.png')))[-1:]
-        pictures[1:1] = [(path, 'The same at the last measurement.') for path in last]
+        run_dir = pathlib.Path(self.handle.run_dir)
+        results = json.loads((run_dir / 'results.json').read_text('utf-8'))
+        lines = (run_dir / 'history.jsonl').read_text('utf-8').splitlines()
+        pictures = [
+            _picture(path, caption)
+            for pattern, caption in _PICTURES.items()
+            for path in sorted((run_dir / 'plots').glob(pattern))[-1:]
+        ]
         sections = {
             'Result': _result(results, self.handle.metrics),
-            'Pictures': '\n'.join(
-                _picture(path, text) for path, text in pictures if os.path.exists(path)
+            'Pictures': '\n'.join(pictures),
+            'Measurements': _measurements(
+                [json.loads(line) for line in lines], self.handle.metrics
             ),
-            'Measurements': _measurements(rows, self.handle.metrics),
             'Options': _pairs(results['options']),
             'Made by': _pairs(results['versions']),
         }
@@ -156,6 +158,6 @@ class Report(Callback):
         dataset, steps = results['options']['dataset'], results['final']['step']
         title = f'Git loss: {dataset}, {results["network"]}, {steps} steps'
         write_atomically(
-            os.path.join(run_dir, 'report.html'),
+            str(run_dir / 'report.html'),
             _PAGE.substitute(title=html.escape(title), body=body),
         )
