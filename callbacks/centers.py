@@ -104,9 +104,6 @@ class CenterMeasurement(Callback):
         self._source, self._init, self._reset, self._distance = source, init, reset, distance
         self._inters: list[float] = []
 
-    def _arguments(self) -> tuple[Handle, Source, int, str]:
-        return self.handle, self._source, self.handle.num_classes, self._distance
-
     def _set_centers(self, sums: ClassSums) -> None:
         self.handle.set_centers(
             np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers())
@@ -114,10 +111,15 @@ class CenterMeasurement(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._init == 'means' and self.handle.step == 0:
-            self._set_centers(class_sums(*self._arguments())[1])
+            _, for_centers, _ = class_sums(
+                self.handle, self._source, self.handle.num_classes, self._distance
+            )
+            self._set_centers(for_centers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        distances, sums, for_centers = class_distances(*self._arguments())
+        distances, sums, for_centers = class_distances(
+            self.handle, self._source, self.handle.num_classes, self._distance
+        )
         means = sums.means()
         shown = metrics.evenly_spaced(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)

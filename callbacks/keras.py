@@ -60,7 +60,11 @@ class KerasCallback(Callback):
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved: dict[str, Any] = {}
-        self._monitor_seen = False
+        is_monitor = getattr(wrapped, 'save_best_only', False) or not {
+            'EarlyStopping',
+            'ReduceLROnPlateau',
+        }.isdisjoint(self._kinds)
+        self._unseen = {wrapped.monitor} if is_monitor else set()  # by the first measurement
 
     def build(self) -> None:
         every = getattr(self.wrapped, 'save_freq', None)
@@ -101,7 +105,7 @@ class KerasCallback(Callback):
         self._call('on_train_begin', {})
         self._apply()
         # It stopped this run before, and its patience has not been increased since.
-        if self._saved.get('stopped') and self.wrapped.wait >= self.wrapped.patience:
+        if self._saved.get('stopped_epoch') and self.wrapped.wait >= self.wrapped.patience:
             self._model.stop_training = True
 
     def on_rewind(self, step: int) -> None:
@@ -123,7 +127,12 @@ class KerasCallback(Callback):
         seen = self._with_aliases(logs)
         if self.handle.options['evaluate']:
             self._call('on_test_end', self._aliases(logs, 'valid'))
-        self._check_monitor(seen)
+        if self._unseen - seen.keys():  # Keras only warns
+            raise ValueError(
+                f'{self.wrapped_kind}: expected monitor to be one of {", ".join(sorted(seen))}. '
+                f'Received: {self.wrapped.monitor!r}'
+            )
+        self._unseen = set()
         if self._is_csv:  # the columns of the file are those of its first row
             seen = dict(dict.fromkeys(self.wrapped.keys or (), 'NA'), **seen)
         self._model.metrics_now = {
@@ -166,36 +175,20 @@ class KerasCallback(Callback):
     def _with_aliases(self, logs: Logs) -> dict[str, Any]:
         return {**logs, **self._aliases(logs, 'train'), **self._aliases(logs, 'valid', 'val_')}
 
-    def _check_monitor(self, logs: Logs) -> None:
-        """Raises ValueError if the first logs do not have the monitored name: Keras only warns."""
-        is_used = getattr(self.wrapped, 'save_best_only', False) or not {
-            'EarlyStopping',
-            'ReduceLROnPlateau',
-        }.isdisjoint(self._kinds)
-        if is_used and not self._monitor_seen and self.wrapped.monitor not in logs:
-            raise ValueError(
-                f'{self.wrapped_kind}: expected monitor to be one of '
-                f'{", ".join(sorted(logs))}. Received: {self.wrapped.monitor!r}'
-            )
-        self._monitor_seen = True
-
     def state(self) -> Any:
-        values = {name: getattr(self.wrapped, name, None) for name in self._state}
         state = {
             name: json.loads(json.dumps(value, default=lambda array: array.tolist()))
-            for name, value in values.items()
-            if value is not None
+            for name, value in vars(self.wrapped).items()
+            if name in self._state and value is not None
         }
         if self._is_csv and os.path.isfile(self.wrapped.filename):
             state['bytes'] = os.path.getsize(self.wrapped.filename)
-        if 'EarlyStopping' in self._kinds:
-            state['stopped'] = self._model.stop_training
         return state or None
 
     def load_state(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise TypeError(f'it is {state!r}')
-        for name, types in dict(self._state, bytes=int, stopped=bool).items():
+        for name, types in dict(self._state, bytes=int).items():
             if name in state and not isinstance(state[name], types):
                 raise TypeError(f'{name} is {state[name]!r}')
         self._saved = dict(state)

@@ -51,13 +51,10 @@ class Pictures(Callback):
         self._evaluation, self._centers = figures.evaluation, figures.centers
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
-    def _path(self, *names: str) -> str:
+    def _write(self, content: bytes, *names: str) -> None:
         path = os.path.join(self.handle.run_dir, 'plots', *names)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path
-
-    def _save(self, figure: Any, name: str) -> None:
-        write_atomically(self._path(name), encoding.png_bytes(figure))
+        write_atomically(path, content)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)
@@ -84,8 +81,8 @@ class Pictures(Callback):
             means=self._centers.means.astype(np.float32),
             title=np.array(self.figures.title),
         )
-        write_atomically(self._path('frames', f'frame-{step:08d}.npz'), content.getvalue())
-        write_atomically(self._path(f'scatter-{step:06d}.png'), self.figures.scatter())
+        self._write(content.getvalue(), 'frames', f'frame-{step:08d}.npz')
+        self._write(self.figures.scatter(), f'scatter-{step:06d}.png')
 
     def frames(self) -> list[tuple[int, str]]:
         """[(step, path), ...] of the data of all scatter plots, in the order of the steps."""
@@ -99,12 +96,11 @@ class Pictures(Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._attempt('animation', self._draw_run)
         self._attempt('curves', self._draw_curves)
-        if self._evaluation.embeddings is not None:
-            self._attempt('pairs', self._draw_pairs)
-            if self.handle.num_classes <= confusion.MOST_CLASSES:
-                self._attempt('confusion', self._write_confusion)
-            if self._projection == 'tsne':
-                self._attempt('t-SNE', self._draw_tsne)
+        self._attempt('pairs', self._draw_pairs)
+        if self.handle.num_classes <= confusion.MOST_CLASSES:
+            self._attempt('confusion', self._write_confusion)
+        if self._projection == 'tsne':
+            self._attempt('t-SNE', self._draw_tsne)
 
     def _draw_run(self) -> None:
         frames = []
@@ -124,8 +120,8 @@ class Pictures(Callback):
             for _, frame in frames
         ]
         for (step, _), figure in zip(frames, figures):
-            self._save(figure, f'scatter-{step:06d}.png')
-        write_atomically(self._path('scatter.gif'), encoding.gif_bytes(figures))
+            self._write(encoding.png_bytes(figure), f'scatter-{step:06d}.png')
+        self._write(encoding.gif_bytes(figures), 'scatter.gif')
 
     def _draw_curves(self) -> None:
         """The training loss and its terms with the validation loss, and the distances with a
@@ -154,14 +150,15 @@ class Pictures(Callback):
             for metric in metrics
         }
         lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
-        self._save(plots.curves(lines, title, ylabel, log_scale=True), name)
+        figure = plots.curves(lines, title, ylabel, log_scale=True)
+        self._write(encoding.png_bytes(figure), name)
 
     def _draw_pairs(self) -> None:
         pairs = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
-        self._save(plots.distances(*pairs), 'pairs.png')
+        self._write(encoding.png_bytes(plots.distances(*pairs)), 'pairs.png')
 
     def _write_confusion(self) -> None:
-        write_atomically(self._path('confusion.png'), self.figures.confusion())
+        self._write(self.figures.confusion(), 'confusion.png')
 
     def _draw_tsne(self) -> None:
         """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
@@ -187,4 +184,4 @@ class Pictures(Callback):
         marks[has_mean] = plane[len(points) :]
         title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
         figure = plots.scatter(plane[: len(points)], self._evaluation.labels, marks, title)
-        self._save(figure, 'tsne.png')
+        self._write(encoding.png_bytes(figure), 'tsne.png')

@@ -83,7 +83,7 @@ class Progress(Callback):
                     logs['images_per_sec'],
                     tqdm.format_interval(images_left / logs['images_per_sec']),
                 )
-        elif self.handle.passed(10):  # tqdm redraws the bar; this sets its last part
+        else:  # tqdm redraws the bar; this sets its last part
             self._bar.set_postfix_str(
                 f'loss {logs["loss"]:.4f}, {logs["images_per_sec"]:.0f} images/s', refresh=False
             )

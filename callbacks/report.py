@@ -56,8 +56,7 @@ def _cell(text: str) -> str:
 
 def _table(rows: Iterable[str], header: Sequence[str] = ()) -> str:
     cells = ''.join(f'<th class="n">{html.escape(name)}</th>' for name in header)
-    lines = ([cells] if header else []) + list(rows)
-    body = ''.join(f'<tr>{line}</tr>' for line in lines)
+    body = ''.join(f'<tr>{line}</tr>' for line in (cells, *rows) if line)
     return f'<div class="wide"><table>{body}</table></div>'
 
 
@@ -104,9 +103,10 @@ def _result(results: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
 
 def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric]) -> str:
     """A table of the metrics with a label, one line per measurement."""
-    labelled = [metric for metric in metrics.values() if metric.label]
     columns = [Metric('step', 'step', label='step')] + [
-        metric for metric in labelled if any(metric.name in row for row in rows)
+        metric
+        for metric in metrics.values()
+        if metric.label and any(metric.name in row for row in rows)
     ]
     lines = [
         ''.join(_cell(metric.text(row.get(metric.name, ''))) for metric in columns) for row in rows
@@ -139,7 +139,7 @@ class Report(Callback):
     def _write(self) -> None:
         run_dir = pathlib.Path(self.handle.run_dir)
         results = json.loads((run_dir / 'results.json').read_text('utf-8'))
-        lines = (run_dir / 'history.jsonl').read_text('utf-8').splitlines()
+        history = (run_dir / 'history.jsonl').read_text('utf-8')
         pictures = [
             _picture(path, caption)
             for pattern, caption in _PICTURES.items()
@@ -149,14 +149,16 @@ class Report(Callback):
             'Result': _result(results, self.handle.metrics),
             'Pictures': '\n'.join(pictures),
             'Measurements': _measurements(
-                [json.loads(line) for line in lines], self.handle.metrics
+                [json.loads(line) for line in history.splitlines()], self.handle.metrics
             ),
             'Options': _pairs(results['options']),
             'Made by': _pairs(results['versions']),
         }
         body = '\n'.join(f'<h2>{name}</h2>\n{text}' for name, text in sections.items())
-        dataset, steps = results['options']['dataset'], results['final']['step']
-        title = f'Git loss: {dataset}, {results["network"]}, {steps} steps'
+        title = (
+            f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
+            f'{results["final"]["step"]} steps'
+        )
         write_atomically(
             str(run_dir / 'report.html'),
             _PAGE.substitute(title=html.escape(title), body=body),

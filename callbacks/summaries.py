@@ -48,8 +48,9 @@ class EventFile:
     def __init__(self, folder: str, suffix: str = '') -> None:
         matches = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
         second = max([int(time.time())] + [int(match.group(1)) + 1 for match in matches if match])
-        name = f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
-        self.path = os.path.join(folder, name)
+        self.path = os.path.join(
+            folder, f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
+        )
         self._file: Any = None
         self._waiting, self._warned = b'', False
         self.write(file_version='brain.Event:2')
@@ -93,8 +94,7 @@ def histogram(tag: str, values: Any) -> Any:
     Raises:
       ValueError: there is no finite value.
     """
-    values = np.asarray(values, np.float64).ravel()
-    values = values[np.isfinite(values)]
+    values = np.asarray(values, np.float64)[np.isfinite(values)]
     if not len(values):
         raise ValueError(f'{tag}: expected at least one finite value. Received: none')
     counts, edges = np.histogram(values, _BINS)
@@ -136,10 +136,10 @@ def table(tag: str, rows: Mapping[str, Any]) -> Any:
 
 
 def _hparams(tag: str, **fields: Any) -> Any:
-    data = plugin_data_pb2.HParamsPluginData(**fields)
     # TensorBoard 1.15 has no such tensor of its own, and 2.x expects one.
     empty = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={'dim': [{'size': 0}]})
-    return Value(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=empty)
+    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**fields))
+    return Value(tag=tag, metadata=about, tensor=empty)
 
 
 def hparams_start(

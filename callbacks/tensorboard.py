@@ -53,20 +53,20 @@ class TensorBoard(Callback):
     kind, and never stop the training.
 
     Args:
+      hparams: {name: plain value} of the hyperparameters.
       log_every: steps between two points of the `train_batch` curves.
       figures: the Figures of each measurement; None: no pictures.
       facts: {heading: {name: value}}, shown as text after the options.
-      hparams: {name: plain value} of the hyperparameters; None: all options.
     """
 
     chief_only = True
 
     def __init__(
         self,
+        hparams: Mapping[str, Any],
         log_every: int = 20,
         figures: Figures | None = None,
         facts: Mapping[str, Mapping[str, Any]] | None = None,
-        hparams: Mapping[str, Any] | None = None,
     ) -> None:
         self._log_every, self.figures = log_every, figures
         self.intervals = {'log_every of TensorBoard': log_every}
@@ -107,8 +107,11 @@ class TensorBoard(Callback):
             self._add('text', step + 1, self._texts)
 
     def _texts(self) -> list[Any]:
-        pages: dict[str, Any] = {'options': self.handle.options, **self._facts}
-        return [summaries.table(f'run/{name}', page) for name, page in pages.items() if page]
+        return [
+            summaries.table(f'run/{name}', page)
+            for name, page in {'options': self.handle.options, **self._facts}.items()
+            if page
+        ]
 
     def _columns(self) -> dict[str, str]:
         """{tag: title} of the metrics shown with the hyperparameters: those with a label, and those
@@ -124,8 +127,7 @@ class TensorBoard(Callback):
         return {metric.tag: metric.full_title for metric in measured or shown}
 
     def _write_hparams(self) -> None:
-        settings = self.handle.options if self._hparams is None else self._hparams
-        values = summaries.hparams_start(settings, self._columns(), _FIRST_HPARAMS)
+        values = summaries.hparams_start(self._hparams, self._columns(), _FIRST_HPARAMS)
         # A resumed run removes the file: TensorBoard uses the first experiment.
         self._write_file(_BEGIN, 0, values)
 

@@ -75,7 +75,8 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     figures = Figures(evaluation, centers)
     if pictures:
         settings.update(figures=figures)
-    callback = TensorBoard(log_every=3, facts={'versions': {'tensorflow': '2.21'}}, **settings)
+    facts = {'versions': {'tensorflow': '2.21'}}
+    callback = TensorBoard(OPTIONS, log_every=3, facts=facts, **settings)
     callback.handle = figures.handle = FakeHandle(folder, step)
     callback.on_train_begin({})
     return callback, evaluation
