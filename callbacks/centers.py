@@ -111,10 +111,9 @@ class CenterMeasurement(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._init == 'means' and self.handle.step == 0:
-            _, for_centers, _ = class_sums(
-                self.handle, self._source, self.handle.num_classes, self._distance
+            self._set_centers(
+                class_sums(self.handle, self._source, self.handle.num_classes, self._distance)[1]
             )
-            self._set_centers(for_centers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         distances, sums, for_centers = class_distances(

@@ -64,7 +64,8 @@ class KerasCallback(Callback):
             'EarlyStopping',
             'ReduceLROnPlateau',
         }.isdisjoint(self._kinds)
-        self._unseen = {wrapped.monitor} if is_monitor else set()  # by the first measurement
+        # What the first measurement must log.
+        self._unseen = {wrapped.monitor} if is_monitor else set()
 
     def build(self) -> None:
         every = getattr(self.wrapped, 'save_freq', None)

@@ -48,7 +48,6 @@ class Pictures(Callback):
                 'pip install scikit-learn'
             )
         self.figures, self._history, self._projection = figures, history, projection
-        self._evaluation, self._centers = figures.evaluation, figures.centers
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
     def _write(self, content: bytes, *names: str) -> None:
@@ -76,9 +75,9 @@ class Pictures(Callback):
         content = io.BytesIO()
         np.savez(
             content,
-            points=self._evaluation.embeddings,
-            labels=self._evaluation.labels,
-            means=self._centers.means.astype(np.float32),
+            points=self.figures.evaluation.embeddings,
+            labels=self.figures.evaluation.labels,
+            means=self.figures.centers.means.astype(np.float32),
             title=np.array(self.figures.title),
         )
         self._write(content.getvalue(), 'frames', f'frame-{step:08d}.npz')
@@ -154,7 +153,9 @@ class Pictures(Callback):
         self._write(encoding.png_bytes(figure), name)
 
     def _draw_pairs(self) -> None:
-        pairs = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
+        pairs = metrics.pair_distances(
+            self.figures.evaluation.embeddings, self.figures.evaluation.labels
+        )
         self._write(encoding.png_bytes(plots.distances(*pairs)), 'pairs.png')
 
     def _write_confusion(self) -> None:
@@ -164,7 +165,7 @@ class Pictures(Callback):
         """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
         from sklearn.manifold import TSNE
 
-        points, means = self._evaluation.embeddings, self._centers.means
+        points, means = self.figures.evaluation.embeddings, self.figures.centers.means
         has_mean = np.isfinite(means).all(axis=1)
         rows = np.concatenate([points, means[has_mean]]).astype(np.float32)
         start: Any = 'random'
@@ -183,5 +184,5 @@ class Pictures(Callback):
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
         title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
-        figure = plots.scatter(plane[: len(points)], self._evaluation.labels, marks, title)
+        figure = plots.scatter(plane[: len(points)], self.figures.evaluation.labels, marks, title)
         self._write(encoding.png_bytes(figure), 'tsne.png')

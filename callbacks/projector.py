@@ -85,11 +85,15 @@ class Projector:
         points = np.asarray(embeddings, np.float32)[chosen]
         # With two dimensions the Projector computes NaN.
         points = np.pad(points, ((0, 0), (0, max(0, 3 - points.shape[1]))), 'constant')
-        rows = [[f'{value:.6g}' for value in point] for point in points]
-        write_atomically(os.path.join(folder, 'embeddings.tsv'), _lines(rows))
+        write_atomically(
+            os.path.join(folder, 'embeddings.tsv'),
+            _lines([f'{value:.6g}' for value in point] for point in points),
+        )
         columns = np.stack([labels, predictions, np.equal(labels, predictions), numbers], axis=1)
-        header = 'label', 'predicted', 'right', 'number'
-        write_atomically(os.path.join(folder, 'metadata.tsv'), _lines([header, *columns[chosen]]))
+        write_atomically(
+            os.path.join(folder, 'metadata.tsv'),
+            _lines([('label', 'predicted', 'right', 'number'), *columns[chosen]]),
+        )
         if self._size is None:
             content, size = sprite(self._source.images(np.asarray(numbers)[chosen]))
             write_atomically(os.path.join(folder, 'sprite.png'), content)

@@ -62,12 +62,10 @@ def _table(rows: Iterable[str], header: Sequence[str] = ()) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     """Names and values of settings, left-aligned."""
-    texts = {
-        name: f'{value:g}' if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
     return _table(
-        f'<td>{html.escape(name)}</td><td>{html.escape(text)}</td>' for name, text in texts.items()
+        f'<td>{html.escape(name)}</td>'
+        f'<td>{html.escape(format(value, "g") if isinstance(value, float) else str(value))}</td>'
+        for name, value in values.items()
     )
 
 

@@ -124,9 +124,8 @@ def image(tag: str, png: bytes) -> Any:
 
 
 def _cell(value: Any) -> str:
-    content = ' '.join(str(value).split())
-    content = content.replace('|', '&#124;').replace('`', '&#96;').replace('<', '&lt;')
-    return content and f'<code>{content}</code>'
+    content = ' '.join(str(value).split()).replace('|', '&#124;').replace('`', '&#96;')
+    return content and f'<code>{content.replace("<", "&lt;")}</code>'
 
 
 def table(tag: str, rows: Mapping[str, Any]) -> Any:
@@ -183,5 +182,7 @@ def hparams_start(
 
 def hparams_end(status: Any) -> Any:
     """The end of a run with status SUCCESS or FAILURE."""
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    return _hparams(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+    return _hparams(
+        metadata.SESSION_END_INFO_TAG,
+        session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),
+    )

@@ -183,9 +183,10 @@ class TensorBoard(Callback):
     def close(self) -> None:
         if self._events is not None:
             tests = {
-                name: n for name, n in self._last.items() if self._tag(name).startswith('test/')
+                name: self._last[name] for name in self._last if self._tag(name).startswith('test/')
             }
             values = [*_scalars(tests, self._tag), summaries.hparams_end(self._status)]
-            step = self._last.get('step', self.handle.step)
-            self._attempt('end', self._write_file, _END, step, values)
+            self._attempt(
+                'end', self._write_file, _END, self._last.get('step', self.handle.step), values
+            )
             self._events.close()
