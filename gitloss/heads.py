@@ -94,29 +94,12 @@ def head(name: str, margin: float | None = None, scale: float | None = None) -> 
     return chosen
 
 
-class CosineClassifier(keras.layers.Layer):
-    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch,
-    num_classes].
-    """
+class CosineClassifier(keras.layers.Dense):
+    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch, units]."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        scale: float,
-        kernel_initializer: Any = 'glorot_uniform',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.num_classes, self.scale = num_classes, scale
-        self._initializer = kernel_initializer
-
-    def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            name='kernel',
-            shape=(int(input_shape[-1]), self.num_classes),
-            initializer=self._initializer,
-        )
-        super().build(input_shape)
+    def __init__(self, units: int, scale: float, **kwargs: Any) -> None:
+        super().__init__(units, **dict(kwargs, use_bias=False))
+        self.scale = scale
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.scale * tf.matmul(
@@ -124,7 +107,7 @@ class CosineClassifier(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        return dict(super().get_config(), num_classes=self.num_classes, scale=self.scale)
+        return dict(super().get_config(), scale=self.scale)
 
 
 class Classifier:
@@ -144,7 +127,9 @@ class Classifier:
         initial = tf.glorot_uniform_initializer(seed=seed * 1000)
         self.head, self._layers = head, []
         if head.margin_logits is not None:
-            logits = CosineClassifier(num_classes, head.scale, initial, name='logits')
+            logits = CosineClassifier(
+                num_classes, head.scale, kernel_initializer=initial, name='logits'
+            )
         else:
             logits = keras.layers.Dense(num_classes, kernel_initializer=initial, name='logits')
             if slope is not None:

@@ -87,14 +87,13 @@ def test_cosine_classifier():
     not matter, and a zero embedding gives no NaN.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        layer = heads.CosineClassifier(2, 10.0, tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]]))
+        kernel = tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]])
+        layer = heads.CosineClassifier(2, 10.0, kernel_initializer=kernel)
         logits = layer(tf.constant([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
         session.run(tf.global_variables_initializer())
         np.testing.assert_allclose(session.run(logits), [[6, 8], [6, 8], [0, 0]], rtol=1e-6)
-        assert {key: layer.get_config()[key] for key in ('num_classes', 'scale')} == {
-            'num_classes': 2,
-            'scale': 10.0,
-        }
+        copy = heads.CosineClassifier.from_config(layer.get_config())
+        assert (copy.units, copy.scale, copy.use_bias) == (2, 10.0, False)
 
 
 def test_a_softmax_classifier():

@@ -11,18 +11,6 @@ from gitloss.layers.normalization import BatchNormalization
 from gitloss.layers.phase import PhaseLayer
 
 
-def _normalization(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
-    axis = config['axis'][0] if isinstance(config['axis'], (list, tuple)) else config['axis']
-    if axis not in (-1, len(layer.input_shape) - 1):
-        raise ValueError(
-            f'{layer.name}: expected batch normalisation over the last axis. Received: axis {axis}'
-        )
-    names = ('name', 'momentum', 'epsilon', 'center', 'scale')
-    return BatchNormalization(
-        gamma_initializer=layer.gamma_initializer, **{name: config[name] for name in names}
-    )
-
-
 def _dropout(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
     shape = config.get('noise_shape')
     if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
@@ -54,7 +42,7 @@ def adopt(
     def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
-            return _normalization(layer, config)
+            return BatchNormalization.from_config(config)
         if isinstance(layer, keras.layers.Dropout):
             return _dropout(layer, config)
         for value in config.values():
