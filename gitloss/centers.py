@@ -52,8 +52,13 @@ def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor
     embeddings = tf.convert_to_tensor(embeddings)
     _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
     labels = labels_of(embeddings, labels)
-    meaning = f'[classes, dim] for embeddings of shape {embeddings.shape}'
-    _check('centers', centers, 'float', [None, embeddings.shape[1]], meaning)
+    _check(
+        'centers',
+        centers,
+        'float',
+        [None, embeddings.shape[1]],
+        f'[classes, dim] for embeddings of shape {embeddings.shape}',
+    )
     return embeddings, labels, tf.gather(centers, labels)
 
 
@@ -69,8 +74,13 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
     check_choice('distance', distance, DISTANCES)
     embeddings, own_centers = map(tf.convert_to_tensor, (embeddings, own_centers))
     _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
-    meaning = f'[batch, dim] for embeddings of shape {embeddings.shape}'
-    _check('own_centers', own_centers, 'float', embeddings.shape, meaning)
+    _check(
+        'own_centers',
+        own_centers,
+        'float',
+        embeddings.shape,
+        f'[batch, dim] for embeddings of shape {embeddings.shape}',
+    )
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
     pair = tf.cast(embeddings, dtype), tf.stop_gradient(tf.cast(own_centers, dtype))
     if distance == 'cosine':
