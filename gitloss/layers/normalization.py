@@ -46,9 +46,8 @@ class BatchNormalization(PhaseLayer, keras.layers.BatchNormalization):
 
     def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(outputs, mean, unbiased variance) from TensorFlow's kernel for images."""
-        channels = inputs.shape.as_list()[-1:]
-        gamma = tf.ones(channels) if self.gamma is None else self.gamma
-        beta = tf.zeros(channels) if self.beta is None else self.beta
+        gamma = tf.ones_like(self.moving_mean) if self.gamma is None else self.gamma
+        beta = tf.zeros_like(self.moving_mean) if self.beta is None else self.beta
         return tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
 
     def _global(
