@@ -9,31 +9,31 @@ from gitloss.errors import check_choice
 
 DISTANCES = ('euclidean', 'cosine')
 
-
 _KINDS = {
     'float': (tf.float16, tf.bfloat16, tf.float32, tf.float64),
     'int32 or int64': (tf.int32, tf.int64),
 }
 
 
-def _check(name: str, tensor: Tensor, kind: str, sizes: Any, meaning: str) -> None:
+def _check(
+    name: str, tensor: Tensor, kind: str, sizes: Any, meaning: str, embeddings: Tensor = None
+) -> None:
     """Raises ValueError unless `tensor` is of a `kind` and of the shape `sizes`, where only the
-    first size may be unknown.
+    first size may be unknown. `embeddings`: what the sizes must match.
     """
     dtype, shape = tf.as_dtype(tensor.dtype), tf.TensorShape(tensor.shape)
     fits = shape.rank == len(sizes) and shape.is_compatible_with(sizes)
     if dtype not in _KINDS[kind] or not fits or not shape[1:].is_fully_defined():
+        matching = '' if embeddings is None else f' for embeddings of shape {embeddings.shape}'
         raise ValueError(
-            f'{name}: expected {kind} {meaning}. Received: {dtype.name} of shape {shape}'
+            f'{name}: expected {kind} {meaning}{matching}. Received: {dtype.name} of shape {shape}'
         )
 
 
 def labels_of(embeddings: Tensor, labels: Tensor) -> Tensor:
     """`labels` as a tensor; ValueError unless it is int32 or int64 [batch], one per embedding."""
-    labels, shape = tf.convert_to_tensor(labels), embeddings.shape
-    _check(
-        'labels', labels, 'int32 or int64', shape[:1], f'[batch] for embeddings of shape {shape}'
-    )
+    labels = tf.convert_to_tensor(labels)
+    _check('labels', labels, 'int32 or int64', embeddings.shape[:1], '[batch]', embeddings)
     return labels
 
 
@@ -52,13 +52,7 @@ def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor
     embeddings = tf.convert_to_tensor(embeddings)
     _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
     labels = labels_of(embeddings, labels)
-    _check(
-        'centers',
-        centers,
-        'float',
-        [None, embeddings.shape[1]],
-        f'[classes, dim] for embeddings of shape {embeddings.shape}',
-    )
+    _check('centers', centers, 'float', [None, embeddings.shape[1]], '[classes, dim]', embeddings)
     return embeddings, labels, tf.gather(centers, labels)
 
 
@@ -74,13 +68,7 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
     check_choice('distance', distance, DISTANCES)
     embeddings, own_centers = map(tf.convert_to_tensor, (embeddings, own_centers))
     _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
-    _check(
-        'own_centers',
-        own_centers,
-        'float',
-        embeddings.shape,
-        f'[batch, dim] for embeddings of shape {embeddings.shape}',
-    )
+    _check('own_centers', own_centers, 'float', embeddings.shape, '[batch, dim]', embeddings)
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
     pair = tf.cast(embeddings, dtype), tf.stop_gradient(tf.cast(own_centers, dtype))
     if distance == 'cosine':

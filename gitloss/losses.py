@@ -92,19 +92,15 @@ def git_term(
 ) -> Tensor:
     """How close the samples are to the centers of the others (formulas at the top of the module).
 
-    The hand-written gradient is computed with the value: [batch, dim] is kept for the backward
-    pass, the peak is O(batch^2), never batch x batch x dim.
+    [batch, dim] is kept for the backward pass, the peak is O(batch^2), never batch x batch x dim.
 
     Args:
-      embeddings: float [batch, dim]. With an unknown batch size the direct method takes one sample
-        at a time.
+      embeddings: float [batch, dim]; of an unknown batch, direct takes one sample at a time.
       labels: int32 or int64 [batch].
-      own_centers: as for `center_term`, equal for equal labels.
-      form, distance: as for `center_term`.
-      method: how "pairwise" is computed. "direct": differences, O(batch^2 dim) work. "gram": two
-        float64 matrix products. "unrolled": as direct, without a loop, for devices that need static
-        shapes (NPUs); the batch size must be static. None: direct up to 8 dimensions, gram above.
-        "elementwise" has no gram method.
+      own_centers, form, distance: as for `center_term`; equal labels have equal centers.
+      method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise" alone: two float64
+        matrix products. "unrolled": direct without a loop, for a static batch and devices that need
+        static shapes (NPUs). None: gram for "pairwise" above 8 dimensions, else direct.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
@@ -120,7 +116,7 @@ def git_term(
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # by hand, together with the value
     def value_of(x: Tensor) -> Any:
         total, gradient = pairs.git_sums(x, labels, own_centers, form, method)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient

@@ -32,6 +32,5 @@ class Dropout(PhaseLayer, keras.layers.Dropout):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.phase is None or not self.rate:
             return inputs
-        shape = self.noise_shape or inputs.shape.as_list()
-        mask = self.phase.uniform(shape, self.number) >= self.rate
-        return inputs * (tf.cast(mask, inputs.dtype) / (1.0 - self.rate))
+        draws = self.phase.uniform(self.noise_shape or inputs.shape.as_list(), self.number)
+        return inputs * (tf.cast(draws >= self.rate, inputs.dtype) / (1.0 - self.rate))
