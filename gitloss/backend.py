@@ -20,23 +20,24 @@ from typing import Any, Iterator
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Buffers what C++ code prints to file descriptor 2, and prints it only when the body raises.
+    """Buffers what C++ code prints to file descriptor 2, and prints it only when the body fails.
 
     TensorFlow 2.x logs some messages before TF_CPP_MIN_LOG_LEVEL takes effect.
     """
     try:
         sys.stderr.flush()
-        saved = os.dup(2)
-    except (AttributeError, OSError):  # there is no stderr
+        buffer, saved = tempfile.TemporaryFile(), os.dup(2)
+    except (AttributeError, OSError):  # there is no stderr, or no folder that can be written
         yield
         return
-    with tempfile.TemporaryFile() as buffer:
+    with buffer:
         os.dup2(buffer.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # not for Ctrl-C
             buffer.seek(0)
-            os.write(saved, buffer.read())
+            with contextlib.suppress(OSError):
+                os.write(saved, buffer.read())
             raise
         finally:
             sys.stderr.flush()

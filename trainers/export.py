@@ -131,7 +131,7 @@ def export(options: Options) -> int:
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     folder = export_folder(checkpoint, options.export_dir)
     definition, (images, *outputs) = frozen_graph(checkpoint, options.export_batch)
-    content = definition.SerializeToString()
+    content = definition.SerializeToString(deterministic=True)
     path = os.path.join(folder, 'gitloss.pb')
     os.makedirs(folder, exist_ok=True)
     write_atomically(path, content)
