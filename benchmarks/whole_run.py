@@ -104,7 +104,7 @@ def _bare(flags):
 def _instrument(account, without, first):
     from gitloss import data
     from trainers import callback_list, checkpoints
-    from trainers.engine.handles import EvaluationHandle
+    from trainers.engine.runtime import Runtime
     from trainers.engine.trainer import Trainer
 
     build_callbacks = callback_list.build_callbacks
@@ -125,7 +125,7 @@ def _instrument(account, without, first):
     ):
         account.around(Trainer, name, label)
     account.around(checkpoints.CheckpointStore, 'save', 'Checkpoint')
-    sweep, initialise, step = EvaluationHandle.sweep, Trainer.initialise, Trainer.train_step
+    sweep, initialise, step = Runtime.sweep, Trainer.initialise, Trainer.train_step
 
     def timed_sweep(handle, source, with_losses=False):
         walk = sweep(handle, source, with_losses)
@@ -136,7 +136,7 @@ def _instrument(account, without, first):
                 return
             yield batch
 
-    EvaluationHandle.sweep = timed_sweep
+    Runtime.sweep = timed_sweep
 
     def timed_session(trainer):
         initialise(trainer)

@@ -25,10 +25,10 @@ def evaluate(options: Options) -> int:
     from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.engine import handles
+    from trainers.engine import runtime
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    settings = checkpoints.options_of(checkpoint, options, 'evaluate')
+    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:
@@ -51,7 +51,7 @@ def evaluate(options: Options) -> int:
         losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
         return dict(losses, **class_distances(handle, source, classes)[0])
 
-    with handles.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+    with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         results = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
     print(json.dumps(dict(results, step=checkpoint.step, checkpoint=checkpoint.path)))
     return 0

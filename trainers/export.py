@@ -29,7 +29,8 @@ def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
     from trainers import checkpoints
     from trainers.engine.inference import Inference
 
-    options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
+    options = Options.restored(checkpoint.manifest['options'])
+    spec = checkpoints.spec_of(checkpoint)
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
     with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, batch), on_cpu) as (
         net,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pathlib
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
@@ -54,6 +55,10 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True).encode('utf-8')).hexdigest()
 
 
+def _load(path: str) -> Any:
+    return json.loads(pathlib.Path(path, FILE).read_text('utf-8'))
+
+
 def _check(fits: Any, path: str, expected: str, received: str) -> None:
     if not fits:
         raise DamagedCheckpoint(f'{path}: expected {expected}. Received: {received}')
@@ -64,10 +69,13 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
     _check(not missing, path, f'a manifest with {missing}', 'one without')
     for name, kind in KINDS.items():
         value = manifest.get(name, kind())
-        if type(value) is not kind or (kind is int and value < 0):
-            expected = 'a number from 0 on' if kind is int else 'an object'
-            received = json.dumps(value)[:80]
-            _check(False, path, f'{name} in the manifest to be {expected}', received)
+        expected = 'a number from 0 on' if kind is int else 'an object'
+        _check(
+            type(value) is kind and (kind is dict or value >= 0),
+            path,
+            f'{name} in the manifest to be {expected}',
+            json.dumps(value)[:80],
+        )
     for group in ('totals', 'timing', 'metrics'):
         values = manifest.get(group, {})
         wrong = ', '.join(sorted(name for name in values if type(values[name]) not in (int, float)))
@@ -88,13 +96,19 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
 
 def _check_files(path: str, files: Mapping[str, Any]) -> None:
     for name, facts in files.items():
-        is_plain = os.path.basename(name) == name
-        _check(is_plain, path, 'plain file names in the manifest', repr(name))
-        file = os.path.join(path, name)
-        size, digest = facts['bytes'], facts['sha256']
-        if os.path.getsize(file) != size or digest_of_file(file) != digest:
-            expected = f'{size:d} bytes with SHA-256 {digest}'
-            _check(False, file, expected, 'a truncated or altered file')
+        _check(
+            os.path.basename(name) == name,
+            path,
+            'plain file names in the manifest',
+            repr(name),
+        )
+        file, size, digest = os.path.join(path, name), facts['bytes'], facts['sha256']
+        _check(
+            os.path.getsize(file) == size and digest_of_file(file) == digest,
+            file,
+            f'{size:d} bytes with SHA-256 {digest}',
+            'a truncated or altered file',
+        )
     index = PREFIX + '.index'
     _check(index in files, path, f'{index} among the files of the manifest', 'none')
 
@@ -109,12 +123,19 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
       DamagedCheckpoint: a file or the manifest is missing, truncated or altered.
     """
     try:
-        with open(os.path.join(path, FILE), encoding='utf-8') as file:
-            manifest = json.load(file)
-        given = manifest['format']
-        _check(given == _FORMAT, path, f'checkpoint format {_FORMAT}', repr(given))
-        is_whole = manifest['manifest_sha256'] == digest_of(manifest)
-        _check(is_whole, path, 'a manifest with the SHA-256 it carries', 'an altered one')
+        manifest = _load(path)
+        _check(
+            manifest['format'] == _FORMAT,
+            path,
+            f'checkpoint format {_FORMAT}',
+            repr(manifest['format']),
+        )
+        _check(
+            manifest['manifest_sha256'] == digest_of(manifest),
+            path,
+            'a manifest with the SHA-256 it carries',
+            'an altered one',
+        )
         _check_kinds(path, manifest, needed)
         _check_files(path, manifest['files'])
         return Checkpoint(path, manifest['step'], manifest)
@@ -140,8 +161,7 @@ def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     checkpoint, and the arguments of declaration.best besides. {} each if it cannot be read.
     """
     try:
-        with open(os.path.join(path, FILE), encoding='utf-8') as file:
-            manifest = json.load(file)
+        manifest = _load(path)
         return dict(manifest['metrics']), dict(manifest['best'])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, {}
@@ -166,5 +186,4 @@ def write(path: str, step: int, contents: Mapping[str, Any]) -> None:
         },
     )
     manifest['manifest_sha256'] = digest_of(manifest)
-    with open(os.path.join(path, FILE), 'w', encoding='utf-8') as file:
-        json.dump(manifest, file, indent=1)
+    pathlib.Path(path, FILE).write_text(json.dumps(manifest, indent=1), 'utf-8')

@@ -68,8 +68,7 @@ class RunDir:
                 f'Received: {self.path}, in use by process {lock.read().strip() or "unknown"}'
             )
         lock.truncate(0)
-        lock.write(f'{os.getpid()}\n')
-        lock.flush()
+        print(os.getpid(), file=lock, flush=True)
         self._lock = lock
 
     def release(self) -> None:
@@ -136,24 +135,26 @@ def checkpoint_to_continue(
             )
         return None
     folder = os.path.dirname(store.folder)
-    hint = '; --resume=never moves the old run aside and starts anew'
-    differing = differing_flags(checkpoint.manifest['options'], options)
-    if differing:
-        raise ValueError(
-            f'--resume: expected the flags of the run in {folder}. '
-            f'Received: {one_line(", ".join(differing))}{hint}'
-        )
-    if checkpoint.manifest['dataset'] != dataset_facts:
-        raise ValueError(
-            f'--data_path: expected the data set of the run in {folder}. '
-            f'Received: another one{hint}'
-        )
-    # After an overflow a sunk loop may end beyond --steps.
-    if checkpoint.step >= options['steps'] + options['iterations_per_loop']:
-        raise ValueError(
+    differing = ', '.join(differing_flags(checkpoint.manifest['options'], options))
+    problems = (
+        (
+            differing,
+            f'--resume: expected the flags of the run in {folder}. Received: {one_line(differing)}',
+        ),
+        (
+            checkpoint.manifest['dataset'] != dataset_facts,
+            f'--data_path: expected the data set of the run in {folder}. Received: another one',
+        ),
+        (
+            # After an overflow a sunk loop may end beyond --steps.
+            checkpoint.step >= options['steps'] + options['iterations_per_loop'],
             f'--steps: expected at least {checkpoint.step}, the steps already done. '
-            f'Received: {options["steps"]}{hint}'
-        )
+            f'Received: {options["steps"]}',
+        ),
+    )
+    for is_one, message in problems:
+        if is_one:
+            raise ValueError(f'{message}; --resume=never moves the old run aside and starts anew')
     return checkpoint
 
 

@@ -18,11 +18,13 @@ def network(
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
     """
-    margin = None if options.margin < 0 else options.margin
-    head = heads.head(options.head, margin, options.scale or None)
+    head = heads.head(
+        options.head, None if options.margin < 0 else options.margin, options.scale or None
+    )
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
-    slope = backbone(options.model).slope
-    classifier = heads.Classifier(head, spec.num_classes, slope, options.seed)
+    classifier = heads.Classifier(
+        head, spec.num_classes, backbone(options.model).slope, options.seed
+    )
     classifier.build(options.embedding_dim)
     return model, classifier
 
