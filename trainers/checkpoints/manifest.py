@@ -77,13 +77,16 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
             json.dumps(value)[:80],
         )
     for group in ('totals', 'timing', 'metrics'):
-        values = manifest.get(group, {})
-        wrong = ', '.join(sorted(name for name in values if type(values[name]) not in (int, float)))
+        wrong = sorted(
+            name
+            for name, value in manifest.get(group, {}).items()
+            if type(value) not in (int, float)
+        )
         _check(
             not wrong,
             path,
             f'numbers in {group} of the manifest',
-            f'something else in {wrong[:80]}',
+            f'something else in {", ".join(wrong)[:80]}',
         )
     named = FOLDER.match(os.path.basename(path))
     _check(
@@ -130,12 +133,8 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
             f'checkpoint format {_FORMAT}',
             repr(manifest['format']),
         )
-        _check(
-            manifest['manifest_sha256'] == digest_of(manifest),
-            path,
-            'a manifest with the SHA-256 it carries',
-            'an altered one',
-        )
+        is_whole = manifest['manifest_sha256'] == digest_of(manifest)
+        _check(is_whole, path, 'a manifest with the SHA-256 it carries', 'an altered one')
         _check_kinds(path, manifest, needed)
         _check_files(path, manifest['files'])
         return Checkpoint(path, manifest['step'], manifest)

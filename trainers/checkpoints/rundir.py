@@ -104,14 +104,13 @@ class RunDir:
 
     def move_aside(self) -> None:
         """Renames a folder with files to the first free `<path>.<n>`, and creates it again."""
-        if not set(os.listdir(self.path)) - {_LOCK}:
-            return
-        names = (f'{self.path}.{number}' for number in itertools.count(1))
-        target = next(name for name in names if not os.path.exists(name))
-        os.rename(self.path, target)
-        self.release()
-        self.claim()
-        log.info('an earlier run was moved to %s', target)
+        if set(os.listdir(self.path)) - {_LOCK}:
+            names = (f'{self.path}.{number}' for number in itertools.count(1))
+            target = next(name for name in names if not os.path.exists(name))
+            os.rename(self.path, target)
+            self.release()
+            self.claim()
+            log.info('an earlier run was moved to %s', target)
 
 
 def checkpoint_to_continue(
@@ -135,26 +134,24 @@ def checkpoint_to_continue(
             )
         return None
     folder = os.path.dirname(store.folder)
-    differing = ', '.join(differing_flags(checkpoint.manifest['options'], options))
-    problems = (
-        (
-            differing,
-            f'--resume: expected the flags of the run in {folder}. Received: {one_line(differing)}',
-        ),
-        (
-            checkpoint.manifest['dataset'] != dataset_facts,
-            f'--data_path: expected the data set of the run in {folder}. Received: another one',
-        ),
-        (
-            # After an overflow a sunk loop may end beyond --steps.
-            checkpoint.step >= options['steps'] + options['iterations_per_loop'],
+    hint = '; --resume=never moves the old run aside and starts anew'
+    differing = differing_flags(checkpoint.manifest['options'], options)
+    if differing:
+        raise ValueError(
+            f'--resume: expected the flags of the run in {folder}. '
+            f'Received: {one_line(", ".join(differing))}{hint}'
+        )
+    if checkpoint.manifest['dataset'] != dataset_facts:
+        raise ValueError(
+            f'--data_path: expected the data set of the run in {folder}. '
+            f'Received: another one{hint}'
+        )
+    # After an overflow a sunk loop may end beyond --steps.
+    if checkpoint.step >= options['steps'] + options['iterations_per_loop']:
+        raise ValueError(
             f'--steps: expected at least {checkpoint.step}, the steps already done. '
-            f'Received: {options["steps"]}',
-        ),
-    )
-    for is_one, message in problems:
-        if is_one:
-            raise ValueError(f'{message}; --resume=never moves the old run aside and starts anew')
+            f'Received: {options["steps"]}{hint}'
+        )
     return checkpoint
 
 

@@ -126,9 +126,13 @@ class CheckpointStore:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
             os.mkdir(temporary)
-            prefix = os.path.join(temporary, manifest.PREFIX)
             with session.graph.as_default():  # a saver refuses to work in eager mode
-                saver.save(session, prefix, write_meta_graph=False, write_state=False)
+                saver.save(
+                    session,
+                    os.path.join(temporary, manifest.PREFIX),
+                    write_meta_graph=False,
+                    write_state=False,
+                )
             manifest.write(temporary, step, contents)
             for name in os.listdir(temporary) + ['.']:
                 _sync(os.path.join(temporary, name))

@@ -88,8 +88,12 @@ class Runtime(Handle):
             if self.agreed[0]:
                 raise Interrupted(self.agreed[0])
             losses = {name: values[name].item() for name in LOSSES if name in values}
-            embeddings = values['embeddings'][:count]
-            yield embeddings, values['predictions'][:count], labels[:count], losses
+            yield (
+                values['embeddings'][:count],
+                values['predictions'][:count],
+                labels[:count],
+                losses,
+            )
 
     def centers(self) -> np.ndarray:
         return self.session.run(self.net.center_table.centers)

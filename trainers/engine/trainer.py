@@ -117,8 +117,7 @@ class Trainer:
 
     def loop(self) -> dict[str, Any]:
         """Trains, measures and saves until the last step. Returns the last measurement."""
-        meter = self.runtime.meter
-        self.callbacks.run('on_train_begin', meter.logs)
+        self.callbacks.run('on_train_begin', self.runtime.meter.logs)
         while True:
             try:
                 if self._measurement_is_due:
@@ -129,7 +128,7 @@ class Trainer:
                 if signum:
                     raise Interrupted(signum)
                 if self._is_over:
-                    return meter.logs
+                    return self.runtime.meter.logs
                 self.train_step()
             except Diverged as error:
                 resuming.roll_back(self.runtime, self.callbacks, error)
