@@ -41,9 +41,7 @@ class Handle:
     step: int = 0
     metrics: Mapping[str, Metric] = {}
     run_dir: str = ''
-    rank: int = 0
-    workers: int = 1
-    is_chief: bool = True
+    rank, workers, is_chief = 0, 1, True
 
     @abc.abstractmethod
     def sweep(self, source: Source, with_losses: bool = False) -> Iterator[Batch]:

@@ -40,10 +40,10 @@ def _claim(runtime: TrainingRuntime, folder: rundir.RunDir) -> checkpoints.Check
     """The chief claims the folder and chooses the checkpoint to continue. The other workers compare
     their flags and data with the chief's, and receive the manifest.
     """
-    resume, store = runtime.settings.resume, runtime.saving.store
     facts = [runtime.saving.facts[name] for name in ('options', 'dataset')]
     *chiefs, found = runtime.group.decide(
-        runtime.session, lambda: [*facts, folder.begin(resume, store, *facts)]
+        runtime.session,
+        lambda: [*facts, folder.begin(runtime.settings.resume, runtime.saving.store, *facts)],
     )
     if not runtime.is_chief:
         os.makedirs(folder.path, exist_ok=True)
@@ -59,9 +59,10 @@ def roll_back(runtime: TrainingRuntime, callbacks: CallbackList, error: Diverged
     """
     if not error.rate_factor:
         raise TrainingError(str(error))
-    store = runtime.saving.store
     # The newest whole one of the chief, for all workers.
-    found = runtime.group.decide(runtime.session, lambda: store.newest(checkpoints.TO_CONTINUE))
+    found = runtime.group.decide(
+        runtime.session, lambda: runtime.saving.store.newest(checkpoints.TO_CONTINUE)
+    )
     if found is None:
         raise TrainingError(f'{error}; there is no checkpoint to go back to')
     rate = runtime.learning_rate * error.rate_factor
@@ -81,11 +82,10 @@ def restore(
     """
     runtime.meter.load(checkpoint)
     callbacks.load_state(checkpoint.manifest['callbacks'], checkpoint.path)
-    saving = runtime.saving
     if runtime.is_chief:
-        checkpoints.restore(runtime.session, saving.saver, checkpoint)
+        checkpoints.restore(runtime.session, runtime.saving.saver, checkpoint)
     runtime.reach(checkpoint.step, before=checkpoint.step)
-    saving.saved_step = saving.tried_step = checkpoint.step
+    runtime.saving.saved_step = runtime.saving.tried_step = checkpoint.step
     _broadcast(runtime)
 
 

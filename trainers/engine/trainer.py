@@ -85,7 +85,6 @@ class Trainer:
           Interrupted: SIGTERM or SIGINT; the last whole step is saved. A second signal ends the
             process at once.
         """
-        runtime = self.runtime
         with tf.Graph().as_default():
             try:
                 self.build()
@@ -93,12 +92,12 @@ class Trainer:
                 with self.signals:
                     logs = self.loop()
                 self.callbacks.end(logs)
-                runtime.group.finish(runtime.session)
+                self.runtime.group.finish(self.runtime.session)
             except tf.errors.OpError as error:
-                raise TrainingError(f'step {runtime.step}: {reason(error)}')
+                raise TrainingError(f'step {self.runtime.step}: {reason(error)}')
             finally:
                 self.callbacks.close()
-                runtime.group.close(runtime.session)
+                self.runtime.group.close(self.runtime.session)
                 self.folder.release()
         return logs
 
