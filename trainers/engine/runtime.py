@@ -13,7 +13,6 @@ from gitloss.errors import Interrupted
 from trainers import checkpoints
 from trainers.devices import Device
 from trainers.engine.graph import TrainingGraph
-from trainers.engine.objective import LOSSES
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
@@ -81,18 +80,18 @@ class Runtime(Handle):
 
     def sweep(self, source: data.Source, with_losses: bool = False) -> Iterator[Batch]:
         net, place = self.net, (self.batch_size, self.rank, self.workers)
-        fetches = dict(net.eval_fetches, **(net.eval_losses if with_losses else {}))
+        losses = net.eval_losses if with_losses else {}
+        fetches = {**net.eval_fetches, **losses}
         part = data.part_of(*place)
         for images, labels, count in data.padded_batches(source, *place):
             values = self.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
             if self.agreed[0]:
                 raise Interrupted(self.agreed[0])
-            losses = {name: values[name].item() for name in LOSSES if name in values}
             yield (
                 values['embeddings'][:count],
                 values['predictions'][:count],
                 labels[:count],
-                losses,
+                {name: values[name].item() for name in losses},
             )
 
     def centers(self) -> np.ndarray:
