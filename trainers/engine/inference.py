@@ -22,11 +22,13 @@ def network(
         options.head, None if options.margin < 0 else options.margin, options.scale or None
     )
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
-    classifier = heads.Classifier(
-        head, spec.num_classes, backbone(options.model).slope, options.seed
+    return model, heads.Classifier(
+        head,
+        options.embedding_dim,
+        spec.num_classes,
+        backbone(options.model).slope,
+        options.seed,
     )
-    classifier.build(options.embedding_dim)
-    return model, classifier
 
 
 class Inference:
