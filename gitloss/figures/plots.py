@@ -38,7 +38,7 @@ def new_figure(
     xlabel: str = '',
     ylabel: str = '',
 ) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes.
+    """An empty figure with one pair of axes and a grid.
 
     Args:
       size: width and height in inches of 100 pixels.
@@ -48,8 +48,8 @@ def new_figure(
     figure = Figure(figsize=size, dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes(place)
-    axes.set_title(title, fontsize=12)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(True, linewidth=0.4, alpha=0.5)
     return figure, axes
 
 
@@ -125,14 +125,9 @@ def scatter(
     _draw_centers(axes, marks)
     limit = extent(points, marks) if limit is None else limit
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
-    axes.grid(True, linewidth=0.4, alpha=0.5)
     if len(np.unique(labels)) <= 20:
         legend: Any = axes.legend(
-            loc='upper left',
-            bbox_to_anchor=(1.0, 1.0),
-            fontsize=10,
-            frameon=False,
-            handletextpad=0.1,
+            loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, handletextpad=0.1
         )
         # legendHandles before Matplotlib 3.7
         for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:
@@ -172,15 +167,8 @@ def curves(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-    axes.grid(True, linewidth=0.4, alpha=0.5)
     if lines:
-        axes.legend(
-            loc='upper left',
-            bbox_to_anchor=(1.0, 1.02),
-            fontsize=10,
-            frameon=False,
-            handlelength=2.6,
-        )
+        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)
     return figure
 
 
@@ -196,8 +184,13 @@ def distances(
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    labels = 'Euclidean distance', 'probability density'
-    figure, axes = new_figure(_CURVE_SIZE, (0.11, 0.13, 0.86, 0.77), title, *labels)
+    figure, axes = new_figure(
+        _CURVE_SIZE,
+        (0.11, 0.13, 0.86, 0.77),
+        title,
+        'Euclidean distance',
+        'probability density',
+    )
     largest = max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0
     for part, label, colour, hatch in (
         (genuine, 'genuine: same class', COLOURS[3], None),
@@ -216,6 +209,5 @@ def distances(
                 label=label,
             )
     axes.set(xlim=(0.0, largest), axisbelow=True)
-    axes.grid(True, linewidth=0.4, alpha=0.5)
-    axes.legend(fontsize=10)
+    axes.legend()
     return figure

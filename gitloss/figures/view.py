@@ -88,7 +88,7 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values for a checkpoint."""
-        return {'limit': self.limit, 'anchors': list(self._anchors)}
+        return {'limit': self.limit, 'anchors': self._anchors}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""

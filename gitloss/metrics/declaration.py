@@ -11,6 +11,8 @@ import difflib
 import math
 from typing import Any, Iterable, Mapping, Sequence
 
+from gitloss.errors import check
+
 SETS = {'train': 'training', 'valid': 'validation', 'test': 'test'}
 _PLACES = {group: place for place, group in enumerate((*SETS, 'distance', 'centers', 'run'))}
 
@@ -73,8 +75,14 @@ def loss(group: str, name: str = 'loss') -> Metric:
 
 def accuracy(group: str) -> Metric:
     """The metric of the accuracy on a data set: train, valid or test."""
-    higher_is_better = None if group == 'test' else True
-    return Metric(f'{group}_acc', 'accuracy', group, higher_is_better, '.4f', f'{group} acc')
+    return Metric(
+        f'{group}_acc',
+        'accuracy',
+        group,
+        None if group == 'test' else True,
+        form='.4f',
+        label=f'{group} acc',
+    )
 
 
 def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
@@ -96,12 +104,13 @@ def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
       ValueError: the metric is not declared, or neither direction is better.
     """
     known = [each for each, metric in metrics.items() if metric.higher_is_better is not None]
-    if name not in known:
-        near = ', '.join(difflib.get_close_matches(name, known) or known)
-        raise ValueError(
-            f'{flag}: expected a metric that is declared with a better direction: {near}. '
-            f'Received: {name!r}'
-        )
+    near = ', '.join(difflib.get_close_matches(name, known) or known)
+    check(
+        name in known,
+        flag,
+        f'a metric that is declared with a better direction: {near}',
+        repr(name),
+    )
     return metrics[name]
 
 
