@@ -11,7 +11,7 @@ import time
 from typing import Any, Sequence
 
 from gitloss.backend import Tensor, tf
-from gitloss.errors import WorkerLost, one_line, reason
+from gitloss.errors import WorkerLost, check, one_line, reason
 from trainers.devices import Device, npu
 from trainers.options import FIELDS, Options
 from trainers.workers import cluster
@@ -45,13 +45,12 @@ class Collectives(Workers):
         device: str = 'cpu',
     ) -> None:
         tasks = sorted(range(len(addresses)), key=str)
-        by_task = [address for _, address in sorted(zip(tasks, addresses))]
         self._hint, self._task = 'nccl' if device == 'gpu' else 'ring', tasks[rank]
         self._instance, self.bucket = 0, BUCKET
         self._before: list[Tensor] = []
         try:
             self._server = tf.train.Server(
-                {'worker': by_task},
+                {'worker': [address for _, address in sorted(zip(tasks, addresses))]},
                 job_name='worker',
                 task_index=self._task,
                 config=self._config(config),
@@ -95,20 +94,17 @@ class Collectives(Workers):
         rows, *rest = tensor.shape.as_list()
         on_host = not tensor.dtype.is_floating
         # A reduction ends a pass: a sweep must not wait for what a training step gathers.
-        before = [one for one in self._before if one.op.type == 'CollectiveGather']
-        is_free = on_host or self._hint != 'nccl'
-        with tf.device('/cpu:0' if on_host else ''), tf.control_dependencies(
-            [] if is_free else before
-        ):
+        before = [one for one in self._before if one.op.type == 'CollectiveGather' and not on_host]
+        with tf.device('/cpu:0' if on_host else ''), tf.control_dependencies(before):
             gathered = tf.raw_ops.CollectiveGather(
                 input=tensor, shape=[rows * self.size] + rest, **self._settings(on_host)
             )
-        if not on_host:
+        if self._hint == 'nccl' and not on_host:
             self._before = [gathered]
         return gathered
 
     def reduce(self, flat: Tensor) -> Tensor:
-        with tf.control_dependencies(self._before if self._hint == 'nccl' else []):
+        with tf.control_dependencies(self._before):
             total = tf.raw_ops.CollectiveReduce(
                 input=flat,
                 merge_op='Add',
@@ -116,7 +112,7 @@ class Collectives(Workers):
                 subdiv_offsets=[0],
                 **self._settings(False),
             )
-        self._before = [total]
+        self._before = [total] if self._hint == 'nccl' else []
         return total
 
     def broadcast(self, variables: Sequence[Tensor]) -> Tensor:
@@ -143,8 +139,7 @@ class Hccl(Workers):
     """
 
     def __init__(self, is_sunk: bool = False) -> None:
-        rank, size = npu.rank_environment()
-        super().__init__(rank, size, float('inf'))
+        super().__init__(*npu.rank_environment(), timeout=float('inf'))
         self._hccl, self._is_sunk = npu.adapter('hccl.hccl_ops'), is_sunk
 
     def run(
@@ -184,30 +179,33 @@ def choose(options: Options, device: Device) -> OneWorker:
     Raises:
       ValueError: the environment is wrong, or does not agree with the options.
     """
-    addresses: list[str] = []
+    timeout = options.collective_timeout
     if device.name == 'npu':
-        rank, size = npu.rank_environment()
-        if options.collective_timeout != FIELDS['collective_timeout'].default:
-            raise ValueError(
-                '--collective_timeout: expected --npu_option=hccl_timeout=SECONDS on npu, which '
-                f'has this clock alone. Received: {options.collective_timeout:g}'
-            )
+        size = npu.rank_environment()[1]
+        check(
+            timeout == FIELDS['collective_timeout'].default,
+            '--collective_timeout',
+            '--npu_option=hccl_timeout=SECONDS on npu, which has this clock alone',
+            f'{timeout:g}',
+        )
     else:
         ranks = os.environ.get('RANK_SIZE', '')
-        if ranks not in ('', '0', '1'):  # each rank would train alone
-            raise ValueError(
-                'RANK_SIZE: expected 1 on any device but npu. Received: '
-                f'{ranks} on {device.name} ({device.reason})'
-            )
+        check(
+            ranks in ('', '0', '1'),  # each rank would train alone
+            'RANK_SIZE',
+            '1 on any device but npu',
+            f'{ranks} on {device.name} ({device.reason})',
+        )
         addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
         size = max(len(addresses), 1)
-    if options.batch_size % size:
-        raise ValueError(
-            f'--batch_size: expected a multiple of the {size} workers, it is the batch of all. '
-            f'Received: {options.batch_size}'
-        )
+    check(
+        options.batch_size % size == 0,
+        '--batch_size',
+        f'a multiple of the {size} workers, it is the batch of all',
+        options.batch_size,
+    )
     if size == 1:
         return OneWorker()
     if device.name == 'npu':
         return Hccl(options.iterations_per_loop > 1)
-    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name)
+    return Collectives(addresses, rank, device.config, timeout, device.name)
