@@ -127,9 +127,8 @@ def wait(started: Started, grace: float = 20) -> int:
 def end(started: Started) -> None:
     """Kills the workers that still run."""
     for process, _ in started:
-        process.kill()
-        process.wait()
-        process.stdin.close()
+        with process:  # at its end Popen closes the pipe and waits
+            process.kill()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)
     except OSError as error:
-        print(f'trainers.launch: {error}', file=sys.stderr)
-        return 2
+        parser.exit(2, f'trainers.launch: {error}\n')
     finally:
         end(started)
 

@@ -13,6 +13,7 @@ import io
 import itertools
 import operator
 import os
+import pathlib
 import struct
 import zipfile
 import zlib
@@ -31,8 +32,7 @@ _Arrays = Tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def _read_bytes(path: str) -> bytes:
-    with open(path, 'rb') as file:
-        content = file.read()
+    content = pathlib.Path(path).read_bytes()
     try:
         return gzip.decompress(content) if path.endswith('.gz') else content
     except (OSError, EOFError, zlib.error, struct.error) as error:
@@ -79,25 +79,20 @@ def read_idx(path: str, rank: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _verify(folder: str) -> None:
-    """Checks the files that SHA256SUMS, in `sha256sum` format, lists, if the folder has it."""
-    sums = os.path.join(folder, 'SHA256SUMS')
-    if not os.path.exists(sums):
-        return
-    with open(sums, encoding='utf-8', errors='replace') as file:
-        entries = [line.split() for line in file if line.strip()]
-    for entry in entries:
+def _verify(sums: str) -> None:
+    """Checks the files that `sums`, a file in `sha256sum` format, lists."""
+    lines = pathlib.Path(sums).read_text(encoding='utf-8', errors='replace').split('\n')
+    for entry in filter(None, map(str.split, lines)):
         check(
             len(entry) == 2 and os.path.basename(entry[1]) == entry[1] and '\0' not in entry[1],
             sums,
             'lines of a SHA-256 sum and a file name',
             repr(' '.join(entry)[:100]),
         )
-        path = os.path.join(folder, entry[1])
+        path = os.path.join(os.path.dirname(sums), entry[1])
         # A missing file may have been decompressed; otherwise _read_folder reports it.
         if os.path.isfile(path):
-            with open(path, 'rb') as content:
-                digest = hashlib.sha256(content.read()).hexdigest()
+            digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
             check(
                 digest == entry[0],
                 path,
@@ -113,7 +108,9 @@ def _names(stem: str) -> list[str]:
 
 def _read_folder(folder: str) -> dict[str, _Arrays]:
     """The parts of which at least one file exists; ValueError if the other file is missing."""
-    _verify(folder)
+    sums = os.path.join(folder, 'SHA256SUMS')
+    if os.path.exists(sums):
+        _verify(sums)
     found = {
         stem: [name for name in _names(stem) if os.path.isfile(os.path.join(folder, name))]
         for stem in itertools.chain(*_STEMS.values())
@@ -177,8 +174,12 @@ def _checked(where: str, images: np.ndarray, labels: np.ndarray) -> _Arrays:
         f'{len(images)} images, {len(labels)} labels',
     )
     check(images.size, where, 'at least one image of at least one pixel', list(images.shape))
-    low, high = labels.min(), labels.max()
-    check(low >= 0 and high <= 1 << 24, where, 'labels from 0 on', f'{low} to {high}')
+    check(
+        labels.min() >= 0 and labels.max() <= 1 << 24,
+        where,
+        'labels from 0 on',
+        f'{labels.min()} to {labels.max()}',
+    )
     return images[..., None], labels.astype(np.int32)
 
 

@@ -85,7 +85,6 @@ class Source:
 
     labels: np.ndarray
     image_shape: tuple[int, ...]
-    _fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,18 +107,16 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over images and labels as they are stored, computed once.
+        """SHA-256 over images and labels as they are stored; reads them all. A run takes it once.
 
         A subclass that is slow to read may override it; equal fingerprints mean equal data.
         """
-        if self._fingerprint is None:
-            digest = hashlib.sha256()
-            for indices in blocks(self):
-                raw = self.read(indices)
-                digest.update(b''.join(raw) if raw.dtype == object else raw.tobytes())
-                digest.update(self.labels[indices].tobytes())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+        digest = hashlib.sha256()
+        for indices in blocks(self):
+            raw = self.read(indices)
+            digest.update(b''.join(raw) if raw.dtype == object else raw.tobytes())
+            digest.update(self.labels[indices].tobytes())
+        return digest.hexdigest()
 
 
 class ArraySource(Source):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from gitloss.figures.view import extent
 
@@ -83,8 +83,6 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
         markeredgecolor='black',
         label='center',
     )
-    # A white outline keeps the number readable on the dots of a dark class.
-    outline = [withStroke(linewidth=3, foreground='white')]
     for label, center in enumerate(centers):
         if np.all(np.isfinite(center)) and len(centers) <= 50:
             axes.annotate(
@@ -93,7 +91,8 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
                 xytext=(7, 5),
                 textcoords='offset points',
                 fontsize=13,
-                path_effects=outline,
+                # A white outline keeps the number readable on the dots of a dark class.
+                path_effects=[withStroke(linewidth=3, foreground='white')],
             )
 
 
@@ -162,10 +161,11 @@ def curves(
     if log_scale:
         axes.set_yscale('log')
         low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
-        # 0.2 and 0.5, not powers of ten
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
+            major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
+            minor_formatter=NullFormatter(),
+        )
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     if lines:
         axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)

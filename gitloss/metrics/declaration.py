@@ -87,14 +87,17 @@ def accuracy(group: str) -> Metric:
 
 def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
     """{name: Metric}, ordered by group. The last of several declarations of one name counts."""
-    grouped = sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
-    return {metric.name: metric for metric in grouped}
+    return {
+        metric.name: metric
+        for metric in sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
+    }
 
 
 def find(metrics: Mapping[str, Metric], names: Sequence[str]) -> list[Metric]:
     """The metrics with these names in the order of `metrics`, then the undeclared names."""
-    declared = [metric for name, metric in metrics.items() if name in names]
-    return declared + [Metric(name, name) for name in names if name not in metrics]
+    return [metric for name, metric in metrics.items() if name in names] + [
+        Metric(name, name) for name in names if name not in metrics
+    ]
 
 
 def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
@@ -119,10 +122,10 @@ def best(rows: Sequence[Mapping[str, Any]], name: str, higher_is_better: bool | 
 
     Rows without a finite value of that name do not count. None if no row counts.
     """
-    sign = 1 if higher_is_better else -1
-    values = {
-        place: sign * row[name]
+    places = [
+        place
         for place, row in enumerate(rows)
         if isinstance(row.get(name), (int, float)) and abs(row[name]) < math.inf
-    }
-    return max(values, key=values.__getitem__) if values else None
+    ]
+    choose = max if higher_is_better else min
+    return choose(places, key=lambda place: rows[place][name], default=None)

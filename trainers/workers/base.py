@@ -117,13 +117,12 @@ class Workers(OneWorker):
         requests: Sequence[int] = (0, 0),
         where: str = '',
     ) -> tuple[Any, Sequence[int]]:
-        self._where = where or self._where
-        values, all_requests = self._run(
-            session, [fetches, self._all_requests], {**(feeds or {}), self._requests: [requests]}
-        )
+        feeds = {**(feeds or {}), self._requests: [requests]}
+        values, all_requests = self._run(session, [fetches, self._all_requests], feeds, where)
         return values, np.max(all_requests, axis=0).tolist()
 
-    def _run(self, session: Any, fetches: Any, feeds: dict | None = None) -> Any:
+    def _run(self, session: Any, fetches: Any, feeds: dict | None = None, where: str = '') -> Any:
+        self._where = where or self._where
         self._started = time.monotonic()
         try:
             return session.run(fetches, feeds)
@@ -133,8 +132,7 @@ class Workers(OneWorker):
             self._started = 0.0
 
     def decide(self, session: Any, decision: Callable[[], Any]) -> Any:
-        decided: Any = None
-        problem: ValueError | None = None
+        decided = problem = None
         if self.is_chief:
             try:
                 decided = decision()

@@ -6,6 +6,8 @@ GPUs; `Hccl` uses Ascend's. `choose` gives the group of this process.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 import time
 from typing import Any, Sequence
@@ -46,7 +48,8 @@ class Collectives(Workers):
     ) -> None:
         tasks = sorted(range(len(addresses)), key=str)
         self._hint, self._task = 'nccl' if device == 'gpu' else 'ring', tasks[rank]
-        self._instance, self.bucket = 0, BUCKET
+        # Every worker builds the same collectives in the same order.
+        self._instances, self.bucket = itertools.count(1), BUCKET
         self._before: list[Tensor] = []
         try:
             self._server = tf.train.Server(
@@ -63,8 +66,7 @@ class Collectives(Workers):
         super().__init__(rank, len(addresses), timeout, addresses)
 
     def _config(self, config: Any) -> Any:
-        own = tf.ConfigProto()
-        own.CopyFrom(config)
+        own = copy.deepcopy(config)
         # Without the filter a session waits for all workers before it opens.
         own.device_filters.append(f'/job:worker/task:{self._task}')
         own.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
@@ -82,11 +84,10 @@ class Collectives(Workers):
         """Group 1: the devices that train. Group 2: their host CPUs, for whole numbers, which NCCL
         does not carry.
         """
-        self._instance += 1  # every worker builds the same collectives in the same order
         return {
             'group_size': self.size,
             'group_key': 2 if on_host else 1,
-            'instance_key': self._instance,
+            'instance_key': next(self._instances),
             'communication_hint': 'ring' if on_host else self._hint,
         }
 
@@ -116,16 +117,27 @@ class Collectives(Workers):
         return total
 
     def broadcast(self, variables: Sequence[Tensor]) -> Tensor:
-        def move(variable: Tensor) -> Tensor:
-            settings = dict(self._settings(True), shape=variable.shape)
-            if self.is_chief:
-                return tf.raw_ops.CollectiveBcastSend(input=variable, **settings)
-            return tf.assign(
-                variable, tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **settings)
-            )
-
         with tf.device('/cpu:0'):
-            return tf.group(*map(move, variables))
+            if self.is_chief:
+                moves = [
+                    tf.raw_ops.CollectiveBcastSend(
+                        input=variable, shape=variable.shape, **self._settings(True)
+                    )
+                    for variable in variables
+                ]
+            else:
+                moves = [
+                    tf.assign(
+                        variable,
+                        tf.raw_ops.CollectiveBcastRecv(
+                            T=variable.dtype.base_dtype,
+                            shape=variable.shape,
+                            **self._settings(True),
+                        ),
+                    )
+                    for variable in variables
+                ]
+            return tf.group(*moves)
 
 
 class Hccl(Workers):
@@ -153,8 +165,7 @@ class Hccl(Workers):
         """A sunk loop takes no feeds: the requests have a run of their own, one per loop."""
         if not self._is_sunk or feeds:
             return super().run(session, fetches, feeds, requests, where)
-        self._where = where or self._where
-        values = self._run(session, fetches)
+        values = self._run(session, fetches, where=where)
         return values, super().run(session, [], {}, requests)[1]
 
     def gather(self, tensor: Tensor) -> Tensor:
