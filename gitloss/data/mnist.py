@@ -102,8 +102,9 @@ def _verify(sums: str) -> None:
 
 
 def _names(stem: str) -> list[str]:
-    forms = (stem, stem.replace('-idx', '.idx'))
-    return [form + ending for form in forms for ending in ('', '.gz')]
+    return [
+        form + ending for form in (stem, stem.replace('-idx', '.idx')) for ending in ('', '.gz')
+    ]
 
 
 def _read_folder(folder: str) -> dict[str, _Arrays]:

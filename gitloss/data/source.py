@@ -167,8 +167,12 @@ class Dataset(NamedTuple):
         """What a checkpoint records of its training data: the spec's facts, and the fingerprints of
         the splits that influence the run.
         """
-        splits = [split for split in (self.train, self.valid) if split is not None]
-        return dict(self.spec.facts(), fingerprint=' '.join(split.fingerprint for split in splits))
+        return dict(
+            self.spec.facts(),
+            fingerprint=' '.join(
+                split.fingerprint for split in (self.train, self.valid) if split is not None
+            ),
+        )
 
 
 def blocks(source: Source) -> Iterator[np.ndarray]:

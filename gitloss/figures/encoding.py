@@ -18,11 +18,10 @@ def _palette() -> Image.Image:
     With a palette per frame, colours change between frames, and a class with few dots gets the
     colour of another class.
     """
-    # A lighter shade than the last would replace white.
-    opacities = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)
     shades = [
         255 - round((255 - value) * opacity)
-        for opacity in opacities
+        # A lighter shade than the last would replace white.
+        for opacity in (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.12)
         for colour in COLOURS
         for value in bytes.fromhex(colour[1:])
     ]

@@ -134,15 +134,13 @@ def scatter(
     return figure
 
 
-def curves(
-    lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str, log_scale: bool = False
-) -> Figure:
-    """Lines over the training steps, the legend beside the plot, where it covers no line.
+def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str) -> Figure:
+    """Lines over the training steps on a logarithmic axis, the legend beside the plot, where it
+    covers no line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
       title, ylabel: texts.
-      log_scale: logarithmic y axis.
 
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
@@ -158,14 +156,13 @@ def curves(
             markersize=3,
             label=label,
         )
-    if log_scale:
-        axes.set_yscale('log')
-        low, high = axes.get_ylim()
-        axes.yaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
-            major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
-            minor_formatter=NullFormatter(),
-        )
+    axes.set_yscale('log')
+    low, high = axes.get_ylim()
+    axes.yaxis.set(
+        major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
+        major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
+        minor_formatter=NullFormatter(),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     if lines:
         axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)

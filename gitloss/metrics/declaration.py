@@ -42,8 +42,8 @@ class Metric:
     @property
     def part(self) -> str:
         """The name within a data set, `acc` of `valid_acc`; empty for a metric of no data set."""
-        is_of_set = self.group in SETS and self.name.startswith(self.group + '_')
-        return self.name[len(self.group) + 1 :] if is_of_set else ''
+        group, _, part = self.name.partition('_')
+        return part if group == self.group and group in SETS else ''
 
     @property
     def tag(self) -> str:

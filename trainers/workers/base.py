@@ -79,8 +79,10 @@ class Workers(OneWorker):
         buckets: list[list[Tensor]] = [[]]
         sums: list[Tensor] = []
         for tensor in tensors:
-            count = sum(one.shape.num_elements() for one in [*buckets[-1], tensor])
-            if buckets[-1] and count > self.bucket:
+            if (
+                buckets[-1]
+                and sum(one.shape.num_elements() for one in [*buckets[-1], tensor]) > self.bucket
+            ):
                 buckets.append([])
             buckets[-1].append(tensor)
         for bucket in buckets:
@@ -117,8 +119,12 @@ class Workers(OneWorker):
         requests: Sequence[int] = (0, 0),
         where: str = '',
     ) -> tuple[Any, Sequence[int]]:
-        feeds = {**(feeds or {}), self._requests: [requests]}
-        values, all_requests = self._run(session, [fetches, self._all_requests], feeds, where)
+        values, all_requests = self._run(
+            session,
+            [fetches, self._all_requests],
+            {**(feeds or {}), self._requests: [requests]},
+            where,
+        )
         return values, np.max(all_requests, axis=0).tolist()
 
     def _run(self, session: Any, fetches: Any, feeds: dict | None = None, where: str = '') -> Any:
