@@ -28,8 +28,6 @@ from trainers.options import ROOT
 
 # Environment variable of a worker whose standard input is a pipe from the launcher.
 _FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
-# Seconds that the other workers have to end by themselves, the chief perhaps with a checkpoint.
-_GRACE = 20
 Started = List[Tuple[Any, Optional[str]]]  # (subprocess.Popen, path of its log)
 
 
@@ -46,12 +44,10 @@ def cards(count: int) -> list[str]:
     """One GPU for each of `count` workers, as CUDA_VISIBLE_DEVICES names it; [] if there are fewer
     GPUs.
     """
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if visible is None:
-        visible = ','.join(map(str, range(len(glob.glob('/dev/nvidia[0-9]*')))))
+    devices = map(str, range(len(glob.glob('/dev/nvidia[0-9]*'))))
+    names = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(devices)).split(',')
     # CUDA ignores what follows an empty name or -1.
-    names = map(str.strip, visible.split(','))
-    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
+    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, names)))
     return found[:count] if len(found) >= count else []
 
 
@@ -61,8 +57,7 @@ def follow() -> None:
     """
 
     def wait_for_the_end() -> None:
-        while os.read(0, 1):
-            pass
+        os.read(0, 1)  # nothing is ever written
         os.kill(os.getpid(), signal.SIGTERM)
 
     if os.environ.pop(_FOLLOWS, ''):
@@ -74,7 +69,6 @@ def start(
     arguments: Sequence[str],
     workers: int,
     log_dir: str,
-    python: str = sys.executable,
     program: Sequence[str] = ('-m', 'trainers.run'),
 ) -> None:
     """Starts the workers. Appends each to `started`, in the order of rank."""
@@ -92,7 +86,7 @@ def start(
             # A session of its own: Ctrl-C reaches a worker once, from here. A second signal would
             # end it without a checkpoint.
             process = subprocess.Popen(
-                [python, *program, *arguments],
+                [sys.executable, *program, *arguments],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -108,9 +102,9 @@ def start(
             )
 
 
-def wait(started: Started, grace: float = _GRACE) -> int:
+def wait(started: Started, grace: float = 20) -> int:
     """The exit status of the first worker that failed; 0 if none did. After a failure the others
-    have `grace` seconds to end.
+    have `grace` seconds to end by themselves, the chief perhaps with a checkpoint.
     """
     status, limit, running = 0, float('inf'), True
     while running:
@@ -119,9 +113,11 @@ def wait(started: Started, grace: float = _GRACE) -> int:
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
                 log = f', see {path}' if path else ''
-                line = f'trainers.launch: worker {rank} ended with status {status}{log}\n'
                 with contextlib.suppress(OSError):  # the terminal is gone
-                    sys.stderr.write(line)  # in one write: worker 0 prints there too
+                    # In one write: worker 0 prints there too.
+                    sys.stderr.write(
+                        f'trainers.launch: worker {rank} ended with status {status}{log}\n'
+                    )
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)
@@ -131,10 +127,8 @@ def wait(started: Started, grace: float = _GRACE) -> int:
 def end(started: Started) -> None:
     """Kills the workers that still run."""
     for process, _ in started:
-        if process.poll() is None:
+        with process:  # at its end Popen closes the pipe and waits
             process.kill()
-        process.wait()
-        process.stdin.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,8 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def hand_on(signum: int, _: Any) -> None:
         for process, _ in started:
-            if process.poll() is None:
-                process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
+            process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
@@ -173,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)
     except OSError as error:
-        print(f'trainers.launch: {error}', file=sys.stderr)
-        return 2
+        parser.exit(2, f'trainers.launch: {error}\n')
     finally:
         end(started)
 

@@ -16,6 +16,7 @@ and the gradients are partial sums, which are summed over the workers once.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from gitloss import convolution, data, layers, losses
@@ -144,7 +145,7 @@ class TrainingGraph:
             self.global_step.read_value(),
             data.part_of(size, group.rank, group.size),
             size,
-            group.gather_statistics if is_global else None,
+            functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
         )
         layers.enter(self.model, phase)
         with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
