@@ -36,10 +36,8 @@ def _wanted(options: Options) -> tuple[str, str]:
     """(name, reason). The import of the adapter redirects every session: it is tried only if an NPU
     is asked for or its environment variable is set.
     """
-    if options.device == 'npu':
-        return 'npu', '--device=npu'
-    if options.device == 'cpu':
-        return 'cpu', '--device=cpu'
+    if options.device in ('npu', 'cpu'):
+        return options.device, f'--device={options.device}'
     card = next((name for name in ('ASCEND_DEVICE_ID', 'DEVICE_ID') if os.environ.get(name)), None)
     no_npu = ''
     if options.device == 'auto' and card:
@@ -116,8 +114,12 @@ def choose(options: Options) -> Device:
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        config = npu.session_config(values)
-        return Device(name, f'{why}; {mode}', config, mode not in npu_options.FULL_PRECISION)
+        return Device(
+            name,
+            f'{why}; {mode}',
+            npu.session_config(values),
+            mode not in npu_options.FULL_PRECISION,
+        )
     for flag, given in (
         ('npu_option', bool(options.npu_option)),
         ('iterations_per_loop', options.iterations_per_loop > 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 
 from trainers.options.spec import option
 
@@ -80,7 +81,7 @@ class Running:
         '',
         'Interval of further checkpoints, between measurements: steps (500) or seconds (300s).',
         'checkpoints',
-        form=(r'([1-9]\d{0,8}s?)?', 'steps, as 500, or seconds, as 300s'),
+        form=(re.compile(r'([1-9]\d{0,8}s?)?\Z').match, 'steps, as 500, or seconds, as 300s'),
     )
     keep_checkpoints: int = _free(
         3,
@@ -139,7 +140,10 @@ class Running:
         '--precision=mixed on gpu, else none.',
         'device',
         resume=True,
-        form=(r'(dynamic|[1-9]\d{0,37}(\.\d+)?)?', 'a number from 1 on, dynamic, or nothing'),
+        form=(
+            re.compile(r'(dynamic|[1-9]\d{0,37}(\.\d+)?)?\Z').match,
+            'a number from 1 on, dynamic, or nothing',
+        ),
     )
     iterations_per_loop: int = _free(
         1,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Any
+from typing import Any, Callable
 
 from gitloss.errors import OptionError
 
@@ -13,7 +12,7 @@ KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: '
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """The declaration of one field of Options.
+    """The declaration of one field of Options, or of one key of --npu_option.
 
     Attributes:
       default: the value without the flag. Its type is the type of the option.
@@ -27,12 +26,12 @@ class Option:
       low, high: the smallest and the largest value.
       above: an exclusive lower bound.
       choices: all accepted values.
-      form: (regular expression of the whole text, its description).
+      form: (test of a text, its description).
     """
 
     default: Any
-    help: str
-    group: str
+    help: str = ''
+    group: str = ''
     commands: tuple[str, ...] = ('run',)
     required: bool = False
     resume: bool = False
@@ -41,14 +40,14 @@ class Option:
     low: float | None = None
     high: float | None = None
     above: float | None = None
-    choices: tuple[str, ...] = ()
-    form: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
+    form: tuple[Callable[[str], Any], str] | None = None
 
     @property
     def limits(self) -> str:
         """Describes the accepted values; '' if every value of the type is accepted."""
         if self.choices:
-            return 'one of ' + ', '.join(filter(None, self.choices))
+            return 'one of ' + ', '.join(shown(each) for each in self.choices if each != '')
         if self.above is not None:
             return f'more than {shown(self.above)}'
         if self.high is not None:
@@ -71,14 +70,15 @@ class Option:
             or (self.above is not None and value <= self.above)
         ):
             raise OptionError(f'--{name}: expected {self.limits}. Received: {value}')
-        if self.form and not re.match(self.form[0] + r'\Z', value):
+        if self.form and not self.form[0](value):
             raise OptionError(f'--{name}: expected {self.form[1]}. Received: {value!r}')
 
 
 def option(default: Any, help: str, group: str, **declared: Any) -> Any:
     """A dataclass field that carries its Option, under the name `option` of its metadata."""
-    metadata = {'option': Option(default, help, group, **declared)}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(
+        default=default, metadata={'option': Option(default, help, group, **declared)}
+    )
 
 
 def shown(value: Any) -> str:
