@@ -209,7 +209,7 @@ def test_values_with_commas_need_no_quotes():
         ),
         (
             'jit_compile=True',
-            '--npu_option=jit_compile: expected one of true, false, auto. Received: True',
+            "--npu_option=jit_compile: expected one of true, false, auto. Received: 'True'",
         ),
         (
             'profiling_options=on',
@@ -359,5 +359,5 @@ def test_loss_scale_takes_a_number_from_1_on_or_dynamic(value):
         Options(loss_scale=value)
     assert (
         str(caught.value)
-        == f'--loss_scale: expected a number from 1 on, dynamic, or nothing. Received: {value!r}'
+        == f'--loss_scale: expected a number from 1 on, or dynamic. Received: {value!r}'
     )

@@ -65,13 +65,13 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
         ('--learning_rate=inf', '--learning_rate: expected a finite number. Received: inf'),
         (
             '--git_loss_form=paper',
-            '--git_loss_form: expected one of elementwise, pairwise. Received: paper',
+            "--git_loss_form: expected one of elementwise, pairwise. Received: 'paper'",
         ),
         (
             '--optimizer=rmsprop',
-            '--optimizer: expected one of adam, sgd, momentum, adagrad. Received: rmsprop',
+            "--optimizer: expected one of adam, sgd, momentum, adagrad. Received: 'rmsprop'",
         ),
-        ('--schedule=exp', '--schedule: expected one of constant, step, cosine. Received: exp'),
+        ('--schedule=exp', "--schedule: expected one of constant, step, cosine. Received: 'exp'"),
         ('--schedule=step', '--decay_steps: expected at least 1 with --schedule=step. Received: 0'),
         ('--decay_rate=2', '--decay_rate: expected 0 to 1. Received: 2.0'),
         ('--early_stopping=-1', '--early_stopping: expected 0 to 1000000000. Received: -1'),

@@ -24,7 +24,7 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-# Forms of a text, see Option.
+# Tests of a text, see Option.accepts.
 _FILE = (lambda path: os.access(path, os.R_OK), 'a file that can be read')
 _FOLDER = (
     lambda path: os.path.isdir(path) and os.access(path, os.W_OK),
@@ -63,23 +63,23 @@ KEYS = {
             'cube_hif8',
         ),
     ),
-    'modify_mixlist': Option('', form=_FILE),
-    'customize_dtypes': Option('', form=_FILE),
-    'op_precision_mode': Option('', form=_FILE),
-    'dump_path': Option('', form=_FOLDER),
+    'modify_mixlist': Option('', accepts=_FILE),
+    'customize_dtypes': Option('', accepts=_FILE),
+    'op_precision_mode': Option('', accepts=_FILE),
+    'dump_path': Option('', accepts=_FOLDER),
     'dump_step': Option(
-        '', form=(re.compile(r'\d+(-\d+)?(\|\d+(-\d+)?)*$').match, 'steps, as 0|5|10-20')
+        '', accepts=(re.compile(r'\d+(-\d+)?(\|\d+(-\d+)?)*$').match, 'steps, as 0|5|10-20')
     ),
     'dump_mode': Option('output', choices=('input', 'output', 'all')),
     'dump_debug_mode': Option('', choices=('all', 'aicore_overflow', 'atomic_overflow')),
-    'profiling_options': Option('', form=(_is_json_object, 'a JSON object')),
+    'profiling_options': Option('', accepts=(_is_json_object, 'a JSON object')),
     'aoe_mode': Option('', choices=('1', '2', '4')),
-    'work_path': Option('', form=_FOLDER),
+    'work_path': Option('', accepts=_FOLDER),
     'jit_compile': Option('', choices=('true', 'false', 'auto')),
     'op_compiler_cache_mode': Option('', choices=('enable', 'force', 'disable')),
-    'op_compiler_cache_dir': Option('', form=(bool, 'text')),
-    'fusion_switch_file': Option('', form=_FILE),
-    'debug_dir': Option('', form=_FOLDER),
+    'op_compiler_cache_dir': Option('', accepts=(bool, 'text')),
+    'fusion_switch_file': Option('', accepts=_FILE),
+    'debug_dir': Option('', accepts=_FOLDER),
 }
 _MIXED = {
     'allow_mix_precision',
