@@ -60,18 +60,14 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
         embeddings, logits = tf.import_graph_def(
-            frozen,
-            {net.images.name: images},
-            [net.embeddings.name, net.logits.name],
-            name='model',
+            frozen, {net.images.name: images}, [net.embeddings.name, net.logits.name], name='model'
         )
         outputs = [
             tf.identity(embeddings, name='embeddings'),
             tf.identity(logits, name='logits'),
             tf.argmax(logits, 1, output_type=tf.int32, name='predictions'),
         ]
-        # Without attributes at their default values: TensorFlow 1.15, and so CANN, does not know
-        # the newer ones.
+        # Without defaults: TensorFlow 1.15, and so CANN, does not know the newer attributes.
         whole = tf.train.export_meta_graph(graph=graph, strip_default_attrs=True).graph_def
     definition = tf.graph_util.extract_sub_graph(whole, [tensor.op.name for tensor in outputs])
     for node in definition.node:
