@@ -51,16 +51,15 @@ def train(options: Options) -> int:
     dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)
     group = engines.choose(options, device)
-    made_by = command.versions()
-    facts = {
+    facts: dict[str, Any] = {
         'network': options.model,
         'options': options.as_dict(),
-        'versions': made_by,
+        'versions': command.versions(),
         'device': device.name,
     }
-    header = _header(options, dataset, device, group, made_by)
+    header = _header(options, dataset, device, group, facts['versions'])
     callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
-    trainer = Trainer(options, dataset, callbacks, device, made_by, group)
+    trainer = Trainer(options, dataset, callbacks, device, facts['versions'], group)
     trainer.fit()
     return 1 if trainer.callbacks.failures else 0
 

@@ -25,20 +25,25 @@ FIELDS = {bool: 'b', int: 'i', str: 's'}
 
 def session_config(values: Mapping[str, Any]) -> Any:
     """The ConfigProto of the adapter's sessions, from `npu_options.settings`."""
-    config = tf.ConfigProto(allow_soft_placement=True)
-    config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
-    rewrites = config.graph_options.rewrite_options
-    # RewriterConfig.OFF, which the adapter requires of both: they break its own rewriting.
-    rewrites.remapping = rewrites.memory_optimization = 2
-    optimizer = rewrites.custom_optimizers.add()
-    optimizer.name = 'NpuOptimizer'
-    for key, value in sorted(values.items()):
-        setattr(
-            optimizer.parameter_map[key],
-            FIELDS[type(value)],
-            tf.compat.as_bytes(value) if isinstance(value, str) else value,
+    parameters = {
+        key: tf.AttrValue(
+            **{FIELDS[type(value)]: tf.compat.as_bytes(value) if isinstance(value, str) else value}
         )
-    return config
+        for key, value in values.items()
+    }
+    return tf.ConfigProto(
+        allow_soft_placement=True,
+        graph_options={
+            'optimizer_options': {'global_jit_level': tf.OptimizerOptions.OFF},
+            'rewrite_options': {
+                # RewriterConfig.OFF, which the adapter requires of both: they break its own
+                # rewriting.
+                'remapping': 2,
+                'memory_optimization': 2,
+                'custom_optimizers': [{'name': 'NpuOptimizer', 'parameter_map': parameters}],
+            },
+        },
+    )
 
 
 def adapter(module: str = 'npu_init') -> Any:
