@@ -22,30 +22,26 @@ def _batches(handle: Handle, source: Source) -> Iterable[tuple[np.ndarray, np.nd
 
 
 def class_sums(
-    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean', keep: int = 0
-) -> tuple[ClassSums, ClassSums, list[tuple[np.ndarray, np.ndarray]] | None]:
+    handle: Handle, source: Source, num_classes: int, distance: str = 'euclidean'
+) -> tuple[ClassSums, ClassSums, list[tuple[np.ndarray, np.ndarray]]]:
     """Sums of a Source per class, in one sweep.
 
     Returns:
-      (ClassSums of the embeddings, ClassSums whose means are centers, the batches if they take at
-      most `keep` bytes, else None). With distance "cosine", centers are means of embeddings of
-      length 1.
+      (ClassSums of the embeddings, ClassSums whose means are centers, the batches or, if they take
+      more than KEPT_BYTES, none). With distance "cosine", centers are means of embeddings of length
+      1.
     """
     sums = ClassSums(num_classes)
     for_centers = ClassSums(num_classes) if distance == 'cosine' else sums
     kept: list[tuple[np.ndarray, np.ndarray]] = []
-    size = 0
     for embeddings, labels in _batches(handle, source):
         sums.add(embeddings, labels)
         if for_centers is not sums:
             norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
             for_centers.add(embeddings / np.maximum(norms, 1e-12), labels)
-        size += embeddings.nbytes
-        if size <= keep:
+        if embeddings[0].nbytes * len(source.labels) <= KEPT_BYTES:
             kept.append((embeddings, labels))
-        else:
-            kept.clear()
-    return sums, for_centers, kept if size <= keep else None
+    return sums, for_centers, kept
 
 
 def class_distances(
@@ -65,10 +61,9 @@ def class_distances(
       ({`intra_cls_dist`, `inter_cls_dist` and, unless the former is 0, their ratio
       `inter_over_intra`}, both ClassSums of class_sums).
     """
-    sums, for_centers, kept = class_sums(handle, source, num_classes, distance, KEPT_BYTES)
+    sums, for_centers, kept = class_sums(handle, source, num_classes, distance)
     means = sums.means()
-    batches = _batches(handle, source) if kept is None else kept
-    intra = metrics.intra_class_distance(batches, means)
+    intra = metrics.intra_class_distance(kept or _batches(handle, source), means)
     inter = metrics.inter_class_distance(means, sums.counts)
     ratio = {'inter_over_intra': inter / intra} if intra > 0 else {}
     return {'intra_cls_dist': intra, 'inter_cls_dist': inter, **ratio}, sums, for_centers
@@ -109,9 +104,6 @@ class CenterMeasurement(Callback):
         self._source, self._init, self._reset, self._distance = source, init, reset, distance
         self._inters: list[float] = []
 
-    def _arguments(self) -> tuple[Handle, Source, int, str]:
-        return self.handle, self._source, self.handle.num_classes, self._distance
-
     def _set_centers(self, sums: ClassSums) -> None:
         self.handle.set_centers(
             np.where(sums.counts[:, None] > 0, sums.means(), self.handle.centers())
@@ -119,10 +111,14 @@ class CenterMeasurement(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._init == 'means' and self.handle.step == 0:
-            self._set_centers(class_sums(*self._arguments())[1])
+            self._set_centers(
+                class_sums(self.handle, self._source, self.handle.num_classes, self._distance)[1]
+            )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        distances, sums, for_centers = class_distances(*self._arguments())
+        distances, sums, for_centers = class_distances(
+            self.handle, self._source, self.handle.num_classes, self._distance
+        )
         means = sums.means()
         shown = metrics.evenly_spaced(len(means), _SHOWN_CLASSES)
         self.means = np.where(sums.counts[shown, None] > 0, means[shown], np.nan)

@@ -25,6 +25,5 @@ class EarlyStopping(KerasCallback):
 
     def build(self) -> None:
         metric = declaration.chosen(self.handle.metrics, self.wrapped.monitor, '--monitor')
-        if metric.higher_is_better:
-            self.wrapped.monitor_op = np.greater
+        self.wrapped.monitor_op = np.greater if metric.higher_is_better else np.less
         super().build()

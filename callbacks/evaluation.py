@@ -32,13 +32,12 @@ def evaluate(
       depends. The accuracy is exact, without padding.
     """
     chosen, start = np.asarray(numbers, np.int64), 0
-    embeddings, predictions, losses = [], [], []
+    batches = []
     for points, batch_predictions, _, batch_losses in handle.sweep(source, with_losses=True):
         first, last = np.searchsorted(chosen, (start, start + len(points)))
-        embeddings.append(points[chosen[first:last] - start])
-        predictions.append(batch_predictions)
-        losses.append(batch_losses)
+        batches.append((points[chosen[first:last] - start], batch_predictions, batch_losses))
         start += len(points)
+    embeddings, predictions, losses = zip(*batches)
     result = {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
     result['acc'] = float(np.mean(np.concatenate(predictions) == source.labels))
     return result, np.concatenate(embeddings), np.concatenate(predictions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -36,24 +36,22 @@ class Figures(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = [accuracy('valid')] + [metric for metric in self.centers.metrics if metric.label]
-        shown = [(metric, logs[metric.name]) for metric in metrics if metric.name in logs]
-        values = [f'{metric.label} {value:{metric.form or ".2f"}}' for metric, value in shown]
+        values = [
+            f'{metric.label} {logs[metric.name]:{metric.form or ".2f"}}'
+            for metric in metrics
+            if metric.name in logs
+        ]
         self.title = '   '.join([f'step {logs["step"]}', *values])
         self._drawn = {}
 
-    def _png(self, name: str, draw: Callable[[], Any]) -> bytes:
-        if name not in self._drawn:
-            self._drawn[name] = encoding.png_bytes(draw())
-        return self._drawn[name]
-
-    def _draw_scatter(self) -> Any:
-        evaluation = self.evaluation
-        points, means, limit = self._view.project(evaluation.embeddings, self.centers.means)
-        return plots.scatter(points, evaluation.labels, means, self.title, limit)
-
     def scatter(self) -> bytes:
         """PNG of 720 x 640 pixels: validation embeddings, and the class means on their plane."""
-        return self._png('scatter', self._draw_scatter)
+        if 'scatter' not in self._drawn:
+            evaluation = self.evaluation
+            points, means, limit = self._view.project(evaluation.embeddings, self.centers.means)
+            figure = plots.scatter(points, evaluation.labels, means, self.title, limit)
+            self._drawn['scatter'] = encoding.png_bytes(figure)
+        return self._drawn['scatter']
 
     def confusion(self) -> bytes:
         """PNG of the confusion matrix of the whole validation set.
@@ -61,11 +59,11 @@ class Figures(Callback):
         Raises:
           ValueError: more than 1000 classes.
         """
-        labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
-        classes = self.handle.num_classes
-        return self._png(
-            'confusion', lambda: confusion.confusion_matrix(labels, predictions, classes)
-        )
+        if 'confusion' not in self._drawn:
+            labels, predictions = self.evaluation.all_labels, self.evaluation.all_predictions
+            figure = confusion.confusion_matrix(labels, predictions, self.handle.num_classes)
+            self._drawn['confusion'] = encoding.png_bytes(figure)
+        return self._drawn['confusion']
 
     def state(self) -> Any:
         return self._view.state()

@@ -36,16 +36,11 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self._facts, self._best = facts or {}, best
         self._started = time.monotonic() if started is None else started
-        self._before = 0.0  # seconds of the earlier processes of a resumed run
 
     def _row(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Logs in the order of the file: step, metrics with a label, all others by name."""
         labelled = [name for name, metric in self.handle.metrics.items() if metric.label]
-        first = [name for name in ('step', *labelled) if name in logs]
-        return {name: logs[name] for name in first + sorted(set(logs) - set(first))}
-
-    def _seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+        return {name: logs[name] for name in ['step', *labelled, *sorted(logs)] if name in logs}
 
     def _write(self) -> None:
         """Writes all rows: a resume drops those after the checkpoint, and a full disk may have lost
@@ -80,17 +75,16 @@ class History(Callback):
             'best': None if place is None else self.rows[place],
             'best_by': None if place is None else self._best,
             'throughput': self.handle.throughput(),
-            'seconds': {'total': self._seconds()},
+            'seconds': {'total': time.monotonic() - self._started},
         }
         write_atomically(
             os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n'
         )
 
     def state(self) -> Any:
-        return {'rows': list(self.rows), 'seconds': self._seconds()}
+        return {'rows': list(self.rows), 'seconds': time.monotonic() - self._started}
 
     def load_state(self, state: Any) -> None:
         self.rows = [dict(row) for row in state['rows']]
-        # A rollback does not reset the elapsed time.
-        self._before = max(float(state['seconds']), self._seconds())
-        self._started = time.monotonic()
+        # The time of the earlier processes of a resumed run; a rollback does not reset it.
+        self._started = min(self._started, time.monotonic() - float(state['seconds']))

@@ -60,16 +60,20 @@ class KerasCallback(Callback):
         self._is_csv = 'CSVLogger' in self._kinds
         self.chief_only = self._is_csv or 'RemoteMonitor' in self._kinds
         self._saved: dict[str, Any] = {}
-        self._monitor_seen = False
-        self._images = 0  # of the current call, which runs several steps with a sunk loop
+        is_monitor = getattr(wrapped, 'save_best_only', False) or not {
+            'EarlyStopping',
+            'ReduceLROnPlateau',
+        }.isdisjoint(self._kinds)
+        # What the first measurement must log.
+        self._unseen = {wrapped.monitor} if is_monitor else set()
 
     def build(self) -> None:
         every = getattr(self.wrapped, 'save_freq', None)
         if 'ModelCheckpoint' in self._kinds and isinstance(every, int):
             # It counts steps, but images on TensorFlow 1.15.
-            in_images = hasattr(self.wrapped, '_samples_seen_since_last_saving')
-            steps = -(-every // self.handle.batch_size) if in_images else every
-            self.intervals = {f'save_freq of {self.wrapped_kind}': steps}
+            if hasattr(self.wrapped, '_samples_seen_since_last_saving'):
+                every = -(-every // self.handle.batch_size)
+            self.intervals = {f'save_freq of {self.wrapped_kind}': every}
         variable = self.handle.rate_variable
         # Keras's set_value uses these two attributes, and would create them in the finalized graph.
         if not hasattr(variable, '_assign_op'):
@@ -102,15 +106,14 @@ class KerasCallback(Callback):
         self._call('on_train_begin', {})
         self._apply()
         # It stopped this run before, and its patience has not been increased since.
-        if self._saved.get('stopped') and self.wrapped.wait >= self.wrapped.patience:
+        if self._saved.get('stopped_epoch') and self.wrapped.wait >= self.wrapped.patience:
             self._model.stop_training = True
 
     def on_rewind(self, step: int) -> None:
         if self._is_csv:
             self.close()
             self.wrapped.writer = None
-            self._apply()
-            self._call('on_train_begin', {})
+            self.on_train_begin()
         self._apply()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -125,7 +128,12 @@ class KerasCallback(Callback):
         seen = self._with_aliases(logs)
         if self.handle.options['evaluate']:
             self._call('on_test_end', self._aliases(logs, 'valid'))
-        self._check_monitor(seen)
+        if self._unseen - seen.keys():  # Keras only warns
+            raise ValueError(
+                f'{self.wrapped_kind}: expected monitor to be one of {", ".join(sorted(seen))}. '
+                f'Received: {self.wrapped.monitor!r}'
+            )
+        self._unseen = set()
         if self._is_csv:  # the columns of the file are those of its first row
             seen = dict(dict.fromkeys(self.wrapped.keys or (), 'NA'), **seen)
         self._model.metrics_now = {
@@ -134,11 +142,14 @@ class KerasCallback(Callback):
         before = set(seen)
         self._call('on_epoch_end', epoch - 1, seen)
         self._model.metrics_now = {}
-        for name, value in seen.items():
-            if name not in before and isinstance(value, NUMBER + (np.generic,)):
-                logs[name] = np.asarray(value).item()
+        logs.update(
+            (name, value)
+            for name, value in seen.items()
+            if name not in before and isinstance(value, NUMBER + (np.generic,))
+        )
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Of the current call, which runs several steps with a sunk loop.
         self._images = (batch - self.handle.step) * self.handle.batch_size
         self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self._images})
 
@@ -165,36 +176,20 @@ class KerasCallback(Callback):
     def _with_aliases(self, logs: Logs) -> dict[str, Any]:
         return {**logs, **self._aliases(logs, 'train'), **self._aliases(logs, 'valid', 'val_')}
 
-    def _check_monitor(self, logs: Logs) -> None:
-        """Raises ValueError if the first logs do not have the monitored name: Keras only warns."""
-        is_used = getattr(self.wrapped, 'save_best_only', False) or not {
-            'EarlyStopping',
-            'ReduceLROnPlateau',
-        }.isdisjoint(self._kinds)
-        if is_used and not self._monitor_seen and self.wrapped.monitor not in logs:
-            raise ValueError(
-                f'{self.wrapped_kind}: expected monitor to be one of '
-                f'{", ".join(sorted(logs))}. Received: {self.wrapped.monitor!r}'
-            )
-        self._monitor_seen = True
-
     def state(self) -> Any:
-        values = {name: getattr(self.wrapped, name, None) for name in self._state}
         state = {
             name: json.loads(json.dumps(value, default=lambda array: array.tolist()))
-            for name, value in values.items()
-            if value is not None
+            for name, value in vars(self.wrapped).items()
+            if name in self._state and value is not None
         }
         if self._is_csv and os.path.isfile(self.wrapped.filename):
             state['bytes'] = os.path.getsize(self.wrapped.filename)
-        if 'EarlyStopping' in self._kinds:
-            state['stopped'] = self._model.stop_training
         return state or None
 
     def load_state(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise TypeError(f'it is {state!r}')
-        for name, types in dict(self._state, bytes=int, stopped=bool).items():
+        for name, types in dict(self._state, bytes=int).items():
             if name in state and not isinstance(state[name], types):
                 raise TypeError(f'{name} is {state[name]!r}')
         self._saved = dict(state)

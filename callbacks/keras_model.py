@@ -30,6 +30,7 @@ STATE: dict[str, dict[str, Any]] = {
     'CSVLogger': {'keys': list},
     'History': {'epoch': list, 'history': dict},
 }
+# {kind of callback, or setting that must be off: reason}
 _CANNOT = {
     'TensorBoard': 'it traces a Keras model; callbacks.tensorboard.TensorBoard writes the '
     'event files',
@@ -39,6 +40,10 @@ _CANNOT = {
     'BaseLogger': 'it is part of Model.fit; the means are in the logs',
     'UpdateEmbeddingCallback': 'there is no DynamicEmbedding layer',
     'SidecarEvaluatorModelExport': 'it saves a Keras model',
+    'restore_best_weights': 'restore_best_weights=True would not change any checkpoint; the best '
+    'checkpoint by --best stays on the disk, and trainers.evaluate uses it',
+    'load_weights_on_restart': 'load_weights_on_restart=True: use --resume to continue a run, or '
+    '--init_checkpoint to start from weights',
 }
 
 
@@ -49,22 +54,14 @@ def refusal(callback: Any, kinds: Sequence[str]) -> str | None:
       callback: an object of tf.keras.callbacks.
       kinds: the names of its class and base classes that are Keras's own.
     """
-    for name in kinds:
-        if name in _CANNOT:
-            return _CANNOT[name]
-    if 'EarlyStopping' in kinds and callback.restore_best_weights:
-        return (
-            'restore_best_weights=True would not change any checkpoint; the best checkpoint by '
-            '--best stays on the disk, and trainers.evaluate uses it'
-        )
-    if 'ModelCheckpoint' in kinds and callback.load_weights_on_restart:
-        return (
-            'load_weights_on_restart=True: use --resume to continue a run, or --init_checkpoint to '
-            'start from weights'
-        )
     if 'RemoteMonitor' in kinds and importlib.util.find_spec('requests') is None:
         return 'the package requests is not installed'
-    return None
+    reasons = (
+        reason
+        for name, reason in _CANNOT.items()
+        if name in kinds or getattr(callback, name, False)
+    )
+    return next(reasons, None)
 
 
 class _Optimizer:

@@ -48,16 +48,12 @@ class Pictures(Callback):
                 'pip install scikit-learn'
             )
         self.figures, self._history, self._projection = figures, history, projection
-        self._evaluation, self._centers = figures.evaluation, figures.centers
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
-    def _path(self, *names: str) -> str:
+    def _write(self, content: bytes, *names: str) -> None:
         path = os.path.join(self.handle.run_dir, 'plots', *names)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path
-
-    def _save(self, figure: Any, name: str) -> None:
-        write_atomically(self._path(name), encoding.png_bytes(figure))
+        write_atomically(path, content)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)
@@ -79,13 +75,13 @@ class Pictures(Callback):
         content = io.BytesIO()
         np.savez(
             content,
-            points=self._evaluation.embeddings,
-            labels=self._evaluation.labels,
-            means=self._centers.means.astype(np.float32),
+            points=self.figures.evaluation.embeddings,
+            labels=self.figures.evaluation.labels,
+            means=self.figures.centers.means.astype(np.float32),
             title=np.array(self.figures.title),
         )
-        write_atomically(self._path('frames', f'frame-{step:08d}.npz'), content.getvalue())
-        write_atomically(self._path(f'scatter-{step:06d}.png'), self.figures.scatter())
+        self._write(content.getvalue(), 'frames', f'frame-{step:08d}.npz')
+        self._write(self.figures.scatter(), f'scatter-{step:06d}.png')
 
     def frames(self) -> list[tuple[int, str]]:
         """[(step, path), ...] of the data of all scatter plots, in the order of the steps."""
@@ -99,18 +95,17 @@ class Pictures(Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._attempt('animation', self._draw_run)
         self._attempt('curves', self._draw_curves)
-        if self._evaluation.embeddings is not None:
-            self._attempt('pairs', self._draw_pairs)
-            if self.handle.num_classes <= confusion.MOST_CLASSES:
-                self._attempt('confusion', self._write_confusion)
-            if self._projection == 'tsne':
-                self._attempt('t-SNE', self._draw_tsne)
+        self._attempt('pairs', self._draw_pairs)
+        if self.handle.num_classes <= confusion.MOST_CLASSES:
+            self._attempt('confusion', self._write_confusion)
+        if self._projection == 'tsne':
+            self._attempt('t-SNE', self._draw_tsne)
 
     def _draw_run(self) -> None:
         frames = []
         for step, path in self.frames():
             with np.load(path, allow_pickle=False) as archive:
-                frames.append((step, {name: archive[name] for name in archive.files}))
+                frames.append((step, dict(archive)))
         if not frames:
             return
         plane = view.plane(frames[-1][1]['points'])
@@ -124,8 +119,8 @@ class Pictures(Callback):
             for _, frame in frames
         ]
         for (step, _), figure in zip(frames, figures):
-            self._save(figure, f'scatter-{step:06d}.png')
-        write_atomically(self._path('scatter.gif'), encoding.gif_bytes(figures))
+            self._write(encoding.png_bytes(figure), f'scatter-{step:06d}.png')
+        self._write(encoding.gif_bytes(figures), 'scatter.gif')
 
     def _draw_curves(self) -> None:
         """The training loss and its terms with the validation loss, and the distances with a
@@ -141,8 +136,9 @@ class Pictures(Callback):
         ]
         self._draw_lines(losses, 'losses.png', 'training loss and its terms', 'loss')
         distances = [metric for metric in declared if metric.label and metric.group == 'distance']
-        title, ylabel = 'distances of the training set', 'Euclidean distance'
-        self._draw_lines(distances, 'distances.png', title, ylabel)
+        self._draw_lines(
+            distances, 'distances.png', 'distances of the training set', 'Euclidean distance'
+        )
 
     def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
         """Metrics over the steps, on a logarithmic axis: they differ by orders of magnitude."""
@@ -153,20 +149,23 @@ class Pictures(Callback):
             for metric in metrics
         }
         lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
-        self._save(plots.curves(lines, title, ylabel, log_scale=True), name)
+        figure = plots.curves(lines, title, ylabel, log_scale=True)
+        self._write(encoding.png_bytes(figure), name)
 
     def _draw_pairs(self) -> None:
-        pairs = metrics.pair_distances(self._evaluation.embeddings, self._evaluation.labels)
-        self._save(plots.distances(*pairs), 'pairs.png')
+        pairs = metrics.pair_distances(
+            self.figures.evaluation.embeddings, self.figures.evaluation.labels
+        )
+        self._write(encoding.png_bytes(plots.distances(*pairs)), 'pairs.png')
 
     def _write_confusion(self) -> None:
-        write_atomically(self._path('confusion.png'), self.figures.confusion())
+        self._write(self.figures.confusion(), 'confusion.png')
 
     def _draw_tsne(self) -> None:
         """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
         from sklearn.manifold import TSNE
 
-        points, means = self._evaluation.embeddings, self._centers.means
+        points, means = self.figures.evaluation.embeddings, self.figures.centers.means
         has_mean = np.isfinite(means).all(axis=1)
         rows = np.concatenate([points, means[has_mean]]).astype(np.float32)
         start: Any = 'random'
@@ -175,10 +174,15 @@ class Pictures(Callback):
             origin, axes = view.principal_axes(rows.astype(np.float64))
             start = (rows - origin).dot(axes)
             start = (1e-4 / max(start[:, 0].std(), 1e-12) * start).astype(np.float32)
-        settings = {'init': start, 'learning_rate': 'auto', 'random_state': 0}
-        plane = TSNE(2, perplexity=min(30.0, len(points) / 4.0), **settings).fit_transform(rows)
+        plane = TSNE(
+            2,
+            perplexity=min(30.0, len(points) / 4.0),
+            init=start,
+            learning_rate='auto',
+            random_state=0,
+        ).fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
-        points, labels = plane[: len(points)], self._evaluation.labels
         title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
-        self._save(plots.scatter(points, labels, marks, title), 'tsne.png')
+        figure = plots.scatter(plane[: len(points)], self.figures.evaluation.labels, marks, title)
+        self._write(encoding.png_bytes(figure), 'tsne.png')

@@ -40,27 +40,29 @@ class Progress(Callback):
     ) -> None:
         self._log_every, self._log_file, self._header = log_every, log_file, header
         self.intervals = {'--log_every': log_every}
-        self._bar: Any = None
-        self._file: logging.FileHandler | None = None
+        self._resources = contextlib.ExitStack()
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self._log_file:
             path = os.path.join(self.handle.run_dir, self._log_file)
-            self._file = logging.FileHandler(path, encoding='utf-8')
-            self._file.setFormatter(
-                logging.Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S')
+            file = self._resources.enter_context(
+                contextlib.closing(logging.FileHandler(path, encoding='utf-8'))
             )
-            log.addHandler(self._file)
+            file.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S'))
+            log.addHandler(file)
+            self._resources.callback(log.removeHandler, file)
         for line in self._header:
             log.info('%s', line)
-        self._bar = tqdm(
-            total=self.handle.steps,
-            initial=self.handle.step,
-            unit='step',
-            disable=not sys.stderr.isatty(),
-            file=sys.stderr,
-            dynamic_ncols=True,
-            smoothing=0.1,
+        self._bar = self._resources.enter_context(
+            tqdm(
+                total=self.handle.steps,
+                initial=self.handle.step,
+                unit='step',
+                disable=not sys.stderr.isatty(),
+                file=sys.stderr,
+                dynamic_ncols=True,
+                smoothing=0.1,
+            )
         )
 
     def on_rewind(self, step: int) -> None:
@@ -81,7 +83,7 @@ class Progress(Callback):
                     logs['images_per_sec'],
                     tqdm.format_interval(images_left / logs['images_per_sec']),
                 )
-        elif self.handle.passed(10):  # tqdm redraws the bar; this sets its last part
+        else:  # tqdm redraws the bar; this sets its last part
             self._bar.set_postfix_str(
                 f'loss {logs["loss"]:.4f}, {logs["images_per_sec"]:.0f} images/s', refresh=False
             )
@@ -101,8 +103,4 @@ class Progress(Callback):
         log.info('the run is in %s', self.handle.run_dir)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if self._file is not None:
-            log.removeHandler(self._file)
-            self._file.close()
+        self._resources.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable
 
 import numpy as np
 from PIL import Image
@@ -16,9 +16,8 @@ from gitloss.files import write_atomically
 
 _POINTS = 1000  # that the Projector rotates smoothly
 _THUMBNAIL = 48  # maximum size in pixels
-_FOLDER = (
-    'projector'  # paths in the configuration are relative, so that the run's folder can be moved
-)
+# Paths in the configuration are relative, so that the run's folder can be moved.
+_FOLDER = 'projector'
 
 
 def sprite(images: np.ndarray) -> tuple[bytes, tuple[int, int]]:
@@ -36,22 +35,19 @@ def sprite(images: np.ndarray) -> tuple[bytes, tuple[int, int]]:
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     side = int(np.ceil(np.sqrt(count)))
     sheet = Image.new('RGB' if channels == 3 else 'L', (side * size[0], side * size[1]))
-    for number, pixels in enumerate(images):
+    for number, pixels in enumerate(images if channels == 3 else images[..., 0]):
         row, column = divmod(number, side)
-        thumbnail = Image.fromarray(
-            np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])
-        )
+        thumbnail = Image.fromarray(np.ascontiguousarray(pixels))
         sheet.paste(
-            thumbnail if shrink == 1 else thumbnail.resize(size, Image.Resampling.BILINEAR),
-            (column * size[0], row * size[1]),
+            thumbnail.resize(size, Image.Resampling.BILINEAR), (column * size[0], row * size[1])
         )
     buffer = io.BytesIO()
     sheet.save(buffer, format='PNG')
     return buffer.getvalue(), size
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> str:
-    return ''.join('\t'.join(row) + '\n' for row in rows)
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
+    return ''.join('\t'.join(map(str, row)) + '\n' for row in rows)
 
 
 class Projector:
@@ -59,10 +55,10 @@ class Projector:
 
     Args:
       run_dir: the run's folder.
-      source: the Source of the images for thumbnails; None: no thumbnails.
+      source: the Source of the images for thumbnails.
     """
 
-    def __init__(self, run_dir: str, source: Source | None = None) -> None:
+    def __init__(self, run_dir: str, source: Source) -> None:
         self._run_dir, self._source = run_dir, source
         self._size: Any = None  # of a thumbnail; the sprite never changes and is written once
 
@@ -87,26 +83,19 @@ class Projector:
         if not os.path.isdir(folder):
             os.mkdir(folder)  # not makedirs: a deleted run folder stays deleted
         points = np.asarray(embeddings, np.float32)[chosen]
-        if points.shape[1] < 3:  # with two dimensions the Projector computes NaN
-            points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])), 'constant')
+        # With two dimensions the Projector computes NaN.
+        points = np.pad(points, ((0, 0), (0, max(0, 3 - points.shape[1]))), 'constant')
         write_atomically(
             os.path.join(folder, 'embeddings.tsv'),
-            _lines([f'{value:.6g}' for value in row] for row in points),
+            _lines([f'{value:.6g}' for value in point] for point in points),
         )
-        numbers = np.asarray(numbers)[chosen]
-        columns = zip(np.asarray(labels)[chosen], np.asarray(predictions)[chosen], numbers)
+        columns = np.stack([labels, predictions, np.equal(labels, predictions), numbers], axis=1)
         write_atomically(
             os.path.join(folder, 'metadata.tsv'),
-            _lines(
-                [('label', 'predicted', 'right', 'number')]
-                + [
-                    (str(label), str(prediction), str(int(label == prediction)), str(number))
-                    for label, prediction, number in columns
-                ]
-            ),
+            _lines([('label', 'predicted', 'right', 'number'), *columns[chosen]]),
         )
-        if self._source is not None and self._size is None:
-            content, size = sprite(self._source.images(numbers))
+        if self._size is None:
+            content, size = sprite(self._source.images(np.asarray(numbers)[chosen]))
             write_atomically(os.path.join(folder, 'sprite.png'), content)
             self._size = size
         self._configure(name)
@@ -116,10 +105,8 @@ class Projector:
             tensor_name=name,
             tensor_path=_FOLDER + '/embeddings.tsv',
             metadata_path=_FOLDER + '/metadata.tsv',
+            sprite={'image_path': _FOLDER + '/sprite.png', 'single_image_dim': self._size},
         )
-        if self._size:
-            shown.sprite.image_path = _FOLDER + '/sprite.png'
-            shown.sprite.single_image_dim.extend(self._size)
         write_atomically(
             os.path.join(self._run_dir, 'projector_config.pbtxt'),
             str(ProjectorConfig(embeddings=[shown])),

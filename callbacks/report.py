@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import glob
 import html
 import json
-import os
+import pathlib
 import string
 from typing import Any, Iterable, Mapping, Sequence
 
@@ -37,9 +36,11 @@ h2 { font-size: 17px; margin-top: 1.6em; }
 $body
 </body></html>
 """)
+# {pattern: caption}; of several files the last is shown.
 _PICTURES = {
     'scatter.gif': 'The validation embeddings over the run, with the class means of the training '
     'set.',
+    'scatter-*.png': 'The same at the last measurement.',
     'losses.png': 'Losses. git floor: the git loss if every sample lay on its center.',
     'distances.png': 'Distances within and between the classes of the training set.',
     'pairs.png': 'Distances of pairs of validation samples.',
@@ -55,19 +56,16 @@ def _cell(text: str) -> str:
 
 def _table(rows: Iterable[str], header: Sequence[str] = ()) -> str:
     cells = ''.join(f'<th class="n">{html.escape(name)}</th>' for name in header)
-    lines = ([cells] if header else []) + list(rows)
-    body = ''.join(f'<tr>{line}</tr>' for line in lines)
+    body = ''.join(f'<tr>{line}</tr>' for line in (cells, *rows) if line)
     return f'<div class="wide"><table>{body}</table></div>'
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     """Names and values of settings, left-aligned."""
-    texts = {
-        name: f'{value:g}' if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
     return _table(
-        f'<td>{html.escape(name)}</td><td>{html.escape(text)}</td>' for name, text in texts.items()
+        f'<td>{html.escape(name)}</td>'
+        f'<td>{html.escape(format(value, "g") if isinstance(value, float) else str(value))}</td>'
+        for name, value in values.items()
     )
 
 
@@ -80,18 +78,22 @@ def _result(results: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
         'images_per_sec': results['throughput']['images_per_sec'],
         'seconds': results['seconds']['total'],
     }
-    parts: dict[str, dict[str, str]] = {}
-    rest = []
-    for metric in [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'})):
-        cell = _cell(metric.text(final[metric.name]))
-        if metric.part:
-            parts.setdefault(metric.title, {})[metric.group] = cell
-        else:
-            rest.append(f'<td>{html.escape(metric.title)}</td>{cell}')
-    sets = [name for name in SETS if any(name in cells for cells in parts.values())]
+    shown = [Metric('step', 'step')] + find(metrics, sorted(set(final) - {'step'}))
+    cells = {
+        (metric.title, metric.group): _cell(metric.text(final[metric.name]))
+        for metric in shown
+        if metric.part
+    }
+    sets = [name for name in SETS if any(name == group for _, group in cells)]
     by_set = [
-        f'<td>{html.escape(title)}</td>' + ''.join(cells.get(name, _cell('')) for name in sets)
-        for title, cells in parts.items()
+        f'<td>{html.escape(title)}</td>'
+        + ''.join(cells.get((title, name), _cell('')) for name in sets)
+        for title in dict.fromkeys(title for title, _ in cells)
+    ]
+    rest = [
+        f'<td>{html.escape(metric.title)}</td>' + _cell(metric.text(final[metric.name]))
+        for metric in shown
+        if not metric.part
     ]
     header = ['', *(SETS[name] for name in sets)]
     return f'<div class="beside">{_table(by_set, header)}{_table(rest)}</div>'
@@ -99,9 +101,10 @@ def _result(results: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
 
 def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric]) -> str:
     """A table of the metrics with a label, one line per measurement."""
-    labelled = [metric for metric in metrics.values() if metric.label]
     columns = [Metric('step', 'step', label='step')] + [
-        metric for metric in labelled if any(metric.name in row for row in rows)
+        metric
+        for metric in metrics.values()
+        if metric.label and any(metric.name in row for row in rows)
     ]
     lines = [
         ''.join(_cell(metric.text(row.get(metric.name, ''))) for metric in columns) for row in rows
@@ -109,12 +112,10 @@ def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metri
     return _table(lines, [metric.label for metric in columns])
 
 
-def _picture(path: str, caption: str) -> str:
-    with open(path, 'rb') as file:
-        content = base64.b64encode(file.read()).decode('ascii')
-    name, kind = html.escape(os.path.basename(path)), path.rsplit('.', 1)[1]
+def _picture(path: pathlib.Path, caption: str) -> str:
+    name, content = html.escape(path.name), base64.b64encode(path.read_bytes()).decode('ascii')
     return (
-        f'<figure><img alt="{name}" src="data:image/{kind};base64,{content}">'
+        f'<figure><img alt="{name}" src="data:image/{path.suffix[1:]};base64,{content}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>'
     )
 
@@ -134,28 +135,29 @@ class Report(Callback):
             log.warning('no report.html: %s', error)
 
     def _write(self) -> None:
-        run_dir = self.handle.run_dir
-        with open(os.path.join(run_dir, 'results.json'), encoding='utf-8') as file:
-            results = json.load(file)
-        with open(os.path.join(run_dir, 'history.jsonl'), encoding='utf-8') as file:
-            rows = [json.loads(line) for line in file]
-        folder = os.path.join(run_dir, 'plots')
-        pictures = [(os.path.join(folder, name), text) for name, text in _PICTURES.items()]
-        last = sorted(glob.glob(os.path.join(folder, 'scatter-*.png')))[-1:]
-        pictures[1:1] = [(path, 'The same at the last measurement.') for path in last]
+        run_dir = pathlib.Path(self.handle.run_dir)
+        results = json.loads((run_dir / 'results.json').read_text('utf-8'))
+        history = (run_dir / 'history.jsonl').read_text('utf-8')
+        pictures = [
+            _picture(path, caption)
+            for pattern, caption in _PICTURES.items()
+            for path in sorted((run_dir / 'plots').glob(pattern))[-1:]
+        ]
         sections = {
             'Result': _result(results, self.handle.metrics),
-            'Pictures': '\n'.join(
-                _picture(path, text) for path, text in pictures if os.path.exists(path)
+            'Pictures': '\n'.join(pictures),
+            'Measurements': _measurements(
+                [json.loads(line) for line in history.splitlines()], self.handle.metrics
             ),
-            'Measurements': _measurements(rows, self.handle.metrics),
             'Options': _pairs(results['options']),
             'Made by': _pairs(results['versions']),
         }
         body = '\n'.join(f'<h2>{name}</h2>\n{text}' for name, text in sections.items())
-        dataset, steps = results['options']['dataset'], results['final']['step']
-        title = f'Git loss: {dataset}, {results["network"]}, {steps} steps'
+        title = (
+            f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
+            f'{results["final"]["step"]} steps'
+        )
         write_atomically(
-            os.path.join(run_dir, 'report.html'),
+            str(run_dir / 'report.html'),
             _PAGE.substitute(title=html.escape(title), body=body),
         )

@@ -1,7 +1,7 @@
 """Event files for TensorBoard and their protocol buffers, without TensorFlow operations.
 
-They use TensorBoard's message classes and checksum, which are the same in 1.15 and 2.x, and the
-older of two formats of summaries, which both versions read.
+They use TensorBoard's message classes and checksum, which are the same in 1.15 and 2.x, and of
+scalars, histograms and images the older of two formats, which both versions read.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import time
 from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
+from google.protobuf import struct_pb2
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.text.summary_v2 import text_pb
 
 from gitloss.errors import log
 
 Event, SessionLog, Value = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary.Value
 FAILURE, SUCCESS = api_pb2.STATUS_FAILURE, api_pb2.STATUS_SUCCESS
 _BINS = 40
-_TYPES: Any = (
-    (bool, api_pb2.DATA_TYPE_BOOL, 'bool_value'),
-    ((int, float), api_pb2.DATA_TYPE_FLOAT64, 'number_value'),
-    (object, api_pb2.DATA_TYPE_STRING, 'string_value'),
-)
+_TYPES = {  # of settings, by the field of their protobuf Value
+    'bool_value': api_pb2.DATA_TYPE_BOOL,
+    'number_value': api_pb2.DATA_TYPE_FLOAT64,
+    'string_value': api_pb2.DATA_TYPE_STRING,
+}
 
 
 class EventFile:
@@ -46,8 +48,9 @@ class EventFile:
     def __init__(self, folder: str, suffix: str = '') -> None:
         matches = [re.match(r'events\.out\.tfevents\.(\d+)\.', name) for name in os.listdir(folder)]
         second = max([int(time.time())] + [int(match.group(1)) + 1 for match in matches if match])
-        name = f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
-        self.path = os.path.join(folder, name)
+        self.path = os.path.join(
+            folder, f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
+        )
         self._file: Any = None
         self._waiting, self._warned = b'', False
         self.write(file_version='brain.Event:2')
@@ -85,19 +88,13 @@ class EventFile:
                 self._file.close()
 
 
-def scalar(tag: str, value: Any) -> Any:
-    """A summary Value of one number."""
-    return Value(tag=tag, simple_value=value)
-
-
 def histogram(tag: str, values: Any) -> Any:
     """A summary Value with counts of the finite values (any shape) in 40 bins of equal width.
 
     Raises:
       ValueError: there is no finite value.
     """
-    values = np.asarray(values, np.float64).ravel()
-    values = values[np.isfinite(values)]
+    values = np.asarray(values, np.float64)[np.isfinite(values)]
     if not len(values):
         raise ValueError(f'{tag}: expected at least one finite value. Received: none')
     counts, edges = np.histogram(values, _BINS)
@@ -126,47 +123,28 @@ def image(tag: str, png: bytes) -> Any:
     )
 
 
-def _metadata(plugin: str, content: bytes = b'') -> Any:
-    return summary_pb2.SummaryMetadata(
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin, content=content)
-    )
-
-
-def text(tag: str, markdown: str) -> Any:
-    """A summary Value of a text."""
-    tensor = tensor_pb2.TensorProto(
-        dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[markdown.encode('utf-8')]
-    )
-    return Value(tag=tag, metadata=_metadata('text'), tensor=tensor)
-
-
 def _cell(value: Any) -> str:
-    content = ' '.join(str(value).split())
-    content = content.replace('|', '&#124;').replace('`', '&#96;').replace('<', '&lt;')
-    return content and f'<code>{content}</code>'
+    content = ' '.join(str(value).split()).replace('|', '&#124;').replace('`', '&#96;')
+    return content and f'<code>{content.replace("<", "&lt;")}</code>'
 
 
-def table(rows: Mapping[str, Any]) -> str:
-    """A Markdown table of {name: value}, in which values are escaped."""
+def table(tag: str, rows: Mapping[str, Any]) -> Any:
+    """A summary Value of a text: a Markdown table of {name: value}, in which values are escaped."""
     lines = [f'| {name} | {_cell(value)} |' for name, value in rows.items()]
-    return '\n'.join(['| name | value |', '|---|---|', *lines])
+    return text_pb(tag, '\n'.join(['| name | value |', '|---|---|', *lines])).value[0]
 
 
 def _hparams(tag: str, **fields: Any) -> Any:
-    content = plugin_data_pb2.HParamsPluginData(version=0, **fields).SerializeToString()
+    # TensorBoard 1.15 has no such tensor of its own, and 2.x expects one.
     empty = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={'dim': [{'size': 0}]})
-    return Value(tag='_hparams_/' + tag, metadata=_metadata('hparams', content), tensor=empty)
+    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**fields))
+    return Value(tag=tag, metadata=about, tensor=empty)
 
 
-def _type(value: Any) -> tuple[Any, str]:
-    """(hparams data type, field of a protobuf Value) of a plain value."""
-    return next(entry[1:] for entry in _TYPES if isinstance(value, entry[0]))
-
-
-def hparams_experiment(
+def hparams_start(
     settings: Mapping[str, Any], metrics: Mapping[str, str], first: Sequence[str] = ()
-) -> Any:
-    """Declares the columns of the hyperparameter table.
+) -> list[Any]:
+    """Declares the columns of the hyperparameter table, and starts a run with these settings.
 
     TensorBoard 2.x shows five settings, those that "differ" before the others. 1.15 does not have
     this field and shows all.
@@ -176,37 +154,35 @@ def hparams_experiment(
       metrics: {tag of a scalar: its heading}.
       first: names of the settings to show first.
     """
-
-    names = sorted(settings, key=lambda name: name not in first)
-    infos = [api_pb2.HParamInfo(name=name, type=_type(settings[name])[0]) for name in names]
+    values = struct_pb2.Struct()
+    values.update(
+        {name: v if isinstance(v, (int, float)) else str(v) for name, v in settings.items()}
+    )
+    infos = [
+        api_pb2.HParamInfo(name=name, type=_TYPES[values.fields[name].WhichOneof('kind')])
+        for name in sorted(settings, key=lambda name: name not in first)
+    ]
     if 'differs' in api_pb2.HParamInfo.DESCRIPTOR.fields_by_name:
         for info in infos:
             info.differs = info.name in first
-    return _hparams(
-        'experiment',
-        experiment=api_pb2.Experiment(
-            time_created_secs=time.time(),
-            hparam_infos=infos,
-            metric_infos=[
-                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
-                for tag, name in metrics.items()
-            ],
-        ),
+    experiment = api_pb2.Experiment(
+        time_created_secs=time.time(),
+        hparam_infos=infos,
+        metric_infos=[
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
+            for tag, name in metrics.items()
+        ],
     )
-
-
-def hparams_start(settings: Mapping[str, Any]) -> Any:
-    """The start of a run with these settings."""
-    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, value in settings.items():
-        field = _type(value)[1]
-        setattr(start.hparams[name], field, str(value) if field == 'string_value' else value)
-    return _hparams('session_start_info', session_start_info=start)
+    start = plugin_data_pb2.SessionStartInfo(hparams=values.fields, start_time_secs=time.time())
+    return [
+        _hparams(metadata.EXPERIMENT_TAG, experiment=experiment),
+        _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=start),
+    ]
 
 
 def hparams_end(status: Any) -> Any:
     """The end of a run with status SUCCESS or FAILURE."""
     return _hparams(
-        'session_end_info',
+        metadata.SESSION_END_INFO_TAG,
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),
     )

@@ -31,7 +31,7 @@ def _image(tag: str, draw: Callable[[], bytes]) -> list[Any]:
 def _scalars(logs: Mapping[str, Any], tag: Callable[[str], str]) -> list[Any]:
     """Scalar summaries of the numbers in the logs, with tags `tag(name)`."""
     return [
-        summaries.scalar(tag(name), value)
+        summaries.Value(tag=tag(name), simple_value=value)
         for name, value in logs.items()
         if isinstance(value, (int, float, np.number))
         and not isinstance(value, bool)
@@ -53,31 +53,31 @@ class TensorBoard(Callback):
     kind, and never stop the training.
 
     Args:
+      hparams: {name: plain value} of the hyperparameters.
       log_every: steps between two points of the `train_batch` curves.
       figures: the Figures of each measurement; None: no pictures.
       facts: {heading: {name: value}}, shown as text after the options.
-      hparams: {name: plain value} of the hyperparameters; None: all options.
     """
 
     chief_only = True
 
     def __init__(
         self,
+        hparams: Mapping[str, Any],
         log_every: int = 20,
         figures: Figures | None = None,
         facts: Mapping[str, Mapping[str, Any]] | None = None,
-        hparams: Mapping[str, Any] | None = None,
     ) -> None:
         self._log_every, self.figures = log_every, figures
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
         self._events: Any = None  # an EventFile, unless it cannot be opened
-        self._projector: Any = None
-        self._ended = False
+        self._status = summaries.FAILURE  # until on_train_end
+        self._last: Mapping[str, Any] = {}
         self._attempt = Attempts(self, 'TensorBoard: no %s at step %d: %s')
 
-    def _add(self, step: int, make: Callable[..., list[Any]], *args: Any) -> None:
-        self._events.add(step, make(*args))
+    def _add(self, what: str, step: int, make: Callable[..., list[Any]], *args: Any) -> None:
+        self._attempt(what, lambda: self._events.add(step, make(*args)))
 
     def _tag(self, name: str) -> str:
         return self.handle.metrics.get(name, Metric(name, name)).tag
@@ -103,15 +103,13 @@ class TensorBoard(Callback):
     def on_rewind(self, step: int) -> None:
         if self._events is not None:
             # TensorBoard drops its events of later steps, which are repeated.
-            start = summaries.SessionLog(status=summaries.SessionLog.START)
-            self._events.write(step=step + 1, session_log=start)
-            self._attempt('text', self._add, step + 1, self._texts)
+            self._events.write(step=step + 1, session_log={'status': summaries.SessionLog.START})
+            self._add('text', step + 1, self._texts)
 
     def _texts(self) -> list[Any]:
-        pages: dict[str, Any] = {'options': self.handle.options, **self._facts}
         return [
-            summaries.text(f'run/{name}', summaries.table(page))
-            for name, page in pages.items()
+            summaries.table(f'run/{name}', page)
+            for name, page in {'options': self.handle.options, **self._facts}.items()
             if page
         ]
 
@@ -129,37 +127,37 @@ class TensorBoard(Callback):
         return {metric.tag: metric.full_title for metric in measured or shown}
 
     def _write_hparams(self) -> None:
-        settings = self.handle.options if self._hparams is None else self._hparams
-        experiment = summaries.hparams_experiment(settings, self._columns(), _FIRST_HPARAMS)
-        # In a separate file, which a resumed run removes: TensorBoard uses the first experiment.
-        with contextlib.closing(summaries.EventFile(self.handle.run_dir, _BEGIN)) as events:
-            events.add(0, [experiment, summaries.hparams_start(settings)])
+        values = summaries.hparams_start(self._hparams, self._columns(), _FIRST_HPARAMS)
+        # A resumed run removes the file: TensorBoard uses the first experiment.
+        self._write_file(_BEGIN, 0, values)
+
+    def _write_file(self, suffix: str, step: int, values: list[Any]) -> None:
+        """Writes summaries into a file of their own."""
+        with contextlib.closing(summaries.EventFile(self.handle.run_dir, suffix)) as events:
+            events.add(step, values)
 
     def _write_graph(self) -> None:
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
-        if graph.node:
-            self._events.write(step=self.handle.step, graph_def=graph.SerializeToString())
+        self._events.write(step=self.handle.step, graph_def=graph.SerializeToString())
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._events is not None and self.handle.passed(self._log_every):
             # The speed of a single step is noise.
             own = {name: value for name, value in logs.items() if name != 'images_per_sec'}
-            self._attempt('scalars', self._add, batch, _scalars, own, 'train_batch/{}'.format)
+            self._add('scalars', batch, _scalars, own, 'train_batch/{}'.format)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._events is not None:
-            self._attempt('scalars', self._add, logs['step'], _scalars, logs, self._tag)
-            if self.figures is not None and self.figures.evaluation.embeddings is not None:
+            self._add('scalars', logs['step'], _scalars, logs, self._tag)
+            if self.figures is not None:
                 self._write_figures(logs['step'], self.figures)
 
     def _write_figures(self, step: int, figures: Figures) -> None:
         evaluation = figures.evaluation
-        self._attempt('histograms', self._add, step, self._histograms, evaluation)
-        images = {'scatter': ('embeddings/scatter', figures.scatter)}
+        self._add('histograms', step, self._histograms, evaluation)
+        self._add('scatter', step, _image, 'embeddings/scatter', figures.scatter)
         if self.handle.num_classes <= _READABLE_CLASSES:
-            images['confusion matrix'] = ('predictions/confusion', figures.confusion)
-        for what, (tag, draw) in images.items():
-            self._attempt(what, self._add, step, _image, tag, draw)
+            self._add('confusion matrix', step, _image, 'predictions/confusion', figures.confusion)
         self._attempt(
             'Projector files',
             self._projector.write,
@@ -180,18 +178,15 @@ class TensorBoard(Callback):
         return [summaries.histogram(tag, values) for tag, values in samples.items() if len(values)]
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self._events is not None:
-            tests = {name: logs[name] for name in logs if self._tag(name).startswith('test/')}
-            values, step = _scalars(tests, self._tag), logs.get('step', self.handle.step)
-            self._attempt('end', self._write_end, summaries.SUCCESS, step, values)
-
-    def _write_end(self, status: Any, step: int, values: list[Any]) -> None:
-        self._ended = True
-        with contextlib.closing(summaries.EventFile(self.handle.run_dir, _END)) as events:
-            events.add(step, values + [summaries.hparams_end(status)])
+        self._status, self._last = summaries.SUCCESS, logs
 
     def close(self) -> None:
         if self._events is not None:
-            if not self._ended:
-                self._attempt('end', self._write_end, summaries.FAILURE, self.handle.step, [])
+            tests = {
+                name: self._last[name] for name in self._last if self._tag(name).startswith('test/')
+            }
+            values = [*_scalars(tests, self._tag), summaries.hparams_end(self._status)]
+            self._attempt(
+                'end', self._write_file, _END, self._last.get('step', self.handle.step), values
+            )
             self._events.close()

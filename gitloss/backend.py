@@ -35,9 +35,8 @@ def _quiet_stderr() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            os.dup2(saved, 2)
             buffer.seek(0)
-            os.write(2, buffer.read())
+            os.write(saved, buffer.read())
             raise
         finally:
             sys.stderr.flush()

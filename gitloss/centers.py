@@ -9,36 +9,31 @@ from gitloss.errors import check_choice
 
 DISTANCES = ('euclidean', 'cosine')
 
-
-def _check_rank(name: str, tensor: Tensor, meaning: str) -> None:
-    shape = tf.TensorShape(tensor.shape)
-    if shape.rank != len(meaning.split(',')):
-        received = None if shape.rank is None else shape.as_list()
-        raise ValueError(f'{name}: expected shape {meaning}. Received: {received}')
+_KINDS = {
+    'float': (tf.float16, tf.bfloat16, tf.float32, tf.float64),
+    'int32 or int64': (tf.int32, tf.int64),
+}
 
 
-def float_rows(name: str, rows: Tensor) -> Tensor:
-    """`rows` as a tensor; ValueError unless it is float [batch, dim]."""
-    rows = tf.convert_to_tensor(rows)
-    if not rows.dtype.is_floating:
-        raise ValueError(f'{name}: expected a float tensor. Received: dtype {rows.dtype.name}')
-    _check_rank(name, rows, '[batch, dim]')
-    return rows
+def _check(
+    name: str, tensor: Tensor, kind: str, sizes: Any, meaning: str, embeddings: Tensor = None
+) -> None:
+    """Raises ValueError unless `tensor` is of a `kind` and of the shape `sizes`, where only the
+    first size may be unknown. `embeddings`: what the sizes must match.
+    """
+    dtype, shape = tf.as_dtype(tensor.dtype), tf.TensorShape(tensor.shape)
+    fits = shape.rank == len(sizes) and shape.is_compatible_with(sizes)
+    if dtype not in _KINDS[kind] or not fits or not shape[1:].is_fully_defined():
+        matching = '' if embeddings is None else f' for embeddings of shape {embeddings.shape}'
+        raise ValueError(
+            f'{name}: expected {kind} {meaning}{matching}. Received: {dtype.name} of shape {shape}'
+        )
 
 
 def labels_of(embeddings: Tensor, labels: Tensor) -> Tensor:
     """`labels` as a tensor; ValueError unless it is int32 or int64 [batch], one per embedding."""
     labels = tf.convert_to_tensor(labels)
-    if labels.dtype not in (tf.int32, tf.int64):
-        raise ValueError(
-            f'labels: expected int32 or int64 class numbers. Received: dtype {labels.dtype.name}'
-        )
-    _check_rank('labels', labels, '[batch]')
-    if not labels.shape.is_compatible_with(embeddings.shape[:1]):
-        raise ValueError(
-            'labels: expected one label per embedding, embeddings have shape '
-            f'{embeddings.shape.as_list()}. Received: shape {labels.shape.as_list()}'
-        )
+    _check('labels', labels, 'int32 or int64', embeddings.shape[:1], '[batch]', embeddings)
     return labels
 
 
@@ -54,15 +49,10 @@ def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor
             'centers: expected a table of centers. '
             'Received: None; call the layer that owns the table first'
         )
-    embeddings = float_rows('embeddings', embeddings)
+    embeddings = tf.convert_to_tensor(embeddings)
+    _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
     labels = labels_of(embeddings, labels)
-    _check_rank('centers', centers, '[classes, dim]')
-    shape, table_shape = embeddings.shape.as_list(), tf.TensorShape(centers.shape).as_list()
-    if shape[1] != table_shape[1]:
-        raise ValueError(
-            f'centers: expected [classes, {shape[1]}] to match embeddings of shape {shape}. '
-            f'Received: shape {table_shape}'
-        )
+    _check('centers', centers, 'float', [None, embeddings.shape[1]], '[classes, dim]', embeddings)
     return embeddings, labels, tf.gather(centers, labels)
 
 
@@ -76,13 +66,9 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
       ValueError: unknown distance, or shapes or dtypes do not match.
     """
     check_choice('distance', distance, DISTANCES)
-    embeddings = float_rows('embeddings', embeddings)
-    own_centers = float_rows('own_centers', own_centers)
-    if not embeddings.shape.is_compatible_with(own_centers.shape):
-        raise ValueError(
-            f'own_centers: expected the shape of the embeddings, {embeddings.shape.as_list()}. '
-            f'Received: {own_centers.shape.as_list()}'
-        )
+    embeddings, own_centers = map(tf.convert_to_tensor, (embeddings, own_centers))
+    _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
+    _check('own_centers', own_centers, 'float', embeddings.shape, '[batch, dim]', embeddings)
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
     pair = tf.cast(embeddings, dtype), tf.stop_gradient(tf.cast(own_centers, dtype))
     if distance == 'cosine':
@@ -114,17 +100,18 @@ def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
 
 
 def _steps(
-    embeddings: Tensor, labels: Tensor, own_centers: Tensor, alpha: float, distance: str
-) -> Tensor:
-    """alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i, where n_k is the number of samples
-    of class k in the batch: [batch, dim].
+    embeddings: Tensor, labels: Tensor, centers: Tensor, alpha: float, distance: str
+) -> tuple[Tensor, Tensor]:
+    """(labels, alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i): [batch], [batch, dim].
 
-    Summed per class this is alpha delta c_k of Wen et al., eq. 4.
+    n_k is the number of samples of class k in the batch. Summed per class the steps are alpha delta
+    c_k of Wen et al., eq. 4.
     """
+    embeddings, labels, own_centers = look_up(embeddings, labels, centers)
     embeddings, _ = comparable(embeddings, own_centers, distance)
     difference = tf.cast(own_centers, embeddings.dtype) - embeddings
     counts = 1.0 + _class_counts(labels, embeddings.dtype)
-    return tf.stop_gradient(alpha * difference / counts[:, None])
+    return labels, tf.stop_gradient(alpha * difference / counts[:, None])
 
 
 def updated_centers(
@@ -152,8 +139,7 @@ def updated_centers(
     Raises:
       ValueError: unknown distance, or shapes or dtypes do not match.
     """
-    embeddings, labels, own_centers = look_up(embeddings, labels, centers)
-    steps = _steps(embeddings, labels, own_centers, alpha, distance)
+    labels, steps = _steps(embeddings, labels, centers, alpha, distance)
     return tf.tensor_scatter_sub(tf.cast(centers, steps.dtype), labels[:, None], steps)
 
 
@@ -208,8 +194,7 @@ class CenterTable(keras.layers.Layer):
         The caller runs it, ordered after the reads of the step by `tf.control_dependencies` on the
         loss and the gradients.
         """
-        embeddings, labels, own_centers = look_up(embeddings, labels, self.centers)
-        steps = _steps(embeddings, labels, own_centers, self.alpha, self.distance)
+        labels, steps = _steps(embeddings, labels, self.centers, self.alpha, self.distance)
         return tf.group(
             tf.raw_ops.ResourceScatterSub(
                 resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)

@@ -30,9 +30,8 @@ def _gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """
     images, kernel = op.inputs
     height, width, channels, _ = kernel.shape.as_list()
-    names = ('strides', 'padding', 'data_format', 'dilations')
-    settings = {name: op.get_attr(name) for name in names}
     plain = dict(strides=[1, 1, 1, 1], padding=b'SAME', data_format=b'NHWC', dilations=[1, 1, 1, 1])
+    settings = {name: op.get_attr(name) for name in plain}
     if settings != plain or not height % 2 or not width % 2:
         return (
             tf.nn.conv2d_backprop_input(tf.shape(images), kernel, upstream, **settings),

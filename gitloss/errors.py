@@ -10,7 +10,7 @@ import traceback
 from typing import Any, Iterable
 
 log = logging.getLogger('gitloss')
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_CALLBACKS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'callbacks')
 
 
 def one_line(text: str, length: int = 500) -> str:
@@ -40,12 +40,11 @@ def describe(error: BaseException) -> str:
     """An exception of a user's code in one line, with its innermost source line outside libraries
     and callbacks/.
     """
-    ours = os.path.join(_ROOT, 'callbacks')
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [
         frame
         for frame in frames
-        if '-packages' not in frame.filename and os.path.dirname(frame.filename) != ours
+        if '-packages' not in frame.filename and os.path.dirname(frame.filename) != _CALLBACKS
     ]
     place = (theirs or frames)[-1]
     text = str(error).splitlines()[0] if str(error) else ''

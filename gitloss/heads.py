@@ -94,29 +94,12 @@ def head(name: str, margin: float | None = None, scale: float | None = None) -> 
     return chosen
 
 
-class CosineClassifier(keras.layers.Layer):
-    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch,
-    num_classes].
-    """
+class CosineClassifier(keras.layers.Dense):
+    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch, units]."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        scale: float,
-        kernel_initializer: Any = 'glorot_uniform',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.num_classes, self.scale = num_classes, scale
-        self._initializer = kernel_initializer
-
-    def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            name='kernel',
-            shape=(int(input_shape[-1]), self.num_classes),
-            initializer=self._initializer,
-        )
-        super().build(input_shape)
+    def __init__(self, units: int, scale: float, **kwargs: Any) -> None:
+        super().__init__(units, **dict(kwargs, use_bias=False))
+        self.scale = scale
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.scale * tf.matmul(
@@ -124,7 +107,7 @@ class CosineClassifier(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        return dict(super().get_config(), num_classes=self.num_classes, scale=self.scale)
+        return dict(super().get_config(), scale=self.scale)
 
 
 class Classifier:
@@ -132,32 +115,40 @@ class Classifier:
 
     Args:
       head: see `head`.
+      embedding_dim: size of the embeddings.
       num_classes: number of logits.
       slope: initial slope of the PReLU before a softmax head; None: no PReLU. Margin heads have no
         PReLU.
       seed: of the initial weights.
+
+    Attributes:
+      weights: the variables, all trainable.
     """
 
     def __init__(
-        self, head: Head, num_classes: int, slope: float | None = None, seed: int = 1
+        self,
+        head: Head,
+        embedding_dim: int,
+        num_classes: int,
+        slope: float | None = None,
+        seed: int = 1,
     ) -> None:
-        initial = tf.glorot_uniform_initializer(seed=seed * 1000)
-        self.head, self._layers = head, []
+        settings = {
+            'kernel_initializer': tf.glorot_uniform_initializer(seed=seed * 1000),
+            'name': 'logits',
+        }
+        self.head = head
         if head.margin_logits is not None:
-            logits = CosineClassifier(num_classes, head.scale, initial, name='logits')
+            self._layers = [CosineClassifier(num_classes, head.scale, **settings)]
         else:
-            logits = keras.layers.Dense(num_classes, kernel_initializer=initial, name='logits')
+            self._layers = [keras.layers.Dense(num_classes, **settings)]
             if slope is not None:
                 start = keras.initializers.Constant(slope)
-                self._layers = [keras.layers.PReLU(alpha_initializer=start, name='prelu')]
-        self._layers.append(logits)
-
-    def build(self, embedding_dim: int) -> None:
-        """Creates the variables, as does the first call of `logits`."""
+                self._layers.insert(0, keras.layers.PReLU(alpha_initializer=start, name='prelu'))
         for layer in self._layers:
-            if not layer.built:
-                with tf.name_scope(layer.name + '/'):
-                    layer.build(tf.TensorShape([None, embedding_dim]))
+            with tf.name_scope(layer.name + '/'):
+                layer.build(tf.TensorShape([None, embedding_dim]))
+        self.weights = [weight for layer in self._layers for weight in layer.weights]
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Logits [batch, num_classes] of embeddings [batch, dim] for inference."""
@@ -173,14 +164,3 @@ class Classifier:
         if margin_logits is None:
             return logits
         return margin_logits(logits / scale, labels, margin, scale)
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """The variables, all trainable.
-
-        Raises:
-          ValueError: they do not exist yet, see `build`.
-        """
-        if not self._layers[-1].built:
-            raise ValueError('weights: expected a classifier that is built. Received: none yet')
-        return [weight for layer in self._layers for weight in layer.weights]

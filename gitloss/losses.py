@@ -29,7 +29,7 @@ from __future__ import annotations
 from typing import Any
 
 from gitloss import pairs
-from gitloss.backend import Tensor, keras, tf
+from gitloss.backend import Tensor, tf
 from gitloss.centers import (
     DISTANCES,
     CenterTable,
@@ -90,24 +90,17 @@ def git_term(
     distance: str = 'euclidean',
     method: str | None = None,
 ) -> Tensor:
-    """How close the samples are to the centers of the other samples (formulas at the top of the
-    module).
+    """How close the samples are to the centers of the others (formulas at the top of the module).
 
-    The gradient is written by hand and computed together with the value: the memory kept until the
-    backward pass is [batch, dim], the peak is O(batch^2), never batch x batch x dim.
+    [batch, dim] is kept for the backward pass, the peak is O(batch^2), never batch x batch x dim.
 
     Args:
-      embeddings: float [batch, dim]. If the batch size is unknown at build time, the direct method
-        processes one sample at a time.
+      embeddings: float [batch, dim]; of an unknown batch, direct takes one sample at a time.
       labels: int32 or int64 [batch].
-      own_centers: float [batch, dim], the center of each sample's class, equal for equal labels;
-        gets no gradient.
-      form: "elementwise" or "pairwise".
-      distance: "euclidean" or "cosine".
-      method: how "pairwise" is computed. "direct": differences, O(batch^2 dim) work. "gram": two
-        float64 matrix products. "unrolled": as direct, without a loop, for devices that need static
-        shapes (NPUs); the batch size must be static. None: direct up to 8 dimensions, gram above.
-        "elementwise" has no gram method.
+      own_centers, form, distance: as for `center_term`; equal labels have equal centers.
+      method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise" alone: two float64
+        matrix products. "unrolled": direct without a loop, for a static batch and devices that need
+        static shapes (NPUs). None: gram for "pairwise" above 8 dimensions, else direct.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
@@ -123,7 +116,7 @@ def git_term(
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # by hand, together with the value
     def value_of(x: Tensor) -> Any:
         total, gradient = pairs.git_sums(x, labels, own_centers, form, method)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
@@ -160,15 +153,15 @@ def git_loss(
     return git_term(embeddings, labels, own_centers, form, distance, method)
 
 
-class _CentersLayer(keras.layers.Layer):
-    """A loss over (embeddings, labels) with its own CenterTable or that of another layer.
+class _CentersLayer(CenterTable):
+    """A loss over (embeddings, labels) with centers of its own or those of another layer.
 
     Args:
       num_classes: number of centers.
       form: "elementwise" or "pairwise".
       alpha: see CenterTable.
       distance: "euclidean" or "cosine".
-      share: another such layer, called before this one, whose table (and its alpha) is used.
+      share: another such layer, called before this one, whose centers are used.
 
     Raises:
       ValueError: an argument is out of range, or `share` has another number of classes.
@@ -183,37 +176,19 @@ class _CentersLayer(keras.layers.Layer):
         share: _CentersLayer | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.form = check_choice('form', form, FORMS)
-        self.num_classes, self.alpha, self.distance = num_classes, alpha, distance
+        super().__init__(num_classes, alpha, distance, **kwargs)
+        self.form, self._share = check_choice('form', form, FORMS), share
         if share is not None and share.num_classes != num_classes:
             raise ValueError(
                 f'share: expected a layer with {num_classes} classes. '
                 f'Received: {share.name} with {share.num_classes}'
             )
-        self._owns_table = share is None
-        self.table: CenterTable = (
-            share.table if share else CenterTable(num_classes, alpha, distance, name=self.name)
-        )
 
     def build(self, input_shape: Any) -> None:
-        if self._owns_table:
-            self.table.build(input_shape[0])
-        super().build(input_shape)
-
-    @property
-    def centers(self) -> Tensor:
-        """The variable, [num_classes, dim]; None until the layer that owns the table is called."""
-        return self.table.centers
-
-    @property
-    def updates(self) -> Tensor:
-        """`CenterTable.updates`; None until the layer that owns the table is called."""
-        return self.table.updates
-
-    def update(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """`CenterTable.update` of the layer's table."""
-        return self.table.update(embeddings, labels)
+        if self._share is None:
+            super().build(input_shape[0])
+        else:
+            self.centers, self.updates = self._share.centers, self._share.updates
 
     def get_config(self) -> dict[str, Any]:
         return dict(

@@ -19,21 +19,20 @@ class Preprocess(keras.layers.Layer):
 
     def __init__(self, preprocessing: Preprocessing, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._divisor = preprocessing.divisor
-        mean = 0.0 if preprocessing.mean is None else preprocessing.mean
-        self._initial = tf.constant_initializer(mean)
+        self._preprocessing = preprocessing
 
     def build(self, input_shape: Any) -> None:
+        mean = 0.0 if self._preprocessing.mean is None else self._preprocessing.mean
         self.mean_image = self.add_weight(
             name='mean_image',
             shape=[int(n) for n in input_shape[1:]],
-            initializer=self._initial,
+            initializer=tf.constant_initializer(mean),
             trainable=False,
         )
         super().build(input_shape)
 
     def call(self, inputs: Tensor) -> Tensor:
-        return inputs / self._divisor - self.mean_image
+        return inputs / self._preprocessing.divisor - self.mean_image
 
 
 def _glorot(seed: int) -> Callable:
@@ -74,7 +73,7 @@ def build(
         )
     initializer = _glorot(seed)
     images = keras.Input(shape, batch_size=batch_size, name='input_images')
-    preprocessed = Preprocess(spec.preprocessing, name='preprocess')(images)
-    features = chosen.features(preprocessed, initializer)
+    preprocess = Preprocess(spec.preprocessing, name='preprocess')
+    features = chosen.features(preprocess(images), initializer)
     embed = keras.layers.Dense(embedding_dim, kernel_initializer=initializer(), name='embeddings')
     return keras.Model(images, embed(features), name=backbone)

@@ -72,8 +72,9 @@ def _block_terms(
     across it.
     """
     rows = first_row + tf.range(tf.shape(embeddings)[0])
-    other = tf.not_equal(rows[:, None], tf.range(tf.shape(centers)[0])[None, :])
-    other = tf.cast(other, embeddings.dtype)  # [r, m], 0 where i == j
+    other = tf.cast(  # [r, m], 0 where i == j
+        tf.not_equal(rows[:, None], tf.range(tf.shape(centers)[0])[None, :]), embeddings.dtype
+    )
     difference = embeddings[:, :, None] - tf.transpose(centers)[None, :, :]  # [r, dim, m]
     if form == 'elementwise':
         difference = difference * other[:, None, :]

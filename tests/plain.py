@@ -30,7 +30,7 @@ OPTIMIZERS = {
 def losses(dataset, optimizer, rate, steps, batch, moved):
     with tf.Graph().as_default(), tf.Session() as session:
         net = models.build(dataset.spec, 'mnist_cnn', 2)
-        classifier = heads.Classifier(heads.head('softmax'), 10, slope=0.0)
+        classifier = heads.Classifier(heads.head('softmax'), 2, 10, slope=0.0)
         labels, rows = tf.placeholder(tf.int32, [batch]), tf.placeholder(tf.float32, [batch, 2])
         embeddings = net.output
         logits = classifier.logits(embeddings)

@@ -37,7 +37,7 @@ def _network(name, spec, seed=1):
     """(model, logits, all weights) of a network with 2-dimensional embeddings and softmax."""
     net = model.build(spec, name, 2, seed=seed)
     classifier = heads.Classifier(
-        heads.head('softmax'), spec.num_classes, BACKBONES[name].slope, seed
+        heads.head('softmax'), 2, spec.num_classes, BACKBONES[name].slope, seed
     )
     logits = classifier.logits(net.output)
     return net, logits, net.weights + classifier.weights
@@ -153,7 +153,7 @@ SUM_OF_SEED_1 = 8550.665861062706  # sum of absolute weights, seen on both Tenso
 def test_embedding_size_and_static_shapes():
     with tf.Graph().as_default():
         net = model.build(MNIST, 'mnist_cnn', 64, batch_size=5)
-        logits = heads.Classifier(heads.head('softmax'), 7).logits(net.output)
+        logits = heads.Classifier(heads.head('softmax'), 64, 7).logits(net.output)
         assert [output.shape.as_list() for output in (net.output, logits)] == [[5, 64], [5, 7]]
 
 

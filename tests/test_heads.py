@@ -87,14 +87,13 @@ def test_cosine_classifier():
     not matter, and a zero embedding gives no NaN.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        layer = heads.CosineClassifier(2, 10.0, tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]]))
+        kernel = tf.constant_initializer([[1.0, 0.0], [0.0, 2.0]])
+        layer = heads.CosineClassifier(2, 10.0, kernel_initializer=kernel)
         logits = layer(tf.constant([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
         session.run(tf.global_variables_initializer())
         np.testing.assert_allclose(session.run(logits), [[6, 8], [6, 8], [0, 0]], rtol=1e-6)
-        assert {key: layer.get_config()[key] for key in ('num_classes', 'scale')} == {
-            'num_classes': 2,
-            'scale': 10.0,
-        }
+        copy = heads.CosineClassifier.from_config(layer.get_config())
+        assert (copy.units, copy.scale, copy.use_bias) == (2, 10.0, False)
 
 
 def test_a_softmax_classifier():
@@ -104,7 +103,7 @@ def test_a_softmax_classifier():
     found = {}
     for slope in (0.25, None):
         with tf.Graph().as_default(), tf.Session() as session:
-            classifier = heads.Classifier(heads.head('softmax'), 2, slope)
+            classifier = heads.Classifier(heads.head('softmax'), 2, 2, slope)
             logits = classifier.logits(tf.constant([[2.0, -4.0]]))
             assert classifier.training_logits(logits, None) is logits
             names = [variable.name for variable in classifier.weights]
@@ -123,7 +122,7 @@ def test_a_margin_classifier():
     the slope, the kernel is its only weight.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        classifier = heads.Classifier(heads.head('cosface', scale=10.0), 2, slope=0.0)
+        classifier = heads.Classifier(heads.head('cosface', scale=10.0), 2, 2, slope=0.0)
         logits = classifier.logits(tf.constant([[4.0, 3.0]]))
         training = classifier.training_logits(logits, tf.constant([0]))
         (kernel,) = classifier.weights
@@ -134,22 +133,15 @@ def test_a_margin_classifier():
     np.testing.assert_allclose(found, [[[8.0, 6.0]], [[4.5, 6.0]]], rtol=1e-6)
 
 
-def test_weights_are_complete_or_refused():
-    """`build` and the first call create the same variables."""
-    found = []
-    for is_built in (True, False):
-        with tf.Graph().as_default():
-            classifier = heads.Classifier(heads.head('softmax'), 3, slope=0.25)
-            with pytest.raises(ValueError, match='weights: expected a classifier that is built'):
-                classifier.weights  # noqa: B018
-            if is_built:
-                classifier.build(2)
-            classifier.logits(tf.zeros([5, 2]))
-            classifier.logits(tf.zeros([4, 2]))
-            found.append([(v.name, v.shape.as_list()) for v in classifier.weights])
-            assert len(tf.global_variables()) == 3
-    names = [('prelu/alpha:0', [2]), ('logits/kernel:0', [2, 3]), ('logits/bias:0', [3])]
-    assert found == [names, names]
+def test_weights_are_complete_at_once():
+    """Calls create no further variable."""
+    with tf.Graph().as_default():
+        classifier = heads.Classifier(heads.head('softmax'), 2, 3, slope=0.25)
+        found = [(v.name, v.shape.as_list()) for v in classifier.weights]
+        classifier.logits(tf.zeros([5, 2]))
+        classifier.logits(tf.zeros([4, 2]))
+        assert len(tf.global_variables()) == 3
+    assert found == [('prelu/alpha:0', [2]), ('logits/kernel:0', [2, 3]), ('logits/bias:0', [3])]
 
 
 def test_settings():

@@ -533,7 +533,7 @@ def test_a_full_disk_costs_a_checkpoint_and_no_training(tmp_path, caplog):
     assert 'keras.ModelCheckpoint: no checkpoint at step 4: no space left' in caplog.text
 
 
-@pytest.mark.parametrize('state', [{'wait': 'x'}, {'best': [1]}, {'stopped': 3}, []])
+@pytest.mark.parametrize('state', [{'wait': 'x'}, {'best': [1]}, {'stopped_epoch': 'x'}, []])
 def test_a_state_that_is_none_is_named(state):
     callbacks = CallbackList([stock.EarlyStopping()])
     with pytest.raises(ValueError, match='expected the state that keras.EarlyStopping saved'):

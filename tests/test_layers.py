@@ -205,7 +205,7 @@ def test_two_layers_of_a_network_have_masks_of_their_own():
 
 
 def test_a_noise_shape_drops_whole_channels():
-    found = dropped((4, 6, 6, 20), noise_shape=(1, 1, 20))
+    found = dropped((4, 6, 6, 20), noise_shape=(None, 1, 1, 20))
     np.testing.assert_array_equal(found, np.broadcast_to(found[:, :1, :1], found.shape))
 
 

@@ -434,7 +434,7 @@ def test_methods_and_their_default():
             [3, 2],
             'pairwise',
             None,
-            r'embeddings: expected shape \[batch, dim\]\. Received: \[4\]',
+            r'embeddings: expected float \[batch, dim\]\. Received: float32 of shape \(4,\)',
         ),
         (
             [4, 2],
@@ -442,7 +442,7 @@ def test_methods_and_their_default():
             [3, 2],
             'pairwise',
             None,
-            r'labels: expected shape \[batch\]\. Received: \[4, 1\]',
+            r'labels: expected int32 or int64 \[batch\] for .* Received: int32 of shape \(4, 1\)',
         ),
         (
             [4, 2],
@@ -450,7 +450,7 @@ def test_methods_and_their_default():
             [6],
             'pairwise',
             None,
-            r'centers: expected shape \[classes, dim\]\. Received: \[6\]',
+            r'centers: expected float \[classes, dim\] for .* Received: float32 of shape \(6,\)',
         ),
         (
             [4, 2],
@@ -458,7 +458,7 @@ def test_methods_and_their_default():
             [3, 2],
             'pairwise',
             None,
-            r'labels: .* embeddings have shape \[4, 2\]\. Received: shape \[5\]',
+            r'labels: .* for embeddings of shape \(4, 2\)\. Received: int32 of shape \(5,\)',
         ),
         (
             [4, 2],
@@ -466,7 +466,7 @@ def test_methods_and_their_default():
             [3, 7],
             'pairwise',
             None,
-            r'centers: expected \[classes, 2\] .* \[4, 2\]\. Received: shape \[3, 7\]',
+            r'centers: .* for embeddings of shape \(4, 2\)\. Received: float32 of shape \(3, 7\)',
         ),
         (
             None,
@@ -474,7 +474,7 @@ def test_methods_and_their_default():
             [3, 2],
             'pairwise',
             None,
-            r'embeddings: expected shape \[batch, dim\]\. Received: None',
+            r'embeddings: expected float \[batch, dim\]\. Received: float32 of shape <unknown>',
         ),
     ],
 )
@@ -499,16 +499,16 @@ def test_what_does_not_fit_is_named(x, labels, centers, form, method, message):
 @pytest.mark.parametrize(
     'x_type, label_type, message',
     [
-        (tf.int32, tf.int32, 'embeddings: expected a float tensor. Received: dtype int32'),
+        (tf.int32, tf.int32, r'embeddings: expected float \[batch, dim\]. Received: int32 '),
         (
             tf.float32,
             tf.float32,
-            'labels: expected int32 or int64 class numbers. Received: dtype float32',
+            r'labels: expected int32 or int64 \[batch\] for .* Received: float32 ',
         ),
         (
             tf.float32,
             tf.uint8,
-            'labels: expected int32 or int64 class numbers. Received: dtype uint8',
+            r'labels: expected int32 or int64 \[batch\] for .* Received: uint8 ',
         ),
     ],
 )
@@ -542,20 +542,13 @@ def test_wrong_layer_arguments_are_named(arguments, message):
 
 
 @pytest.mark.parametrize(
-    'own_centers, message',
-    [
-        ((4,), r'own_centers: expected shape \[batch, dim\]\. Received: \[4\]'),
-        (
-            (5, 2),
-            r'own_centers: expected the shape of the embeddings, \[4, 2\]\. Received: \[5, 2\]',
-        ),
-        (
-            (4, 3),
-            r'own_centers: expected the shape of the embeddings, \[4, 2\]\. Received: \[4, 3\]',
-        ),
-    ],
+    'own_centers, received', [((4,), r'\(4,\)'), ((5, 2), r'\(5, 2\)'), ((4, 3), r'\(4, 3\)')]
 )
-def test_wrong_rows_are_named(own_centers, message):
+def test_wrong_rows_are_named(own_centers, received):
+    message = (
+        r'own_centers: expected float \[batch, dim\] for embeddings of shape \(4, 2\)\. '
+        f'Received: float32 of shape {received}'
+    )
     with tf.Graph().as_default():
         x, labels, rows = tf.zeros([4, 2]), tf.zeros([4], tf.int32), tf.zeros(own_centers)
         with pytest.raises(ValueError, match=message):

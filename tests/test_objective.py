@@ -52,7 +52,7 @@ def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim):
         head='arcface', lambda_c=0.5, lambda_g=3.0, git_loss_form=form, embedding_dim=dim
     )
     with graph_session() as session:
-        classifier = heads.Classifier(heads.head(options.head, MARGIN, SCALE), 5, slope=0.0)
+        classifier = heads.Classifier(heads.head(options.head, MARGIN, SCALE), dim, 5, slope=0.0)
         table = CenterTable(5, name='center_loss')
         table.build([None, dim])
         x, y = tf.placeholder(tf.float32, points.shape), tf.constant(labels)

@@ -75,7 +75,8 @@ def begun(folder, step=0, pictures=True, dim=2, **settings):
     figures = Figures(evaluation, centers)
     if pictures:
         settings.update(figures=figures)
-    callback = TensorBoard(log_every=3, facts={'versions': {'tensorflow': '2.21'}}, **settings)
+    facts = {'versions': {'tensorflow': '2.21'}}
+    callback = TensorBoard(OPTIONS, log_every=3, facts=facts, **settings)
     callback.handle = figures.handle = FakeHandle(folder, step)
     callback.on_train_begin({})
     return callback, evaluation
@@ -591,7 +592,7 @@ def test_records_are_those_of_tensorflow(tmp_path):
     first, second, third = (
         summaries.EventFile(str(tmp_path), suffix) for suffix in ('', '.end', '')
     )
-    first.add(7, [summaries.scalar('a', 0.5)])
+    first.add(7, [summaries.Value(tag='a', simple_value=0.5)])
     assert first.path < second.path < third.path and second.path.endswith('.end')
     events = list(tf.train.summary_iterator(first.path))
     assert events[0].file_version == 'brain.Event:2' and events[1].step == 7

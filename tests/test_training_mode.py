@@ -32,10 +32,10 @@ def features(images, initializer):
     kinds between trained layers, and dropout.
     """
     conv = keras.layers.Conv2D(4, 3, kernel_initializer=initializer(), name='conv')
-    x = conv(layers.BatchNormalization(MOMENTUM, name='of_images')(images))
-    x = keras.layers.ReLU()(layers.BatchNormalization(MOMENTUM, name='of_features')(x))
+    x = conv(layers.BatchNormalization(momentum=MOMENTUM, name='of_images')(images))
+    x = keras.layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM, name='of_features')(x))
     pixels = keras.layers.Flatten()(images)
-    pixels = layers.BatchNormalization(MOMENTUM, name='of_pixels')(pixels)
+    pixels = layers.BatchNormalization(momentum=MOMENTUM, name='of_pixels')(pixels)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), pixels])
     x = keras.layers.Dense(8, kernel_initializer=initializer(), name='dense')(x)
     return layers.Dropout(0.25, name='drop')(x)

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable
+from typing import Callable
 
 from gitloss.backend import keras, tf
 from gitloss.layers.dropout import Dropout
 from gitloss.layers.normalization import BatchNormalization
 from gitloss.layers.phase import PhaseLayer
-
-
-def _normalization(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
-    axis = config['axis'][0] if isinstance(config['axis'], (list, tuple)) else config['axis']
-    if axis not in (-1, len(layer.input_shape) - 1):
-        raise ValueError(
-            f'{layer.name}: expected batch normalisation over the last axis. Received: axis {axis}'
-        )
-    names = ('name', 'momentum', 'epsilon', 'center', 'scale')
-    return BatchNormalization(
-        gamma_initializer=layer.gamma_initializer, **{name: config[name] for name in names}
-    )
-
-
-def _dropout(layer: keras.layers.Layer, config: dict[str, Any]) -> PhaseLayer:
-    shape = config.get('noise_shape')
-    if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
-        shape = (None,) + (1,) * (len(layer.input_shape) - 2) + tuple(layer.input_shape[-1:])
-    return Dropout(config['rate'], shape and shape[1:], name=layer.name)
 
 
 def adopt(
@@ -54,9 +35,12 @@ def adopt(
     def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
-            return _normalization(layer, config)
+            return BatchNormalization.from_config(config)
+        if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
+            ones = (1,) * (len(layer.input_shape) - 2)
+            config['noise_shape'] = (None, *ones, layer.input_shape[-1])
         if isinstance(layer, keras.layers.Dropout):
-            return _dropout(layer, config)
+            return Dropout.from_config(config)
         for value in config.values():
             if isinstance(value, dict) and (value.get('config') or {}).get('seed', 0) is None:
                 value['config']['seed'] = seed()
@@ -64,8 +48,7 @@ def adopt(
 
     with tf.Graph().as_default():
         network = build()
-    clone = keras.models.clone_model(network, clone_function=ours)
-    return clone(images)
+    return keras.models.clone_model(network, clone_function=ours)(images)
 
 
 def refuse_foreign_modes(network: keras.Model) -> None:

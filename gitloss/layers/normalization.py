@@ -4,52 +4,31 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from gitloss.backend import tf
+from gitloss.backend import keras, tf
 from gitloss.layers.phase import PhaseLayer
 
 _FUSED_EPSILON = 1.001e-5
 
 
-class BatchNormalization(PhaseLayer):
+class BatchNormalization(PhaseLayer, keras.layers.BatchNormalization):
     """gamma (x - mean) / sqrt(variance + epsilon) + beta, over all axes but the last.
 
-    In training, mean and variance are those of the batch (of all workers if the phase has a
-    `gather`), and the new moving averages are appended to `phase.moves` (algorithm 2: with the
-    unbiased variance). In inference, and if `trainable` is False, they are the moving averages.
+    Arguments and variables are those of Keras's layer. In training, mean and variance are those of
+    the batch (of all workers if the phase has a `gather`), and the new moving averages are appended
+    to `phase.moves` (algorithm 2: with the unbiased variance). In inference, and if `trainable` is
+    False, they are the moving averages.
 
-    Args:
-      momentum: weight of the old moving average in a step.
-      epsilon: added to the variance.
-      center, scale: whether beta and gamma exist.
-      gamma_initializer: initial value of gamma.
+    Raises:
+      ValueError: in `build`, for an `axis` that is not the last.
     """
 
-    def __init__(
-        self,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        gamma_initializer: Any = 'ones',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.momentum, self.epsilon, self.center, self.scale = momentum, epsilon, center, scale
-        self._gamma_initializer = gamma_initializer
-
     def build(self, input_shape: Any) -> None:
-        shape = [int(input_shape[-1])]
-
-        def weight(name: str, initializer: Any, trainable: bool) -> tf.Variable:
-            return self.add_weight(
-                name=name, shape=shape, initializer=initializer, trainable=trainable
-            )
-
-        self.gamma = weight('gamma', self._gamma_initializer, True) if self.scale else None
-        self.beta = weight('beta', 'zeros', True) if self.center else None
-        self.moving_mean = weight('moving_mean', 'zeros', False)
-        self.moving_variance = weight('moving_variance', 'ones', False)
         super().build(input_shape)
+        if list(self.axis) != [len(input_shape) - 1]:
+            raise ValueError(
+                f'{self.name}: expected batch normalisation over the last axis. '
+                f'Received: axis {list(self.axis)}'
+            )
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.phase is None or not self.trainable:
@@ -67,9 +46,8 @@ class BatchNormalization(PhaseLayer):
 
     def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(outputs, mean, unbiased variance) from TensorFlow's kernel for images."""
-        channels = inputs.shape.as_list()[-1:]
-        gamma = tf.ones(channels) if self.gamma is None else self.gamma
-        beta = tf.zeros(channels) if self.beta is None else self.beta
+        gamma = tf.ones_like(self.moving_mean) if self.gamma is None else self.gamma
+        beta = tf.zeros_like(self.moving_mean) if self.beta is None else self.beta
         return tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
 
     def _global(
@@ -81,8 +59,7 @@ class BatchNormalization(PhaseLayer):
         workers' variances plus the variance of their means (Chan et al., 1979): one gather per
         layer.
         """
-        axes = list(range(inputs.shape.rank - 1))
-        mean, variance = tf.nn.moments(inputs, axes)
+        mean, variance = tf.nn.moments(inputs, list(range(inputs.shape.rank - 1)))
         count, workers = float(inputs.shape[:-1].num_elements()), 1
         if gather is not None:
             moments = gather(tf.stack([mean, variance])[None])  # [workers, 2, channels]
@@ -94,19 +71,6 @@ class BatchNormalization(PhaseLayer):
 
     def _normalised(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         """One product and one sum, which an exporter can fold into the previous layer."""
-        factor = tf.rsqrt(variance + self.epsilon)
-        if self.gamma is not None:
-            factor *= self.gamma
-        offset = -mean * factor
-        if self.beta is not None:
-            offset += self.beta
-        return inputs * factor + offset
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(
-            super().get_config(),
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            center=self.center,
-            scale=self.scale,
+        return tf.nn.batch_normalization(
+            inputs, mean, variance, self.beta, self.gamma, self.epsilon
         )

@@ -38,13 +38,13 @@ class Phase:
         self.gather = gather
         self.moves: list[tuple[tf.Variable, tf.Tensor]] = []
 
-    def uniform(self, shape: Sequence[int], number: int) -> tf.Tensor:
+    def uniform(self, shape: Sequence[int | None], number: int) -> tf.Tensor:
         """Uniform numbers in [0, 1) for this worker's rows: a function of (seed, step, number).
 
         They are drawn for the global batch, so that masks do not depend on the number of workers.
 
         Args:
-          shape: static shape for this worker's rows.
+          shape: static shape for this worker's rows; the first size is not read.
           number: the number of the layer.
         """
         seed = tf.stack([self._seed * 1000 + number, tf.cast(self._step, tf.int32)])

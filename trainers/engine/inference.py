@@ -22,9 +22,9 @@ def network(
     head = heads.head(options.head, margin, options.scale or None)
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
     slope = backbone(options.model).slope
-    classifier = heads.Classifier(head, spec.num_classes, slope, options.seed)
-    classifier.build(options.embedding_dim)
-    return model, classifier
+    return model, heads.Classifier(
+        head, options.embedding_dim, spec.num_classes, slope, options.seed
+    )
 
 
 class Inference:
