@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Callable, Sequence
 
-from gitloss.errors import log
+from gitloss.errors import log, reason
 from trainers import launch
 from trainers import options as options_module
 
@@ -25,10 +25,13 @@ def versions() -> dict[str, Any]:
     import gitloss
     from gitloss.backend import tf
 
-    git = ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD']
     try:
-        output = subprocess.check_output(git, stderr=subprocess.DEVNULL, timeout=5)
-        commit: str | None = output.decode().strip()
+        commit: str | None = subprocess.check_output(
+            ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD'],
+            stderr=subprocess.DEVNULL,
+            timeout=5,
+            universal_newlines=True,
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
@@ -44,7 +47,7 @@ def versions() -> dict[str, Any]:
 def main(
     arguments: Sequence[str] | None,
     command: str,
-    intro: str,
+    doc: str,
     work: Callable[[options_module.Options], int],
 ) -> int:
     """Parses the flags and calls `work`.
@@ -52,7 +55,7 @@ def main(
     Args:
       arguments: the command line; None: that of the process.
       command: the module, as in `python -m`.
-      intro: the first paragraph of --help.
+      doc: the docstring of the module, the first part of --help.
       work: options -> exit status.
 
     Returns:
@@ -61,7 +64,7 @@ def main(
     """
     try:
         options = options_module.parse(
-            sys.argv[1:] if arguments is None else arguments, command, intro
+            sys.argv[1:] if arguments is None else arguments, command, doc
         )
     except options_module.HelpRequested as text:
         print(text)
@@ -91,8 +94,7 @@ def _status(
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         if options.tf_logs:
             raise
-        first = str(error).splitlines()[:1] or [type(error).__name__]
-        log.error('%s: %s', command, first[0])
+        log.error('%s: %s', command, reason(error))
         return 2 if isinstance(error, (ValueError, OSError)) else 1
     except KeyboardInterrupt as error:  # Interrupted is one, with the name of its signal
         log.error('%s: %s', command, str(error) or 'stopped by SIGINT')

@@ -1,5 +1,9 @@
 """python -m trainers.evaluate --ckpt_path=output/0: loss, accuracy and class distances of a
 checkpoint of any supported TensorFlow.
+
+Measures loss, accuracy and class distances of a checkpoint on the validation and test images, and
+prints one JSON object. Network and loss are those of the checkpoint. No training images are needed;
+of images of other classes only the distances are measured.
 """
 
 from __future__ import annotations
@@ -11,12 +15,6 @@ from typing import Any, Sequence
 from gitloss.errors import log
 from trainers import command
 from trainers.options import Options
-
-_INTRO = (
-    'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
-    'images, and prints one JSON object. Network and loss are those of the checkpoint. No training '
-    'images are needed; of images of other classes only the distances are measured.'
-)
 
 
 def evaluate(options: Options) -> int:
@@ -59,7 +57,7 @@ def evaluate(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
+    return command.main(arguments, 'trainers.evaluate', str(__doc__), evaluate)
 
 
 if __name__ == '__main__':

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Sequence
 
 from absl import flags
 
 from gitloss.errors import OptionError
 from trainers.options.fields import FIELDS, Options
-from trainers.options.spec import KINDS, Option, shown
+from trainers.options.spec import Option, shown
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     int: flags.DEFINE_integer,
@@ -31,37 +31,40 @@ class HelpRequested(Exception):
 
 def taken_by(command: str) -> dict[str, Option]:
     """{flag: Option} of the flags that a command takes. `command`: as `trainers.run` or `run`."""
-    name = command.rpartition('.')[2]
-    return {flag: option for flag, option in FIELDS.items() if name in option.commands}
+    return {
+        flag: option
+        for flag, option in FIELDS.items()
+        if command.rpartition('.')[2] in option.commands
+    }
 
 
-def _by_group(options: dict[str, Option]) -> Iterator[tuple[str, Any]]:
-    """Yields (group, its (flag, Option) pairs)."""
-    return itertools.groupby(options.items(), key=lambda item: item[1].group)
-
-
-def help_text(command: str, intro: str = '') -> str:
-    """The text of --help: the flags of the command by group, with defaults and limits."""
-    lines = [f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]', '', intro, '']
-    for group, members in _by_group(taken_by(command)):
-        lines.append(group + ':')
+def _listed(options: dict[str, Option], heading: str, row: str) -> list[str]:
+    """The options by group: a line for each group, by the template `heading`, and one for each
+    option, by `row`.
+    """
+    lines = []
+    for group, members in itertools.groupby(options.items(), key=lambda item: item[1].group):
+        lines.append(heading.format(group))
         for name, option in members:
-            limits = f'  ({option.limits})' if option.limits else ''
-            lines += [f'  --{name}={shown(option.default)}{limits}', '      ' + option.help]
-    return '\n'.join(lines)
+            text = f'{option.help} ({option.limits})' if option.limits else option.help
+            default, commands = shown(option.default), ', '.join(option.commands)
+            lines.append(row.format(name=name, default=default, commands=commands, text=text))
+    return lines
+
+
+def help_text(command: str, doc: str = '') -> str:
+    """The text of --help: the flags of the command by group, with defaults and limits."""
+    usage = f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]'
+    listed = _listed(taken_by(command), '{}:', '  --{name}={default}\n      {text}')
+    return '\n'.join([usage, '', doc, *listed])
 
 
 def markdown_table() -> str:
     """The table of flags in the README."""
-    rows = ['| flag | default | commands | what it does |', '|---|---|---|---|']
-    for group, members in _by_group(FIELDS):
-        rows.append(f'| **{group}** | | | |')
-        for name, option in members:
-            default = f'`{shown(option.default)}`' if option.default != '' else ''
-            limits = f' ({option.limits})' if option.limits else ''
-            commands = ', '.join(option.commands)
-            rows.append(f'| `--{name}` | {default} | {commands} | {option.help}{limits} |')
-    return '\n'.join(rows)
+    head = ['| flag | default | commands | what it does |', '|---|---|---|---|']
+    row = '| `--{name}` | `{default}` | {commands} | {text} |'
+    table = '\n'.join(head + _listed(FIELDS, '| **{}** | | | |', row))
+    return table.replace('``', '')  # no default
 
 
 def _refusal(name: str, command: str) -> str:
@@ -72,12 +75,11 @@ def _refusal(name: str, command: str) -> str:
         return f'expected a flag of {command}. Received: one of {others}; --help lists them'
     if name in _REMOVED:
         return f'expected {_REMOVED[name]}. Received: a removed flag'
-    near = difflib.get_close_matches(name, taken, 1)
-    perhaps = f', --{near[0]} perhaps' if near else ''
-    return f'expected a known flag{perhaps}. Received: an unknown one; --help lists all'
+    near = ''.join(f', --{flag} perhaps' for flag in difflib.get_close_matches(name, taken, 1))
+    return f'expected a known flag{near}. Received: an unknown one; --help lists all'
 
 
-def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = '') -> Options:
+def parse(arguments: Sequence[str], command: str = 'trainers.run', doc: str = '') -> Options:
     """Parses a command line (without the program's name) into Options.
 
     Raises:
@@ -86,7 +88,7 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
       HelpRequested: for --help and -h.
     """
     if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
-        raise HelpRequested(help_text(command, intro))
+        raise HelpRequested(help_text(command, doc))
     taken, values = taken_by(command), flags.FlagValues()
     for name, option in taken.items():
         _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
@@ -94,18 +96,14 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
         rest = values([command] + list(arguments))
     except flags.UnrecognizedFlagError as error:
         raise OptionError(f'--{error.flagname}: {_refusal(error.flagname, command)}')
-    except flags.IllegalFlagValueError as error:
-        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
-        name, value = found.groups() if found else ('flag', str(error))
-        expected = KINDS[type(FIELDS[name].default)] if name in FIELDS else 'a value'
-        raise OptionError(f'--{name}: expected {expected}. Received: {value!r}')
-    except flags.CantOpenFlagFileError as error:
-        raise OptionError(f'--flagfile: expected a readable file. Received: {error}')
+    # Absent, not UTF-8, NUL in its name, or hundreds of files each of which includes the next.
+    except (flags.CantOpenFlagFileError, ValueError, RecursionError) as error:
+        raise OptionError(f'--flagfile: expected a readable file of flags. Received: {error}')
     except flags.Error as error:
+        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+        if found:  # a text that is not of the type: check says so
+            FIELDS[found[1]].check(found[1], found[2])
         raise OptionError(f'flags: expected --name=value. Received: {error}')
-    # Not UTF-8, NUL in a file name, or hundreds of files each of which includes the next.
-    except (ValueError, RecursionError) as error:
-        raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
     if len(rest) > 1:
         raise OptionError(
             f'arguments: expected flags only, --name=value. Received: {" ".join(rest[1:])}'
