@@ -157,34 +157,41 @@ def main():
         return chaos(settings, folder)
 
 
-def chaos(settings, folder):
-    begin = time.monotonic()
-    names = collections.OrderedDict(
-        (python, version(python)) for python in settings.python or [sys.executable]
-    )
-    twins = [
-        Twin(settings, folder, f'twin-{number}', python) for number, python in enumerate(names)
-    ]
-    for twin in twins:
+def _print_table(names, fallen, runs):
+    """Prints the kills by moment, and the runs, of each interpreter."""
+    rows = {moment: [fallen[python][moment] for python in names] for moment in survival.MOMENTS}
+    rows['all'] = [sum(fallen[python].values()) for python in names]
+    rows['runs'] = [runs[python] for python in names]
+    print('\n| kills while | {} |\n|---|{}'.format(' | '.join(names.values()), '---|' * len(names)))
+    for name, numbers in rows.items():
+        print(f'| {name} | {" | ".join(map(str, numbers))} |')
+
+
+def _twins(settings, folder, names):
+    twins = []
+    for number, python in enumerate(names):
+        twin = Twin(settings, folder, f'twin-{number}', python)
+        twins.append(twin)
         print(
-            f'{names[twin.python]}: an undisturbed run takes {twin.seconds:.1f} s, '
+            f'{names[python]}: an undisturbed run takes {twin.seconds:.1f} s, '
             f'{twin.start_up:.1f} of them to start',
             flush=True,
         )
+    return twins
+
+
+def chaos(settings, folder):
+    begin = time.monotonic()
+    names = {python: version(python) for python in settings.python or [sys.executable]}
+    twins = _twins(settings, folder, names)
     chance = random.Random(settings.seed)
     fallen = {twin.python: collections.Counter() for twin in twins}
     runs, wrong, number, killed = collections.Counter(), [], 0, 0
     while killed < settings.kills:
         twin = twins[number % len(twins)]
         try:
-            moments, differences = one_run(
-                settings,
-                folder,
-                f'run-{number}',
-                twin,
-                chance,
-                min(KILLS_A_RUN, settings.kills - killed),
-            )
+            kills = min(KILLS_A_RUN, settings.kills - killed)
+            moments, differences = one_run(settings, folder, f'run-{number}', twin, chance, kills)
         except AssertionError as error:  # it hung
             moments, differences = [], [str(error)]
         fallen[twin.python].update(moments)
@@ -200,15 +207,7 @@ def chaos(settings, folder):
         if number > 4 * settings.kills:
             wrong.append('the runs end before they can be killed')
             break
-    print('\n| kills while | {} |\n|---|{}'.format(' | '.join(names.values()), '---|' * len(names)))
-    for moment in survival.MOMENTS:
-        print(
-            '| {} | {} |'.format(
-                moment, ' | '.join(str(fallen[python][moment]) for python in names)
-            )
-        )
-    print('| all | {} |'.format(' | '.join(str(sum(fallen[python].values())) for python in names)))
-    print('| runs | {} |'.format(' | '.join(str(runs[python]) for python in names)))
+    _print_table(names, fallen, runs)
     print(
         f'\n{killed} kills, {number} runs, {len(wrong)} differences, '
         f'{time.monotonic() - begin:.0f} s'

@@ -11,24 +11,18 @@ update of a step with 1,000 and with 1,000,000 classes in 512 dimensions instead
 """
 
 import argparse
+import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from measuring import cores, memory_mib, parser, run_case, write_json
+
 FORMS = ('pairwise', 'elementwise')
 # Limit for the arrays of the broadcast formula, about four of batch x batch x dim.
 LIMIT_GIB = 6.0
 CLASSES = 1000
-
-
-def _peak_mib():
-    with open('/proc/self/status') as file:
-        fields = dict(line.split(':', 1) for line in file)
-    return int(fields['VmHWM'].split()[0]) / 1024.0, int(fields['VmRSS'].split()[0]) / 1024.0
 
 
 def _reset_peak():
@@ -41,14 +35,14 @@ def _measure(step):
     into ten seconds, at least one.
     """
     _reset_peak()
-    idle = _peak_mib()[1]
+    idle = memory_mib()[1]
     step()
     times, begin = [], time.perf_counter()
     while len(times) < 15 and (not times or time.perf_counter() - begin < 10):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3, _peak_mib()[0] - idle
+    return statistics.median(times) * 1e3, memory_mib()[0] - idle
 
 
 def _arrays(batch, dim):
@@ -60,13 +54,29 @@ def _arrays(batch, dim):
     return (centers[labels] + 0.3 * random.randn(batch, dim)).astype('float32'), labels, centers
 
 
-def _tensorflow_step(total, feeds, tf, session_config):
+def _tensorflow_step(total, feeds, tf):
     """A callable that feeds the inputs and runs the loss and its gradient."""
     embeddings = list(feeds)[0]
     gradient = tf.gradients(total, embeddings)[0]
-    session = tf.Session(config=session_config)
+    session = tf.Session(config=_config(tf))
     call = session.make_callable([total, gradient.op], feed_list=list(feeds))
     return lambda: call(*feeds.values())
+
+
+def _config(tf):
+    return tf.ConfigProto(intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=1)
+
+
+def _broadcast(tf, form, batch, embeddings, rows):
+    """Center loss + git loss by the direct formula."""
+    difference = (embeddings[:, None, :] - rows[None, :, :]) * (1.0 - tf.eye(batch))[:, :, None]
+    squares = tf.square(embeddings - rows)
+    if form == 'elementwise':
+        git = tf.reduce_mean(1.0 / (1.0 + tf.square(difference)))
+        return tf.reduce_mean(squares) + git
+    pairs = 1.0 / (1.0 + tf.reduce_sum(tf.square(difference), axis=2))
+    center = 0.5 * tf.reduce_mean(tf.reduce_sum(squares, axis=1))
+    return center + (tf.reduce_sum(pairs) - batch) / (batch * (batch - 1.0))
 
 
 def _run_tensorflow(kind, form, batch, dim):
@@ -75,38 +85,22 @@ def _run_tensorflow(kind, form, batch, dim):
 
     x, labels, centers = _arrays(batch, dim)
     with tf.Graph().as_default():
-        embeddings, table = (
-            tf.placeholder(tf.float32, x.shape),
-            tf.placeholder(tf.float32, centers.shape),
-        )
+        embeddings = tf.placeholder(tf.float32, x.shape)
+        table = tf.placeholder(tf.float32, centers.shape)
         classes = tf.constant(labels)
         if kind == 'ours':
-            total = losses.center_loss(embeddings, classes, table, form) + losses.git_loss(
-                embeddings, classes, table, form
-            )
+            center = losses.center_loss(embeddings, classes, table, form)
+            total = center + losses.git_loss(embeddings, classes, table, form)
         else:
             rows = tf.stop_gradient(tf.gather(table, classes))
-            difference = (embeddings[:, None, :] - rows[None, :, :]) * (1.0 - tf.eye(batch))[
-                :, :, None
-            ]
-            if form == 'elementwise':
-                total = tf.reduce_mean(tf.square(embeddings - rows)) + tf.reduce_mean(
-                    1.0 / (1.0 + tf.square(difference))
-                )
-            else:
-                pairs = 1.0 / (1.0 + tf.reduce_sum(tf.square(difference), axis=2))
-                total = 0.5 * tf.reduce_mean(
-                    tf.reduce_sum(tf.square(embeddings - rows), axis=1)
-                ) + (tf.reduce_sum(pairs) - batch) / (batch * (batch - 1.0))
-        cores = len(os.sched_getaffinity(0))
-        config = tf.ConfigProto(intra_op_parallelism_threads=cores, inter_op_parallelism_threads=1)
-        return _measure(_tensorflow_step(total, {embeddings: x, table: centers}, tf, config))
+            total = _broadcast(tf, form, batch, embeddings, rows)
+        return _measure(_tensorflow_step(total, {embeddings: x, table: centers}, tf))
 
 
 def _run_torch(form, batch, dim):
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     x, labels, centers = (torch.from_numpy(array) for array in _arrays(batch, dim))
     x.requires_grad_(True)
     labels = labels.long()
@@ -150,19 +144,13 @@ def _run_table(classes, batch=1024, dim=512):
         gradient = tf.gradients(center + git, embeddings)[0]
         with tf.control_dependencies([center, git, gradient]):
             update = layer.update(embeddings, labels_in)
-        session = tf.Session(
-            config=tf.ConfigProto(
-                intra_op_parallelism_threads=len(os.sched_getaffinity(0)),
-                inter_op_parallelism_threads=1,
-            )
-        )
+        session = tf.Session(config=_config(tf))
         session.run(tf.global_variables_initializer())
         call = session.make_callable([center, git, update], feed_list=[embeddings])
         return _measure(lambda: call(x))
 
 
 def _child(arguments):
-    sys.path.insert(0, ROOT)
     kind, form, batch, dim = arguments[0], arguments[1], int(arguments[2]), int(arguments[3])
     if kind == 'table':
         result = _run_table(batch, dim=dim)
@@ -182,15 +170,8 @@ def _case(kind, form, batch, dim):
         and needed > LIMIT_GIB
     ):
         return {'not_run': f'needs {needed:.0f} GiB'}
-    result = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), '--case', kind, form, str(batch), str(dim)],
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode:
-        return {'not_run': result.stderr.strip().splitlines()[-1][:60]}
-    ms, mib = json.loads(result.stdout.splitlines()[-1])
-    return {'ms': ms, 'mib': mib}
+    result, failure = run_case(__file__, '--case', kind, form, batch, dim)
+    return {'not_run': failure[:60]} if failure else dict(zip(('ms', 'mib'), result))
 
 
 def _cell(ours, other):
@@ -201,54 +182,57 @@ def _cell(ours, other):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def _table():
+    """Prints the comparison of --table. Returns its cases."""
+    results = [
+        dict(_case('table', 'pairwise', classes, 512), classes=classes)
+        for classes in (1000, 1000000, 1000, 1000000, 1000, 1000000)
+    ]
+    small, large = (
+        statistics.median(case['ms'] for case in results if case['classes'] == classes)
+        for classes in (1000, 1000000)
     )
-    parser.add_argument('--batches', default='128,1024,4096')
-    parser.add_argument('--dims', default='2,128,512')
-    parser.add_argument('--json')
-    parser.add_argument('--table', action='store_true')
-    parser.add_argument('--case', nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    print(
+        f'loss + gradient + center update, batch 1024, dim 512: {small:.1f} ms at 1,000 '
+        f'classes, {large:.1f} ms at 1,000,000: {large / small:.2f}x'
+    )
+    return results
+
+
+def _grid(batches, dims):
+    """Prints the table over forms, batches and dimensions. Returns its cases."""
+    print(
+        '| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, '
+        'memory: times ours) |\n|---|---|---|---|---|---|'
+    )
+    results = []
+    for form, batch, dim in itertools.product(FORMS, batches, dims):
+        cases = {kind: _case(kind, form, batch, dim) for kind in ('ours', 'broadcast', 'torch')}
+        results.append(dict(cases, form=form, batch=batch, dim=dim))
+        ours = cases['ours']
+        own = ours.get('not_run') or f'{ours["ms"]:.1f} ms, {ours["mib"]:.0f} MiB'
+        print(
+            f'| {form} | {batch} | {dim} | {own} | '
+            f'{_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
+            flush=True,
+        )
+    return results
+
+
+def main():
+    flags = parser(__doc__)
+    flags.add_argument('--batches', default='128,1024,4096')
+    flags.add_argument('--dims', default='2,128,512')
+    flags.add_argument('--json')
+    flags.add_argument('--table', action='store_true')
+    flags.add_argument('--case', nargs=4, help=argparse.SUPPRESS)
+    arguments = flags.parse_args()
     if arguments.case:
         return _child(arguments.case)
-    results = []
-    if arguments.table:
-        for classes in (1000, 1000000, 1000, 1000000, 1000, 1000000):
-            results.append(dict(_case('table', 'pairwise', classes, 512), classes=classes))
-        small, large = (
-            statistics.median(r['ms'] for r in results if r['classes'] == n)
-            for n in (1000, 1000000)
-        )
-        print(
-            f'loss + gradient + center update, batch 1024, dim 512: {small:.1f} ms at 1,000 '
-            f'classes, {large:.1f} ms at 1,000,000: {large / small:.2f}x'
-        )
-    else:
-        print(
-            '| form | batch | dim | ours | broadcast (time, memory: times ours) | PyTorch (time, '
-            'memory: times ours) |'
-        )
-        print('|---|---|---|---|---|---|')
-        for form in FORMS:
-            for batch in (int(n) for n in arguments.batches.split(',')):
-                for dim in (int(n) for n in arguments.dims.split(',')):
-                    cases = {
-                        kind: _case(kind, form, batch, dim)
-                        for kind in ('ours', 'broadcast', 'torch')
-                    }
-                    results.append(dict(cases, form=form, batch=batch, dim=dim))
-                    ours = cases['ours']
-                    own = ours.get('not_run') or f'{ours["ms"]:.1f} ms, {ours["mib"]:.0f} MiB'
-                    print(
-                        f'| {form} | {batch} | {dim} | {own} | '
-                        f'{_cell(ours, cases["broadcast"])} | {_cell(ours, cases["torch"])} |',
-                        flush=True,
-                    )
-    if arguments.json:
-        with open(arguments.json, 'w') as file:
-            json.dump(results, file, indent=1)
+    batches, dims = (
+        [int(number) for number in text.split(',')] for text in (arguments.batches, arguments.dims)
+    )
+    write_json(arguments.json, _table() if arguments.table else _grid(batches, dims))
     return 0
 
 

@@ -14,7 +14,6 @@ median wall times and of the median CPU times; the latter are more reliable on a
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import resource
@@ -24,187 +23,86 @@ import sys
 import tempfile
 import time
 
+from account import Account, instrument
+from measuring import ROOT, median_ms, parser, training_session, write_json
+
 BEGIN = time.monotonic()
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HOOKS = (
-    'build',
-    'fetches',
-    'on_train_begin',
-    'on_train_batch_begin',
-    'on_train_batch_end',
-    'on_epoch_begin',
-    'on_test_begin',
-    'on_epoch_end',
-    'on_rewind',
-    'on_train_end',
-    'close',
-    'state',
-    'load_state',
-)
 SHOWING = ('Figures', 'TensorBoard', 'Pictures', 'Report')
-
-
-class Account:
-    """Seconds by name; the time of an inner name does not count for the outer one."""
-
-    def __init__(self):
-        self.seconds, self.calls = collections.Counter(), collections.Counter()
-        self._inner = [0.0]
-
-    @contextlib.contextmanager
-    def of(self, name):
-        start = time.perf_counter()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - start
-            self.seconds[name] += elapsed - self._inner.pop()
-            self.calls[name] += 1
-            self._inner[-1] += elapsed
-
-    def around(self, owner, attribute, name):
-        function = getattr(owner, attribute)
-
-        def timed(*args, **keywords):
-            with self.of(name):
-                return function(*args, **keywords)
-
-        setattr(owner, attribute, timed)
 
 
 def _bare_here(settings):
     """[seconds of the training operation alone, seconds of a forward pass of one batch]."""
-    import step as step_benchmark
-
     from gitloss import data
 
     dataset = data.load(settings.dataset, settings.data_folder)
-    with step_benchmark.training_session(settings, dataset) as (session, net):
+    with training_session(settings, dataset) as (session, net):
         images, _, _ = next(data.padded_batches(dataset.train, settings.batch_size))
         forward = session.make_callable(
             net.eval_fetches['embeddings'].op, feed_list=[net.eval_images]
         )
         return [
-            step_benchmark.median_ms(call, 40, 10) / 1e3
+            median_ms(call, 40, 10) / 1e3
             for call in (session.make_callable(net.train_op), lambda: forward(images))
         ]
 
 
-def _bare(flags):
-    """The same in a separate process, so that the measured run has to warm up by itself."""
+def _child(*arguments, **pipes):
+    """The JSON that this program prints last with these arguments in a separate process, so that
+    each measured run has to warm up by itself.
+    """
     done = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), '--bare'] + flags,
+        [sys.executable, os.path.abspath(__file__), *arguments],
         stdout=subprocess.PIPE,
         check=True,
+        **pipes,
     )
     return json.loads(done.stdout.decode().splitlines()[-1])
 
 
-def _instrument(account, without, first):
+def _bound(settings, bare):
+    """The lower bound of a run from measurements of `_bare_here`."""
     from gitloss import data
-    from trainers import callback_list, checkpoints
-    from trainers.engine.handles import EvaluationHandle
-    from trainers.engine.trainer import Trainer
 
-    build_callbacks = callback_list.build_callbacks
-
-    def build(*args):
-        chosen = [one for one in build_callbacks(*args) if type(one).__name__ not in without]
-        for one in chosen:
-            for hook in HOOKS:
-                account.around(one, hook, type(one).__name__)
-        return chosen
-
-    callback_list.build_callbacks = build
-    account.around(data, 'load', 'load the data')
-    for name, label in (
-        ('build', 'build the graph'),
-        ('initialise', 'start the session'),
-        ('train_step', "steps, the trainer's part"),
-    ):
-        account.around(Trainer, name, label)
-    account.around(checkpoints.CheckpointStore, 'save', 'Checkpoint')
-    sweep, initialise, step = EvaluationHandle.sweep, Trainer.initialise, Trainer.train_step
-
-    def timed_sweep(handle, source, with_losses=False):
-        walk = sweep(handle, source, with_losses)
-        while True:
-            with account.of('sweeps'):
-                batch = next(walk, None)
-            if batch is None:
-                return
-            yield batch
-
-    EvaluationHandle.sweep = timed_sweep
-
-    def timed_session(trainer):
-        initialise(trainer)
-        session = trainer.runtime.session
-        run = session.run
-
-        def timed(*args, **keywords):
-            with (
-                account.of('steps, in TensorFlow')
-                if account.inside_step
-                else contextlib.nullcontext()
-            ):
-                return run(*args, **keywords)
-
-        session.run = timed
-
-    def timed_step(trainer):
-        account.inside_step = True
-        try:
-            step(trainer)
-        finally:
-            account.inside_step = False
-        first.setdefault('step', time.monotonic())
-
-    Trainer.initialise, Trainer.train_step = timed_session, timed_step
+    step, forward = (statistics.mean(pair) for pair in zip(*bare))
+    dataset = data.load(settings.dataset, settings.data_folder)
+    batches = (
+        -(-settings.steps // settings.update_centers)
+        * settings.evaluate
+        * sum(-(-len(split) // settings.batch_size) for split in (dataset.train, dataset.valid))
+    )
+    return {
+        'bare_step': step,
+        'bare_forward': forward,
+        'least': settings.steps * step + batches * forward,
+        'sweep_batches': batches,
+    }
 
 
 def measure(arguments, rest):
+    """One run in this process, and its lower bound unless it is a case of --compare."""
     flags = ['--flagfile=' + os.path.join(ROOT, 'flags', 'full.cfg')] + rest
     before = time.monotonic()
-    bare = [] if arguments.case else [_bare(flags)]
+    bare = [] if arguments.case else [_child('--bare', *flags)]
     begin = BEGIN + time.monotonic() - before
-    account, first = Account(), {}
-    account.inside_step = False
+    account = Account()
     with account.of('import'):
-        from gitloss import data
         from gitloss.backend import tf
-        from trainers import options, run  # noqa: F401
+        from trainers import options, run
     settings = options.parse(flags)
-    without = [name for name in arguments.without.split(',') if name]
-    _instrument(account, without, first)
+    instrument(account, arguments.without.split(','))
     with tempfile.TemporaryDirectory() as folder:
         if run.main(flags + ['--exp_save_dir=' + os.path.join(folder, 'run')]):
             raise SystemExit('the run failed')
-    total = time.monotonic() - begin
-    bare += [] if arguments.case else [_bare(flags)]
     result = {
-        'total': total,
-        'first step': first['step'] - begin,
+        'total': time.monotonic() - begin,
+        'first step': account.first_step - begin,
         'tensorflow': tf.__version__,
         'steps': settings.steps,
         'seconds': dict(account.seconds),
         'calls': dict(account.calls),
     }
     if bare:
-        step, forward = (statistics.mean(pair) for pair in zip(*bare))
-        dataset = data.load(settings.dataset, settings.data_folder)
-        batches = (
-            -(-settings.steps // settings.update_centers)
-            * settings.evaluate
-            * sum(-(-len(split) // settings.batch_size) for split in (dataset.train, dataset.valid))
-        )
-        result.update(
-            bare_step=step,
-            bare_forward=forward,
-            least=settings.steps * step + batches * forward,
-            sweep_batches=batches,
-        )
+        result.update(_bound(settings, bare + [_child('--bare', *flags)]))
     return result
 
 
@@ -234,35 +132,27 @@ def _print(result):
         print(f'| *{name}* | {together:.2f} | {100 * together / total:.2f} % |')
 
 
+def _processor_seconds():
+    """CPU time of all children until now."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def compare(arguments, rest):
+    """Alternates runs with and without the callbacks of --compare. Prints and returns the times."""
+    names = arguments.compare.split(',')
     found = {name: {'wall': [], 'processors': []} for name in ('with', 'without')}
     shares = []
     for number in range(arguments.rounds):
         for name in sorted(found, reverse=number % 2):  # they also take turns at being first
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    os.path.abspath(__file__),
-                    '--case',
-                    '--without=' + (arguments.compare if name == 'without' else ''),
-                ]
-                + rest,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                check=True,
-            )
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            result = json.loads(done.stdout.decode().splitlines()[-1])
+            without = '--without=' + (arguments.compare if name == 'without' else '')
+            before = _processor_seconds()
+            result = _child('--case', without, *rest, stderr=subprocess.DEVNULL)
+            found[name]['processors'].append(_processor_seconds() - before)
             found[name]['wall'].append(result['total'])
             if name == 'with':
-                shares.append(
-                    sum(result['seconds'].get(part, 0) for part in arguments.compare.split(','))
-                    / result['total']
-                )
-            found[name]['processors'].append(
-                after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            )
+                inside = sum(result['seconds'].get(part, 0) for part in names)
+                shares.append(inside / result['total'])
             times = [f'{kind} {values[-1]:.1f} s' for kind, values in found[name].items()]
             print(f'{name:<8} {", ".join(times)}', file=sys.stderr, flush=True)
     for kind in ('wall', 'processors'):
@@ -276,17 +166,14 @@ def compare(arguments, rest):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--json')
-    parser.add_argument('--without', default='')
-    parser.add_argument('--compare')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--case', action='store_true', help=argparse.SUPPRESS)
-    parser.add_argument('--bare', action='store_true', help=argparse.SUPPRESS)
-    arguments, rest = parser.parse_known_args()
-    sys.path.insert(0, ROOT)
+    flags = parser(__doc__)
+    flags.add_argument('--json')
+    flags.add_argument('--without', default='')
+    flags.add_argument('--compare')
+    flags.add_argument('--rounds', type=int, default=3)
+    flags.add_argument('--case', action='store_true', help=argparse.SUPPRESS)
+    flags.add_argument('--bare', action='store_true', help=argparse.SUPPRESS)
+    arguments, rest = flags.parse_known_args()
     if arguments.bare:
         from trainers import options
 
@@ -297,9 +184,7 @@ def main():
         print(json.dumps(result))
     elif not arguments.compare:
         _print(result)
-    if arguments.json:
-        with open(arguments.json, 'w') as file:
-            json.dump(result, file, indent=1)
+    write_json(arguments.json, result)
     return 0
 
 

@@ -17,7 +17,6 @@ per worker 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is gath
 that.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -25,8 +24,8 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from measuring import cores, parser, write_json
+
 WARM_UP = 10
 
 
@@ -78,21 +77,19 @@ def train(flags, report):
         settings, data.load(settings.dataset, settings.data_folder), [clock], device, group=group
     ).fit()
     if group.is_chief:
-        seconds = [
-            end - start for start, end in zip(clock.ends[WARM_UP:], clock.ends[WARM_UP + 1 :])
-        ]
-        with open(report, 'w') as file:
-            json.dump(
-                {
-                    'ms': 1e3 * statistics.median(seconds),
-                    'parameters': clock.parameters,
-                    'batch': settings.batch_size,
-                    'dim': settings.embedding_dim,
-                    'bytes': (clock.bytes[-1] - clock.bytes[WARM_UP])
-                    / float(len(clock.bytes) - 1 - WARM_UP),
-                },
-                file,
-            )
+        write_json(report, _report(clock, settings))
+
+
+def _report(clock, settings):
+    """What the chief measured, per step after the warm-up."""
+    ends = clock.ends[WARM_UP:]
+    return {
+        'ms': 1e3 * statistics.median(end - start for start, end in zip(ends, ends[1:])),
+        'parameters': clock.parameters,
+        'batch': settings.batch_size,
+        'dim': settings.embedding_dim,
+        'bytes': (clock.bytes[-1] - clock.bytes[WARM_UP]) / float(len(ends) - 1),
+    }
 
 
 def measure(workers, threads, steps, flags):
@@ -157,61 +154,53 @@ def model(latency=50e-6):
                 )
 
 
-def main():
-    if sys.argv[1:] and sys.argv[1].startswith('--worker='):
-        train(sys.argv[2:], sys.argv[1].split('=', 1)[1])
-        return
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--workers', default='1,2,4')
-    parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument('--steps', type=int, default=40)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--flags', default='')
-    parser.add_argument('--json')
-    parser.add_argument('--model', action='store_true')
-    options = parser.parse_args()
-    if options.model:
-        model()
-        return
-    counts = [int(count) for count in options.workers.split(',')]
-    rounds = {count: [] for count in counts}
-    for _ in range(options.rounds):
-        for count in counts:
-            rounds[count].append(
-                measure(count, options.threads, options.steps, options.flags.split())
-            )
+def _rows(rounds):
+    """Prints the table of `rounds`, {workers: reports}. Returns its rows."""
     print(
         '| workers | ms/step | efficiency | MB/step sent | least | ratio '
         '|\n|---|---|---|---|---|---|'
     )
-    rows, base = [], statistics.median(found['ms'] for found in rounds[counts[0]])
-    for count in counts:
-        one = rounds[count][0]
+    rows = []
+    for count, reports in rounds.items():
+        one = reports[0]
         row = {
             'workers': count,
-            'ms': statistics.median(found['ms'] for found in rounds[count]),
-            'bytes': statistics.median(found['bytes'] for found in rounds[count]),
+            'ms': statistics.median(found['ms'] for found in reports),
+            'bytes': statistics.median(found['bytes'] for found in reports),
             'least': least_bytes(count, one['parameters'], one['batch'], one['dim']),
         }
-        row['efficiency'] = base / row['ms']
         rows.append(row)
+        row['efficiency'] = rows[0]['ms'] / row['ms']
         ratio = f'{row["bytes"] / row["least"]:.2f}' if row['least'] else ''
         print(
             f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | '
             f'{row["least"] / 1e6:.2f} | {ratio} |'
         )
-    if options.json:
-        with open(options.json, 'w') as file:
-            json.dump(
-                {
-                    'threads': options.threads,
-                    'steps': options.steps,
-                    'flags': options.flags,
-                    'rows': rows,
-                },
-                file,
-                indent=1,
-            )
+    return rows
+
+
+def main():
+    if sys.argv[1:] and sys.argv[1].startswith('--worker='):
+        train(sys.argv[2:], sys.argv[1].split('=', 1)[1])
+        return
+    flags = parser(__doc__.split('\n\n')[0])
+    flags.add_argument('--workers', default='1,2,4')
+    flags.add_argument('--threads', type=int, default=cores())
+    flags.add_argument('--steps', type=int, default=40)
+    flags.add_argument('--rounds', type=int, default=3)
+    flags.add_argument('--flags', default='')
+    flags.add_argument('--json')
+    flags.add_argument('--model', action='store_true')
+    options = flags.parse_args()
+    if options.model:
+        model()
+        return
+    rounds = {int(count): [] for count in options.workers.split(',')}
+    for _ in range(options.rounds):
+        for count, reports in rounds.items():
+            reports.append(measure(count, options.threads, options.steps, options.flags.split()))
+    how = {'threads': options.threads, 'steps': options.steps, 'flags': options.flags}
+    write_json(options.json, dict(how, rows=_rows(rounds)))
 
 
 if __name__ == '__main__':

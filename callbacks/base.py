@@ -28,6 +28,7 @@ class Handle:
       batch_size: images in a global batch.
       num_classes: classes of the data set.
       options: {flag: plain value}.
+      step: number of training steps of the current weights.
       metrics: {name: Metric}, declared by the run and its callbacks; complete from `build` on.
       run_dir: the folder of the run's files.
       rank, workers, is_chief: the number of this worker, the number of workers, and whether this
@@ -37,16 +38,10 @@ class Handle:
     batch_size: int = 0
     num_classes: int = 0
     options: Mapping[str, Any] = {}
+    step: int = 0
     metrics: Mapping[str, Metric] = {}
     run_dir: str = ''
-    rank: int = 0
-    workers: int = 1
-    is_chief: bool = True
-
-    @property
-    @abc.abstractmethod
-    def step(self) -> int:
-        """Number of training steps of the current weights."""
+    rank, workers, is_chief = 0, 1, True
 
     @abc.abstractmethod
     def sweep(self, source: Source, with_losses: bool = False) -> Iterator[Batch]:
@@ -82,26 +77,18 @@ class RunHandle(Handle):
       every: steps between two measurements.
       learning_rate: the base rate, before --schedule and --warmup_steps. It can be set from
         on_train_begin on, and is saved in checkpoints.
+      rate_variable: the float32 variable behind `learning_rate`, from `build` on.
+      net: the trainers.engine.graph.TrainingGraph, from `build` on; its tensors can be fetched.
+      session: the tf.Session, from on_train_begin on. Its graph is finalized: create operations in
+        `build`.
     """
 
     steps: int = 0
     every: int = 0
     learning_rate: float
-
-    @property
-    def net(self) -> Any:
-        """The trainers.engine.graph.TrainingGraph, from `build` on; its tensors can be fetched."""
-
-    @property
-    def rate_variable(self) -> Any:
-        """The float32 variable behind `learning_rate`, from `build` on."""
-
-    @property
-    def session(self) -> Any:
-        """The tf.Session, from on_train_begin on.
-
-        Its graph is finalized: create operations in `build`.
-        """
+    rate_variable: Any
+    net: Any
+    session: Any
 
     def passed(self, every: int) -> bool:
         """Whether the last session.run reached or passed a multiple of `every` steps.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 
 from callbacks.base import Callback, RunHandle, as_callback
-from gitloss.errors import HookError, describe, log
+from gitloss.errors import DamagedCheckpoint, HookError, describe, log
 from gitloss.metrics import declaration
 
 _PLAIN = (int, float, str, list, dict, type(None))  # types in history.jsonl and checkpoints
@@ -115,8 +115,8 @@ class CallbackList:
             try:
                 _call(callback, hook, *args)
             except Exception as error:  # noqa: BLE001 - the other callbacks still run
-                named = isinstance(error, HookError)
-                self.failures.append(str(error) if named else f'{kind(callback)}.{hook}: {error}')
+                where = '' if isinstance(error, HookError) else f'{kind(callback)}.{hook}: '
+                self.failures.append(f'{where}{error}')
                 log.error(self.failures[-1])
 
     def end(self, logs: dict[str, Any]) -> None:
@@ -128,28 +128,28 @@ class CallbackList:
         self._run_all('close', self._built)
         self._built = []
 
-    def _named(self) -> Iterator[tuple[str, Callback]]:
+    def _named(self) -> dict[str, Callback]:
         names = [kind(callback) for callback in self.callbacks]
-        for i, name in enumerate(names):
-            yield f'{name}{names[:i].count(name) or ""}', self.callbacks[i]
+        unique = (f'{name}{names[:i].count(name) or ""}' for i, name in enumerate(names))
+        return dict(zip(unique, self.callbacks))
 
     def state(self) -> dict[str, Any]:
         """{name: state} of the callbacks that have one."""
-        states = ((name, _call(callback, 'state')) for name, callback in self._named())
+        states = ((name, _call(callback, 'state')) for name, callback in self._named().items())
         return {name: state for name, state in states if state is not None}
 
-    def load_state(self, states: Mapping[str, Any]) -> None:
-        """Restores the state of each callback.
+    def load_state(self, states: Mapping[str, Any], path: str) -> None:
+        """Restores the state of each callback, from the checkpoint at `path`.
 
         Raises:
-          ValueError: a callback rejects its state.
+          DamagedCheckpoint: a callback rejects its state.
         """
-        for name, callback in self._named():
+        for name, callback in self._named().items():
             if name in states:
                 try:
                     callback.load_state(states[name])
                 except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-                    raise ValueError(
-                        f'expected the state that {name} saved. '
+                    raise DamagedCheckpoint(
+                        f'{path}: expected the state that {name} saved. '
                         f'Received: one that gives {type(error).__name__}: {error}'
                     )

@@ -141,7 +141,7 @@ class Pictures(Callback):
         )
 
     def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
-        """Metrics over the steps, on a logarithmic axis: they differ by orders of magnitude."""
+        """Metrics over the steps, which may differ by orders of magnitude."""
         points = {
             metric.label or metric.title: [
                 (row['step'], row[metric.name]) for row in self._history.rows if metric.name in row
@@ -149,8 +149,7 @@ class Pictures(Callback):
             for metric in metrics
         }
         lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
-        figure = plots.curves(lines, title, ylabel, log_scale=True)
-        self._write(encoding.png_bytes(figure), name)
+        self._write(encoding.png_bytes(plots.curves(lines, title, ylabel)), name)
 
     def _draw_pairs(self) -> None:
         pairs = metrics.pair_distances(

@@ -19,10 +19,15 @@ def one_line(text: str, length: int = 500) -> str:
     return line if len(text) <= length else line + '...'
 
 
+def check(holds: Any, name: str, expected: str, received: Any) -> None:
+    """ValueError unless `holds`: the error line of the project."""
+    if not holds:
+        raise ValueError(f'{name}: expected {expected}. Received: {received}')
+
+
 def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """`value`; ValueError unless it is in `allowed`."""
-    if value not in allowed:
-        raise ValueError(f'{name}: expected one of {", ".join(allowed)}. Received: {value!r}')
+    check(value in allowed, name, f'one of {", ".join(allowed)}', repr(value))
     return value
 
 

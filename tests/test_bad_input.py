@@ -48,6 +48,7 @@ from test_resume import StopAt
 from trainers import checkpoints, devices, options, run
 from trainers.checkpoints import manifest as manifests
 from trainers.checkpoints import rundir
+from trainers.engine import resuming
 from trainers.engine.trainer import Trainer
 
 Case = collections.namedtuple('Case', 'kind name run')
@@ -989,7 +990,6 @@ def stopped_run():
         with tf.Graph().as_default():
             trainer.build()
             trainer.runtime.open()
-            trainer.runtime.initialise()
     return settings, trainer
 
 
@@ -1018,7 +1018,7 @@ def resume_cases():
                     )
                     if found is None:
                         return 'none left'
-                    trainer.resuming.restore(found)
+                    resuming.restore(trainer.runtime, trainer.callbacks, found)
                     outcome = 'passed over' if 'passed over' in lines.getvalue() else 'correct'
                     step = trainer.runtime.step
                     assert step == found.step and (outcome == 'correct') == (step == 6)

@@ -228,7 +228,7 @@ def test_states_of_two_callbacks_of_one_class_stay_apart():
     one.rows, two.rows = [{'step': 1}], [{'step': 2}]
     states = json.loads(json.dumps(CallbackList([one, two]).state()))
     again = CallbackList([History(), History()])
-    again.load_state(states)
+    again.load_state(states, 'ckpt/step-00000005')
     assert [callback.rows for callback in again.callbacks] == [[{'step': 1}], [{'step': 2}]]
 
 

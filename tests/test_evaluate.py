@@ -11,7 +11,7 @@ import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
 from trainers import checkpoints, devices, evaluate, run
-from trainers.engine.handles import evaluation
+from trainers.engine.runtime import evaluation
 from trainers.engine.trainer import Trainer
 
 DISTANCES = ['inter_cls_dist', 'inter_over_intra', 'intra_cls_dist']

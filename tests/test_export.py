@@ -19,7 +19,7 @@ from gitloss import data
 from gitloss.backend import tf
 from helpers import pixels
 from trainers import checkpoints, devices, export
-from trainers.engine.handles import evaluation
+from trainers.engine.runtime import evaluation
 from trainers.engine.trainer import Trainer
 from trainers.options import ROOT
 

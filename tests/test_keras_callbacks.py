@@ -353,7 +353,7 @@ def test_a_rollback_takes_them_along(tmp_path):
             stock.EarlyStopping(patience=3),
             stock.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: logs.update(
-                    base=keras.backend.get_value(trainer.handle.rate_variable)
+                    base=keras.backend.get_value(trainer.runtime.rate_variable)
                 )
             ),
             Checkpoint(),
@@ -536,8 +536,8 @@ def test_a_full_disk_costs_a_checkpoint_and_no_training(tmp_path, caplog):
 @pytest.mark.parametrize('state', [{'wait': 'x'}, {'best': [1]}, {'stopped_epoch': 'x'}, []])
 def test_a_state_that_is_none_is_named(state):
     callbacks = CallbackList([stock.EarlyStopping()])
-    with pytest.raises(ValueError, match='expected the state that keras.EarlyStopping saved'):
-        callbacks.load_state({'keras.EarlyStopping': state})
+    with pytest.raises(ValueError, match='a: expected the state that keras.EarlyStopping saved'):
+        callbacks.load_state({'keras.EarlyStopping': state}, 'a')
 
 
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):

@@ -80,13 +80,13 @@ def test_the_command_line_after_the_flag_file_wins(tmp_path):
         ),
         (
             '--git_loss_form=paper',
-            '--git_loss_form: expected one of elementwise, pairwise. Received: paper',
+            "--git_loss_form: expected one of elementwise, pairwise. Received: 'paper'",
         ),
         (
             '--optimizer=rmsprop',
-            '--optimizer: expected one of adam, sgd, momentum, adagrad. Received: rmsprop',
+            "--optimizer: expected one of adam, sgd, momentum, adagrad. Received: 'rmsprop'",
         ),
-        ('--schedule=exp', '--schedule: expected one of constant, step, cosine. Received: exp'),
+        ('--schedule=exp', "--schedule: expected one of constant, step, cosine. Received: 'exp'"),
         ('--schedule=step', '--decay_steps: expected at least 1 with --schedule=step. Received: 0'),
         ('--decay_rate=2', '--decay_rate: expected 0 to 1. Received: 2.0'),
         ('--early_stopping=-1', '--early_stopping: expected 0 to 1000000000. Received: -1'),
@@ -233,7 +233,7 @@ def test_a_required_flag_says_so(command):
     assert (
         str(caught.value) == f'--ckpt_path: expected a value, {command} requires it. Received: none'
     )
-    with pytest.raises(options.HelpRequested, match=r'--ckpt_path=  \(required\)'):
+    with pytest.raises(options.HelpRequested, match=r'--ckpt_path=\n .* \(required\)\n'):
         parse(['--help'], command)
     assert parse(['--ckpt_path=output/0'], command).ckpt_path == 'output/0'
 
@@ -261,12 +261,15 @@ def test_a_flag_file_of_an_editor_with_a_byte_order_mark(tmp_path):
     'arguments, said',
     [
         (['--noevaluate=true'], '--noevaluate: expected no value. Received: --noevaluate=true'),
-        (['--flagfile'], '--flagfile: expected a text file of flags. Received: [Errno 2]'),
+        (['--flagfile'], '--flagfile: expected a readable file of flags. Received: [Errno 2]'),
         (
             ['--flagfile=fifo'],
-            '--flagfile: expected a text file of flags. Received: [Errno 22] not',
+            '--flagfile: expected a readable file of flags. Received: [Errno 22] not',
         ),
-        (['--flagfile', 'fifo'], '--flagfile: expected a text file of flags. Received: [Errno 22]'),
+        (
+            ['--flagfile', 'fifo'],
+            '--flagfile: expected a readable file of flags. Received: [Errno 22]',
+        ),
     ],
 )
 def test_flags_blame_themselves_and_nothing_is_waited_for(tmp_path, monkeypatch, arguments, said):
@@ -283,9 +286,7 @@ def test_mistakes_in_a_flag_file_read_the_same(tmp_path):
     path.write_text('--stepz=5\n')
     with pytest.raises(OptionError, match='--stepz: expected a known flag, --steps perhaps'):
         parse([f'--flagfile={path}'])
-    with pytest.raises(
-        OptionError, match='--flagfile: expected a text file of flags. Received: .*nowhere.cfg'
-    ):
+    with pytest.raises(OptionError, match='--flagfile: expected a readable file of flags'):
         parse([f'--flagfile={tmp_path / "nowhere.cfg"}'])
 
 

@@ -26,9 +26,12 @@ from trainers.options import Options, device_id
 
 
 def _figures(options: Options, dataset: Any) -> Figures:
-    how = options.center_init, options.reset_centers, options.distance
-    evaluation = Evaluation(dataset.valid, final_source=dataset.test)
-    return Figures(evaluation, CenterMeasurement(dataset.train, *how))
+    return Figures(
+        Evaluation(dataset.valid, final_source=dataset.test),
+        CenterMeasurement(
+            dataset.train, options.center_init, options.reset_centers, options.distance
+        ),
+    )
 
 
 def build_callbacks(

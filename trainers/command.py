@@ -12,7 +12,7 @@ import time
 import warnings
 from typing import Any, Callable, Sequence
 
-from gitloss.errors import log
+from gitloss.errors import log, reason
 from trainers import launch, streams
 from trainers import options as options_module
 
@@ -26,10 +26,13 @@ def versions() -> dict[str, Any]:
     import gitloss
     from gitloss.backend import tf
 
-    git = ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD']
     try:
-        output = subprocess.check_output(git, stderr=subprocess.DEVNULL, timeout=5)
-        commit: str | None = output.decode().strip()
+        commit: str | None = subprocess.check_output(
+            ['git', '-C', options_module.ROOT, 'rev-parse', 'HEAD'],
+            stderr=subprocess.DEVNULL,
+            timeout=5,
+            universal_newlines=True,
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
@@ -45,7 +48,7 @@ def versions() -> dict[str, Any]:
 def main(
     arguments: Sequence[str] | None,
     command: str,
-    intro: str,
+    doc: str,
     work: Callable[[options_module.Options], int],
 ) -> int:
     """Parses the flags and calls `work`.
@@ -53,7 +56,7 @@ def main(
     Args:
       arguments: the command line; None: that of the process.
       command: the module, as in `python -m`.
-      intro: the first paragraph of --help.
+      doc: the docstring of the module, the first part of --help.
       work: options -> exit status.
 
     Returns:
@@ -61,17 +64,17 @@ def main(
       128 + n for signal n.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    return streams.guarded(command, lambda: _parsed(given, command, intro, work))
+    return streams.guarded(command, lambda: _parsed(given, command, doc, work))
 
 
 def _parsed(
     arguments: Sequence[str],
     command: str,
-    intro: str,
+    doc: str,
     work: Callable[[options_module.Options], int],
 ) -> int:
     try:
-        options = options_module.parse(arguments, command, intro)
+        options = options_module.parse(arguments, command, doc)
     except options_module.HelpRequested as text:
         streams.output(str(text))
         return 0
@@ -97,11 +100,12 @@ def _status(
 ) -> int:
     try:
         from callbacks.progress import ConsoleHandler
-        from gitloss import backend  # noqa: F401 - the slow import
+
+        log.handlers = [ConsoleHandler()]
+        from gitloss import backend  # noqa: F401 - the slow import, whose failure is logged
 
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see trainers/__init__.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        log.handlers = [ConsoleHandler()]
         return work(options)
     # ImportError: a library that cannot be loaded, for example for want of memory.
     except (
@@ -114,8 +118,7 @@ def _status(
     ) as error:
         if options.tf_logs:
             raise
-        first = str(error).splitlines()[:1] or [type(error).__name__]
-        log.error('%s: %s', command, first[0])
+        log.error('%s: %s', command, reason(error))
         return 2 if isinstance(error, (ValueError, OSError)) else 1
     except KeyboardInterrupt as error:  # Interrupted is one, with the name of its signal
         log.error('%s: %s', command, str(error) or 'stopped by SIGINT')

@@ -1,5 +1,9 @@
 """python -m trainers.evaluate --ckpt_path=output/0: loss, accuracy and class distances of a
 checkpoint of any supported TensorFlow.
+
+Measures loss, accuracy and class distances of a checkpoint on the validation and test images, and
+prints one JSON object. Network and loss are those of the checkpoint. No training images are needed;
+of images of other classes only the distances are measured.
 """
 
 from __future__ import annotations
@@ -12,12 +16,6 @@ from gitloss.errors import check_choice, log
 from trainers import command, streams
 from trainers.options import Options
 
-_INTRO = (
-    'Measures loss, accuracy and class distances of a checkpoint on the validation and test '
-    'images, and prints one JSON object. Network and loss are those of the checkpoint. No training '
-    'images are needed; of images of other classes only the distances are measured.'
-)
-
 
 def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
@@ -25,10 +23,10 @@ def evaluate(options: Options) -> int:
     from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
-    from trainers.engine import handles
+    from trainers.engine import runtime
 
     checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
-    settings = checkpoints.options_of(checkpoint, options, 'evaluate')
+    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
     check_choice('--dataset', settings.dataset, sorted(data.DATASETS))
     dataset = data.load(settings.dataset, settings.data_folder)
@@ -52,7 +50,7 @@ def evaluate(options: Options) -> int:
         losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
         return dict(losses, **class_distances(handle, source, classes)[0])
 
-    with handles.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
+    with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         results: dict[str, Any] = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
     results.update(step=checkpoint.step, checkpoint=checkpoint.path)
     streams.output(json.dumps(results))
@@ -61,7 +59,7 @@ def evaluate(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.evaluate', _INTRO, evaluate)
+    return command.main(arguments, 'trainers.evaluate', str(__doc__), evaluate)
 
 
 if __name__ == '__main__':

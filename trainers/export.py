@@ -1,5 +1,9 @@
 """python -m trainers.export --ckpt_path=output/0: the inference of a checkpoint as a frozen graph,
 for CANN's atc and other tools.
+
+Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and
+gitloss.json, which describes it. Prints the atc command that converts the graph to an offline
+model.
 """
 
 from __future__ import annotations
@@ -15,11 +19,6 @@ from gitloss.files import write_atomically
 from trainers import command, streams
 from trainers.options import Options, absolute
 
-_INTRO = (
-    'Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and '
-    'gitloss.json, which describes it. Prints the atc command that converts the graph to an '
-    'offline model.'
-)
 _SOC = 'Ascend310'  # the card of the published model
 
 
@@ -29,15 +28,17 @@ def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
     from trainers import checkpoints
     from trainers.engine.inference import Inference
 
-    options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
+    options = Options.restored(checkpoint.manifest['options'])
+    spec = checkpoints.spec_of(checkpoint)
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
     with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, batch), on_cpu) as (
         net,
         session,
     ):
-        outputs = [net.embeddings.op.name, net.logits.op.name]
         return net, tf.graph_util.convert_variables_to_constants(
-            session, session.graph.as_graph_def(), outputs
+            session,
+            session.graph.as_graph_def(),
+            [net.embeddings.op.name, net.logits.op.name],
         )
 
 
@@ -59,15 +60,15 @@ def frozen_graph(checkpoint: Any, batch: int) -> tuple[Any, list[dict[str, Any]]
     # A new graph, in which the names of the outputs are free: scopes of layers have the same names.
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, net.images.shape, name='input_images')
-        inputs, names = {net.images.name: images}, [net.embeddings.name, net.logits.name]
-        embeddings, logits = tf.import_graph_def(frozen, inputs, names, name='model')
+        embeddings, logits = tf.import_graph_def(
+            frozen, {net.images.name: images}, [net.embeddings.name, net.logits.name], name='model'
+        )
         outputs = [
             tf.identity(embeddings, name='embeddings'),
             tf.identity(logits, name='logits'),
             tf.argmax(logits, 1, output_type=tf.int32, name='predictions'),
         ]
-        # Without attributes at their default values: TensorFlow 1.15, and so CANN, does not know
-        # the newer ones.
+        # Without defaults: TensorFlow 1.15, and so CANN, does not know the newer attributes.
         whole = tf.train.export_meta_graph(graph=graph, strip_default_attrs=True).graph_def
     definition = tf.graph_util.extract_sub_graph(whole, [tensor.op.name for tensor in outputs])
     for node in definition.node:
@@ -158,7 +159,7 @@ def export(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.export', _INTRO, export)
+    return command.main(arguments, 'trainers.export', str(__doc__), export)
 
 
 if __name__ == '__main__':

@@ -29,8 +29,6 @@ from trainers.options import ROOT
 
 # Environment variable of a worker whose standard input is a pipe from the launcher.
 _FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
-# Seconds that the other workers have to end by themselves, the chief perhaps with a checkpoint.
-_GRACE = 20
 Started = List[Tuple[Any, Optional[str]]]  # (subprocess.Popen, path of its log)
 
 
@@ -47,12 +45,10 @@ def cards(count: int) -> list[str]:
     """One GPU for each of `count` workers, as CUDA_VISIBLE_DEVICES names it; [] if there are fewer
     GPUs.
     """
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if visible is None:
-        visible = ','.join(map(str, range(len(glob.glob('/dev/nvidia[0-9]*')))))
+    devices = map(str, range(len(glob.glob('/dev/nvidia[0-9]*'))))
+    names = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(devices)).split(',')
     # CUDA ignores what follows an empty name or -1.
-    names = map(str.strip, visible.split(','))
-    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
+    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, names)))
     return found[:count] if len(found) >= count else []
 
 
@@ -62,8 +58,7 @@ def follow() -> None:
     """
 
     def wait_for_the_end() -> None:
-        while os.read(0, 1):
-            pass
+        os.read(0, 1)  # nothing is ever written
         os.kill(os.getpid(), signal.SIGTERM)
 
     if os.environ.pop(_FOLLOWS, ''):
@@ -75,7 +70,6 @@ def start(
     arguments: Sequence[str],
     workers: int,
     log_dir: str,
-    python: str = sys.executable,
     program: Sequence[str] = ('-m', 'trainers.run'),
 ) -> None:
     """Starts the workers. Appends each to `started`, in the order of rank."""
@@ -93,7 +87,7 @@ def start(
             # A session of its own: Ctrl-C reaches a worker once, from here. A second signal would
             # end it without a checkpoint.
             process = subprocess.Popen(
-                [python, *program, *arguments],
+                [sys.executable, *program, *arguments],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -109,9 +103,9 @@ def start(
             )
 
 
-def wait(started: Started, grace: float = _GRACE) -> int:
+def wait(started: Started, grace: float = 20) -> int:
     """The exit status of the first worker that failed; 0 if none did. After a failure the others
-    have `grace` seconds to end.
+    have `grace` seconds to end by themselves, the chief perhaps with a checkpoint.
     """
     status, limit, running = 0, float('inf'), True
     while running:
@@ -120,8 +114,7 @@ def wait(started: Started, grace: float = _GRACE) -> int:
             if process.poll() and not status:
                 status, limit = process.returncode, time.monotonic() + grace
                 log = f', see {path}' if path else ''
-                line = f'trainers.launch: worker {rank} ended with status {status}{log}'
-                streams.say(line)
+                streams.say(f'trainers.launch: worker {rank} ended with status {status}{log}')
         if time.monotonic() > limit:
             end(started)
         time.sleep(0.05)
@@ -131,10 +124,8 @@ def wait(started: Started, grace: float = _GRACE) -> int:
 def end(started: Started) -> None:
     """Kills the workers that still run."""
     for process, _ in started:
-        if process.poll() is None:
+        with process:  # at its end Popen closes the pipe and waits
             process.kill()
-        process.wait()
-        process.stdin.close()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -178,8 +169,7 @@ def _launched(arguments: Sequence[str] | None) -> int:
 
     def hand_on(signum: int, _: Any) -> None:
         for process, _ in started:
-            if process.poll() is None:
-                process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
+            process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
@@ -188,8 +178,7 @@ def _launched(arguments: Sequence[str] | None) -> int:
         start(started, options.flags, options.workers, options.log_dir)
         return wait(started)
     except OSError as error:
-        streams.say(f'trainers.launch: {error}')
-        return 2
+        parser.error(str(error))
     finally:
         end(started)
 

@@ -78,8 +78,9 @@ def load(entries: str, options: Options) -> list[Callback]:
         except Exception as error:  # noqa: BLE001
             raise _wrong(expected, entry, 'which gives ' + describe(error))
         if not callable(factory):
-            received = f'which has none called {attribute}'
-            raise _wrong('a function or class of the module', entry, received)
+            raise _wrong(
+                'a function or class of the module', entry, f'which has none called {attribute}'
+            )
         try:
             callbacks += map(as_callback, made if isinstance(made, (list, tuple)) else [made])
         except ValueError as error:

@@ -1,4 +1,8 @@
-"""python -m trainers.run --flagfile=flags/full.cfg: trains with Git loss."""
+"""python -m trainers.run --flagfile=flags/full.cfg: trains with Git loss.
+
+Trains discriminative embeddings with softmax, center loss and git loss. Everything is written to
+output/<device id>/, or to --exp_save_dir.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,6 @@ from gitloss.errors import check_choice
 from trainers import command
 from trainers.options import Options
 
-_INTRO = (
-    'Trains discriminative embeddings with softmax, center loss and git loss. Everything is '
-    'written to output/<device id>/, or to --exp_save_dir.'
-)
-
 
 def _header(
     options: Options, dataset: Any, device: Any, group: Any, made_by: Mapping[str, Any]
@@ -21,12 +20,11 @@ def _header(
     """The first lines of the log of a run."""
     spec, splits = dataset.spec, (dataset.train, dataset.valid, dataset.test)
     train, valid, test = (0 if split is None else len(split) for split in splits)
-    size = 'x'.join(map(str, spec.image_shape))
     lines = [
         f'Git loss {made_by["gitloss"]}, Python {made_by["python"]}, '
         f'TensorFlow {made_by["tensorflow"]}, device {device.name} ({device.reason})',
-        f'{spec.name}: {train} training, {valid} validation, {test} test images of {size}, '
-        f'{spec.num_classes} classes; {options.model}, '
+        f'{spec.name}: {train} training, {valid} validation, {test} test images of '
+        f'{"x".join(map(str, spec.image_shape))}, {spec.num_classes} classes; {options.model}, '
         f'{options.embedding_dim}-dimensional embeddings',
     ]
     is_mixed_npu = device.name == 'npu' and device.mixed
@@ -55,23 +53,22 @@ def train(options: Options) -> int:
     dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)
     group = engines.choose(options, device)
-    made_by = command.versions()
-    facts = {
+    facts: dict[str, Any] = {
         'network': options.model,
         'options': options.as_dict(),
-        'versions': made_by,
+        'versions': command.versions(),
         'device': device.name,
     }
-    header = _header(options, dataset, device, group, made_by)
+    header = _header(options, dataset, device, group, facts['versions'])
     callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
-    trainer = Trainer(options, dataset, callbacks, device, made_by, group)
+    trainer = Trainer(options, dataset, callbacks, device, facts['versions'], group)
     trainer.fit()
     return 1 if trainer.callbacks.failures else 0
 
 
 def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] = train) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.run', _INTRO, work)
+    return command.main(arguments, 'trainers.run', str(__doc__), work)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import numpy as np
 
 from gitloss.backend import tf
 from gitloss.data.source import Source
+from gitloss.errors import check
 
 
 class BatchStream:
@@ -75,8 +76,7 @@ class BatchStream:
             raw.set_shape((rows,) + stored.shape[1:])
             labels.set_shape((rows,))
             images = source.decode(raw)
-            if images.dtype != tf.uint8:
-                raise ValueError(f'decode: expected uint8 images. Received: {images.dtype.name}')
+            check(images.dtype == tf.uint8, 'decode', 'uint8 images', images.dtype.name)
             images.set_shape((rows,) + tuple(source.image_shape))
             return images, labels
 

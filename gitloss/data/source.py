@@ -12,7 +12,7 @@ from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
-from gitloss.errors import one_line
+from gitloss.errors import check, one_line
 
 _BLOCK_BYTES = 16 << 20  # pixels per read while a whole split is traversed
 
@@ -54,18 +54,21 @@ class DataSpec(NamedTuple):
         """
         try:
             shape, classes = tuple(facts['image_shape']), facts['num_classes']
-            divisor = float(facts['preprocessing']['divisor'])
-            sizes_are_good = len(shape) == 3 and all(
-                type(size) is int and 0 < size < 1 << 31 for size in shape + (classes,)
+            name, divisor = str(facts['name']), float(facts['preprocessing']['divisor'])
+            is_valid = (
+                len(shape) == 3
+                and all(type(size) is int and 0 < size < 1 << 31 for size in (*shape, classes))
+                and 0 < divisor < float('inf')
             )
-            if not sizes_are_good or not 0 < divisor < float('inf'):
-                raise ValueError('a size or divisor is out of range')
-            return cls(str(facts['name']), shape, classes, Preprocessing(divisor))
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise ValueError(
-                'facts of the data set: expected name, image_shape [height, width, channels], '
-                f'num_classes and preprocessing. Received: {one_line(repr(facts), 200)}'
-            )
+            is_valid = False
+        check(
+            is_valid,
+            'facts of the data set',
+            'name, image_shape [height, width, channels], num_classes and preprocessing',
+            one_line(repr(facts), 200),
+        )
+        return cls(name, shape, classes, Preprocessing(divisor))
 
 
 class Source:
@@ -82,7 +85,6 @@ class Source:
 
     labels: np.ndarray
     image_shape: tuple[int, ...]
-    _fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,18 +107,16 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over images and labels as they are stored, computed once.
+        """SHA-256 over images and labels as they are stored; reads them all. A run takes it once.
 
         A subclass that is slow to read may override it; equal fingerprints mean equal data.
         """
-        if self._fingerprint is None:
-            digest = hashlib.sha256()
-            for indices in blocks(self):
-                raw = self.read(indices)
-                digest.update(b''.join(raw) if raw.dtype == object else raw.tobytes())
-                digest.update(self.labels[indices].tobytes())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+        digest = hashlib.sha256()
+        for indices in blocks(self):
+            raw = self.read(indices)
+            digest.update(b''.join(raw) if raw.dtype == object else raw.tobytes())
+            digest.update(self.labels[indices].tobytes())
+        return digest.hexdigest()
 
 
 class ArraySource(Source):
@@ -131,11 +131,12 @@ class ArraySource(Source):
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                'images and labels: expected uint8 [n, height, width, channels] and integers [n]. '
-                f'Received: {images.dtype} {list(images.shape)} and {list(labels.shape)}'
-            )
+        check(
+            images.dtype == np.uint8 and images.ndim == 4 and labels.shape == images.shape[:1],
+            'images and labels',
+            'uint8 [n, height, width, channels] and integers [n]',
+            f'{images.dtype} {list(images.shape)} and {list(labels.shape)}',
+        )
         # asarray: indexing a view of a memory map returns plain arrays.
         self._images, self.labels = np.asarray(images), np.asarray(labels, np.int32)
         self.image_shape = self._images.shape[1:]
@@ -155,18 +156,23 @@ class Dataset(NamedTuple):
     def require(self, *names: str) -> None:
         """Raises ValueError if one of the splits `names` is missing."""
         present = [name for name in self._fields[1:] if getattr(self, name) is not None]
-        if not set(names) <= set(present):
-            raise ValueError(
-                f'--data_path: expected a data set with the splits {", ".join(names)}. '
-                f'Received: one with {", ".join(present) or "none"}'
-            )
+        check(
+            set(names) <= set(present),
+            '--data_path',
+            f'a data set with the splits {", ".join(names)}',
+            f'one with {", ".join(present) or "none"}',
+        )
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint records of its training data: the spec's facts, and the fingerprints of
         the splits that influence the run.
         """
-        splits = [split for split in (self.train, self.valid) if split is not None]
-        return dict(self.spec.facts(), fingerprint=' '.join(split.fingerprint for split in splits))
+        return dict(
+            self.spec.facts(),
+            fingerprint=' '.join(
+                split.fingerprint for split in (self.train, self.valid) if split is not None
+            ),
+        )
 
 
 def blocks(source: Source) -> Iterator[np.ndarray]:

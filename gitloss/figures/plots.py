@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from gitloss.figures.view import extent
 
@@ -38,7 +38,7 @@ def new_figure(
     xlabel: str = '',
     ylabel: str = '',
 ) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes.
+    """An empty figure with one pair of axes and a grid.
 
     Args:
       size: width and height in inches of 100 pixels.
@@ -48,8 +48,8 @@ def new_figure(
     figure = Figure(figsize=size, dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes(place)
-    axes.set_title(title, fontsize=12)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(True, linewidth=0.4, alpha=0.5)
     return figure, axes
 
 
@@ -83,8 +83,6 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
         markeredgecolor='black',
         label='center',
     )
-    # A white outline keeps the number readable on the dots of a dark class.
-    outline = [withStroke(linewidth=3, foreground='white')]
     for label, center in enumerate(centers):
         if np.all(np.isfinite(center)) and len(centers) <= 50:
             axes.annotate(
@@ -93,7 +91,8 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
                 xytext=(7, 5),
                 textcoords='offset points',
                 fontsize=13,
-                path_effects=outline,
+                # A white outline keeps the number readable on the dots of a dark class.
+                path_effects=[withStroke(linewidth=3, foreground='white')],
             )
 
 
@@ -125,14 +124,9 @@ def scatter(
     _draw_centers(axes, marks)
     limit = extent(points, marks) if limit is None else limit
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
-    axes.grid(True, linewidth=0.4, alpha=0.5)
     if len(np.unique(labels)) <= 20:
         legend: Any = axes.legend(
-            loc='upper left',
-            bbox_to_anchor=(1.0, 1.0),
-            fontsize=10,
-            frameon=False,
-            handletextpad=0.1,
+            loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, handletextpad=0.1
         )
         # legendHandles before Matplotlib 3.7
         for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:
@@ -140,15 +134,13 @@ def scatter(
     return figure
 
 
-def curves(
-    lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str, log_scale: bool = False
-) -> Figure:
-    """Lines over the training steps, the legend beside the plot, where it covers no line.
+def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str) -> Figure:
+    """Lines over the training steps on a logarithmic axis, the legend beside the plot, where it
+    covers no line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
       title, ylabel: texts.
-      log_scale: logarithmic y axis.
 
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
@@ -164,23 +156,16 @@ def curves(
             markersize=3,
             label=label,
         )
-    if log_scale:
-        axes.set_yscale('log')
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
-        # 0.2 and 0.5, not powers of ten
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_yscale('log')
+    low, high = axes.get_ylim()
+    axes.yaxis.set(
+        major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
+        major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
+        minor_formatter=NullFormatter(),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-    axes.grid(True, linewidth=0.4, alpha=0.5)
     if lines:
-        axes.legend(
-            loc='upper left',
-            bbox_to_anchor=(1.0, 1.02),
-            fontsize=10,
-            frameon=False,
-            handlelength=2.6,
-        )
+        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)
     return figure
 
 
@@ -196,8 +181,13 @@ def distances(
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    labels = 'Euclidean distance', 'probability density'
-    figure, axes = new_figure(_CURVE_SIZE, (0.11, 0.13, 0.86, 0.77), title, *labels)
+    figure, axes = new_figure(
+        _CURVE_SIZE,
+        (0.11, 0.13, 0.86, 0.77),
+        title,
+        'Euclidean distance',
+        'probability density',
+    )
     largest = max(float(np.max(part)) if len(part) else 0.0 for part in (genuine, impostor)) or 1.0
     for part, label, colour, hatch in (
         (genuine, 'genuine: same class', COLOURS[3], None),
@@ -216,6 +206,5 @@ def distances(
                 label=label,
             )
     axes.set(xlim=(0.0, largest), axisbelow=True)
-    axes.grid(True, linewidth=0.4, alpha=0.5)
-    axes.legend(fontsize=10)
+    axes.legend()
     return figure

@@ -21,8 +21,7 @@ def extent(points: np.ndarray, means: np.ndarray) -> float:
 
     NaN is ignored.
     """
-    values = np.concatenate([np.ravel(points), np.ravel(means), np.full(1, 1e-6)])
-    return 1.08 * float(np.fmax.reduce(np.abs(values)))
+    return 1.08 * float(np.fmax.reduce(np.abs(np.append(points, means)), initial=1e-6))
 
 
 def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,14 +80,13 @@ class View:
                 rotation = left.dot(right)
                 points, means, anchors = (rows.dot(rotation) for rows in (points, means, anchors))
             self._anchors = [[float(f'{value:.4g}') for value in row] for row in anchors]
-        needed = extent(points, means)
-        if needed > self.limit:
-            self.limit = _GROWTH ** math.ceil(math.log(needed, _GROWTH))
+        steps = math.ceil(math.log(extent(points, means), _GROWTH))
+        self.limit = max(self.limit, _GROWTH**steps)
         return points, means, self.limit
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values for a checkpoint."""
-        return {'limit': self.limit, 'anchors': list(self._anchors)}
+        return {'limit': self.limit, 'anchors': self._anchors}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""

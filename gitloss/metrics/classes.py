@@ -79,13 +79,11 @@ def inter_class_distance(means: np.ndarray, counts: np.ndarray, limit: int = 200
     """
     present = np.flatnonzero(counts)
     present = means[present[evenly_spaced(len(present), limit)]]
-    if len(present) < 2:
-        return 0.0
     total = sum(
         float(np.linalg.norm(present[i + 1 :] - present[i], axis=1).sum())
         for i in range(len(present) - 1)
     )
-    return total / (len(present) * (len(present) - 1) / 2)
+    return total / max(len(present) * (len(present) - 1) / 2, 1)
 
 
 def pair_distances(

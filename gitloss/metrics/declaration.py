@@ -11,6 +11,8 @@ import difflib
 import math
 from typing import Any, Iterable, Mapping, Sequence
 
+from gitloss.errors import check
+
 SETS = {'train': 'training', 'valid': 'validation', 'test': 'test'}
 _PLACES = {group: place for place, group in enumerate((*SETS, 'distance', 'centers', 'run'))}
 
@@ -40,8 +42,8 @@ class Metric:
     @property
     def part(self) -> str:
         """The name within a data set, `acc` of `valid_acc`; empty for a metric of no data set."""
-        is_of_set = self.group in SETS and self.name.startswith(self.group + '_')
-        return self.name[len(self.group) + 1 :] if is_of_set else ''
+        group, _, part = self.name.partition('_')
+        return part if group == self.group and group in SETS else ''
 
     @property
     def tag(self) -> str:
@@ -73,20 +75,29 @@ def loss(group: str, name: str = 'loss') -> Metric:
 
 def accuracy(group: str) -> Metric:
     """The metric of the accuracy on a data set: train, valid or test."""
-    higher_is_better = None if group == 'test' else True
-    return Metric(f'{group}_acc', 'accuracy', group, higher_is_better, '.4f', f'{group} acc')
+    return Metric(
+        f'{group}_acc',
+        'accuracy',
+        group,
+        None if group == 'test' else True,
+        form='.4f',
+        label=f'{group} acc',
+    )
 
 
 def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
     """{name: Metric}, ordered by group. The last of several declarations of one name counts."""
-    grouped = sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
-    return {metric.name: metric for metric in grouped}
+    return {
+        metric.name: metric
+        for metric in sorted(declared, key=lambda metric: _PLACES.get(metric.group, len(_PLACES)))
+    }
 
 
 def find(metrics: Mapping[str, Metric], names: Sequence[str]) -> list[Metric]:
     """The metrics with these names in the order of `metrics`, then the undeclared names."""
-    declared = [metric for name, metric in metrics.items() if name in names]
-    return declared + [Metric(name, name) for name in names if name not in metrics]
+    return [metric for name, metric in metrics.items() if name in names] + [
+        Metric(name, name) for name in names if name not in metrics
+    ]
 
 
 def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
@@ -96,12 +107,13 @@ def chosen(metrics: Mapping[str, Metric], name: str, flag: str) -> Metric:
       ValueError: the metric is not declared, or neither direction is better.
     """
     known = [each for each, metric in metrics.items() if metric.higher_is_better is not None]
-    if name not in known:
-        near = ', '.join(difflib.get_close_matches(name, known) or known)
-        raise ValueError(
-            f'{flag}: expected a metric that is declared with a better direction: {near}. '
-            f'Received: {name!r}'
-        )
+    near = ', '.join(difflib.get_close_matches(name, known) or known)
+    check(
+        name in known,
+        flag,
+        f'a metric that is declared with a better direction: {near}',
+        repr(name),
+    )
     return metrics[name]
 
 
@@ -110,10 +122,10 @@ def best(rows: Sequence[Mapping[str, Any]], name: str, higher_is_better: bool | 
 
     Rows without a finite value of that name do not count. None if no row counts.
     """
-    sign = 1 if higher_is_better else -1
-    values = {
-        place: sign * row[name]
+    places = [
+        place
         for place, row in enumerate(rows)
         if isinstance(row.get(name), (int, float)) and abs(row[name]) < math.inf
-    }
-    return max(values, key=values.__getitem__) if values else None
+    ]
+    choose = max if higher_is_better else min
+    return choose(places, key=lambda place: rows[place][name], default=None)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
@@ -56,6 +57,10 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True).encode('utf-8')).hexdigest()
 
 
+def _load(path: str) -> Any:
+    return json.loads(files.read(os.path.join(path, FILE)))
+
+
 def _check(fits: Any, path: str, expected: str, received: str) -> None:
     if not fits:
         raise DamagedCheckpoint(f'{path}: expected {expected}. Received: {received}')
@@ -66,22 +71,26 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
     _check(not missing, path, f'a manifest with {missing}', 'one without')
     for name, kind in KINDS.items():
         value = manifest.get(name, kind())
-        if type(value) is not kind or (kind is int and value < 0):
-            expected = 'a number from 0 on' if kind is int else 'an object'
-            received = json.dumps(value)[:80]
-            _check(False, path, f'{name} in the manifest to be {expected}', received)
-    for group in ('totals', 'timing', 'metrics'):
-        values = manifest.get(group, {})
-        least = 0 if group == 'timing' else -math.inf
-        wrong = ', '.join(
-            sorted(
-                name
-                for name, value in values.items()
-                if type(value) not in (int, float) or not least <= value < math.inf
-            )
+        expected = 'a number from 0 on' if kind is int else 'an object'
+        _check(
+            type(value) is kind and (kind is dict or value >= 0),
+            path,
+            f'{name} in the manifest to be {expected}',
+            json.dumps(value)[:80],
         )
-        expected = f'finite numbers{" from 0 on" * (least == 0)} in {group} of the manifest'
-        _check(not wrong, path, expected, f'something else in {wrong[:80]}')
+    for group in ('totals', 'timing', 'metrics'):
+        least = 0 if group == 'timing' else -math.inf
+        wrong = sorted(
+            name
+            for name, value in manifest.get(group, {}).items()
+            if type(value) not in (int, float) or not least <= value < math.inf
+        )
+        _check(
+            not wrong,
+            path,
+            f'finite numbers{" from 0 on" * (least == 0)} in {group} of the manifest',
+            f'something else in {", ".join(wrong)[:80]}',
+        )
     named = FOLDER.fullmatch(os.path.basename(path))
     _check(
         not named or int(named.group(1)) == manifest['step'],
@@ -93,13 +102,19 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
 
 def _check_files(path: str, listed: Mapping[str, Any]) -> None:
     for name, facts in listed.items():
-        is_plain = os.path.basename(name) == name
-        _check(is_plain, path, 'plain file names in the manifest', repr(name))
-        file = os.path.join(path, name)
-        size, digest = facts['bytes'], facts['sha256']
-        if os.path.getsize(file) != size or digest_of_file(file) != digest:
-            expected = f'{size:d} bytes with SHA-256 {digest}'
-            _check(False, file, expected, 'a truncated or altered file')
+        _check(
+            os.path.basename(name) == name,
+            path,
+            'plain file names in the manifest',
+            repr(name),
+        )
+        file, size, digest = os.path.join(path, name), facts['bytes'], facts['sha256']
+        _check(
+            os.path.getsize(file) == size and digest_of_file(file) == digest,
+            file,
+            f'{size:d} bytes with SHA-256 {digest}',
+            'a truncated or altered file',
+        )
     index = PREFIX + '.index'
     _check(index in listed, path, f'{index} among the files of the manifest', 'none')
 
@@ -114,9 +129,13 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
       DamagedCheckpoint: a file or the manifest is missing, truncated or altered.
     """
     try:
-        manifest = json.loads(files.read(os.path.join(path, FILE)))
-        given = manifest['format']
-        _check(given == _FORMAT, path, f'checkpoint format {_FORMAT}', repr(given))
+        manifest = _load(path)
+        _check(
+            manifest['format'] == _FORMAT,
+            path,
+            f'checkpoint format {_FORMAT}',
+            repr(manifest['format']),
+        )
         is_whole = manifest['manifest_sha256'] == digest_of(manifest)
         _check(is_whole, path, 'a manifest with the SHA-256 it carries', 'an altered one')
         _check_kinds(path, manifest, needed)
@@ -144,7 +163,7 @@ def judgement(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     checkpoint, and the arguments of declaration.best besides. {} each if it cannot be read.
     """
     try:
-        manifest = json.loads(files.read(os.path.join(path, FILE)))
+        manifest = _load(path)
         return dict(manifest['metrics']), dict(manifest['best'])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, {}
@@ -169,5 +188,4 @@ def write(path: str, step: int, contents: Mapping[str, Any]) -> None:
         },
     )
     manifest['manifest_sha256'] = digest_of(manifest)
-    with open(os.path.join(path, FILE), 'w', encoding='utf-8') as file:
-        json.dump(manifest, file, indent=1)
+    pathlib.Path(path, FILE).write_text(json.dumps(manifest, indent=1), 'utf-8')

@@ -16,7 +16,6 @@ from gitloss.errors import DamagedCheckpoint, reason
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint
 from trainers.checkpoints.store import CheckpointStore
-from trainers.options import Options
 
 
 def find(path: str, flag: str) -> Checkpoint:
@@ -43,12 +42,6 @@ def find(path: str, flag: str) -> Checkpoint:
     )
 
 
-def options_of(checkpoint: Checkpoint, own: Options | None = None, command: str = '') -> Options:
-    """The options of the run that wrote it; those that `command` takes come from `own`."""
-    saved = checkpoint.manifest['options']
-    return Options.restored(saved) if own is None else own.with_saved(saved, command)
-
-
 def spec_of(checkpoint: Checkpoint) -> DataSpec:
     """The facts of the data that the network depends on. The mean image is one of the weights."""
     try:
@@ -61,7 +54,7 @@ def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """{name: shape} of the variables in a checkpoint."""
     with _readable(checkpoint):
         found = tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
-    return {name: tuple(shape) for name, shape in found}
+        return {name: tuple(shape) for name, shape in found}
 
 
 def restore(session: Any, saver: Any, checkpoint: Checkpoint) -> None:

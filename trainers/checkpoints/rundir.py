@@ -68,8 +68,7 @@ class RunDir:
                 f'Received: {self.path}, in use by process {lock.read().strip() or "unknown"}'
             )
         lock.truncate(0)
-        lock.write(f'{os.getpid()}\n')
-        lock.flush()
+        print(os.getpid(), file=lock, flush=True)
         self._lock = lock
 
     def release(self) -> None:
@@ -105,14 +104,13 @@ class RunDir:
 
     def move_aside(self) -> None:
         """Renames a folder with files to the first free `<path>.<n>`, and creates it again."""
-        if not set(os.listdir(self.path)) - {_LOCK}:
-            return
-        names = (f'{self.path}.{number}' for number in itertools.count(1))
-        target = next(name for name in names if not os.path.exists(name))
-        os.rename(self.path, target)
-        self.release()
-        self.claim()
-        log.info('an earlier run was moved to %s', target)
+        if set(os.listdir(self.path)) - {_LOCK}:
+            names = (f'{self.path}.{number}' for number in itertools.count(1))
+            target = next(name for name in names if not os.path.exists(name))
+            os.rename(self.path, target)
+            self.release()
+            self.claim()
+            log.info('an earlier run was moved to %s', target)
 
 
 def checkpoint_to_continue(

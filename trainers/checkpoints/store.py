@@ -9,6 +9,7 @@ nothing. TensorFlow 1.15 and 2.x read each other's checkpoints.
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import shutil
 from typing import Any, Mapping, Sequence
@@ -40,9 +41,7 @@ class Saver:
     """
 
     def __init__(self, variables: Sequence[Any]) -> None:
-        named = {
-            _ADAM_SCALAR.sub(r'\1', variable.name.split(':')[0]): variable for variable in variables
-        }
+        named = {_ADAM_SCALAR.sub(r'\1', variable.op.name): variable for variable in variables}
         self._scaling = _LOSS_SCALING & set(named)
         self._saver = self._unscaled = tf.train.Saver(named, max_to_keep=None)
         self.save = self._saver.save
@@ -55,8 +54,9 @@ class Saver:
         """Loads the variables of TensorFlow's files at `path`."""
         missing = self._scaling - {name for name, _ in tf.train.list_variables(path)}
         if missing:
-            names = ', '.join(sorted(missing))
-            log.info('no %s in the checkpoint: loss scaling begins anew', names)
+            log.info(
+                'no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(missing))
+            )
         (self._unscaled if missing else self._saver).restore(session, path)
 
 
@@ -83,9 +83,8 @@ class CheckpointStore:
         """
         path = os.path.join(self.folder, f'step-{step:08d}')
         os.makedirs(self.folder, exist_ok=True)
-        for name in os.listdir(self.folder):
-            if name.endswith('.tmp'):  # of a run that was killed while writing
-                shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+        for unfinished in pathlib.Path(self.folder).glob('*.tmp'):  # of a run that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._replace(path, session, saver, step, contents)
         self.prune(step)
         return path
@@ -127,9 +126,13 @@ class CheckpointStore:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
         try:
             os.mkdir(temporary)
-            prefix = os.path.join(temporary, manifest.PREFIX)
             with session.graph.as_default():  # a saver refuses to work in eager mode
-                saver.save(session, prefix, write_meta_graph=False, write_state=False)
+                saver.save(
+                    session,
+                    os.path.join(temporary, manifest.PREFIX),
+                    write_meta_graph=False,
+                    write_state=False,
+                )
             manifest.write(temporary, step, contents)
             for name in os.listdir(temporary) + ['.']:
                 _sync(os.path.join(temporary, name))
@@ -174,8 +177,11 @@ class CheckpointStore:
         paths = self.paths()
         judged = [manifest.judgement(path) for path in paths]
         choice: dict[str, Any] = next((best for _, best in reversed(judged) if best), {})
-        name, higher_is_better = str(choice.get('name')), bool(choice.get('higher_is_better'))
-        place = declaration.best([metrics for metrics, _ in judged], name, higher_is_better)
+        place = declaration.best(
+            [metrics for metrics, _ in judged],
+            str(choice.get('name')),
+            bool(choice.get('higher_is_better')),
+        )
         return None if place is None else paths[place]
 
     def prune(self, step: int) -> None:
@@ -188,10 +194,8 @@ class CheckpointStore:
             for path in self.paths()
             if int(re.sub('[^0-9]', '', os.path.basename(path))) <= step
         ]
-        keep = set(counting[-self._keep :] + [self.best()])
-        for path in counting:
-            if path not in keep:
-                try:
-                    shutil.rmtree(path)
-                except OSError as error:
-                    log.warning('an old checkpoint stays: %s', error)
+        for path in sorted(set(counting[: -self._keep]) - {self.best()}):
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                log.warning('an old checkpoint stays: %s', error)

@@ -7,7 +7,6 @@ from typing import Any, Sequence
 from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
-from trainers.engine.freezing import name_of
 
 # Scopes of the variables that are initialized if the number of classes or the head differs.
 _OF_THE_CLASSES = ('prelu', 'logits', 'center_loss')
@@ -30,7 +29,7 @@ class WarmStart:
         taken: list[Any] = []
         self._fresh: list[str] = []
         for variable in variables:
-            name, shape = name_of(variable), tuple(variable.shape.as_list())
+            name, shape = variable.op.name, tuple(variable.shape.as_list())
             if saved.get(name) == shape:
                 taken.append(variable)
             elif name.split('/')[0] in _OF_THE_CLASSES:

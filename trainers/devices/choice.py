@@ -13,7 +13,7 @@ import numpy as np
 from gitloss.backend import tf
 from gitloss.errors import one_line, reason
 from trainers.devices import npu, npu_options
-from trainers.options import Options
+from trainers.options import FIELDS, Options
 
 Device = collections.namedtuple('Device', 'name reason config mixed')
 Device.__doc__ = """The device of a run.
@@ -36,10 +36,8 @@ def _wanted(options: Options) -> tuple[str, str]:
     """(name, reason). The import of the adapter redirects every session: it is tried only if an NPU
     is asked for or its environment variable is set.
     """
-    if options.device == 'npu':
-        return 'npu', '--device=npu'
-    if options.device == 'cpu':
-        return 'cpu', '--device=cpu'
+    if options.device in ('npu', 'cpu'):
+        return options.device, f'--device={options.device}'
     card = next((name for name in ('ASCEND_DEVICE_ID', 'DEVICE_ID') if os.environ.get(name)), None)
     no_npu = ''
     if options.device == 'auto' and card:
@@ -116,13 +114,14 @@ def choose(options: Options) -> Device:
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        config = npu.session_config(values)
-        return Device(name, f'{why}; {mode}', config, mode not in npu_options.FULL_PRECISION)
-    for flag, given in (
-        ('npu_option', bool(options.npu_option)),
-        ('iterations_per_loop', options.iterations_per_loop > 1),
-    ):
-        if given:
+        return Device(
+            name,
+            f'{why}; {mode}',
+            npu.session_config(values),
+            mode not in npu_options.FULL_PRECISION,
+        )
+    for flag in ('npu_option', 'iterations_per_loop'):
+        if getattr(options, flag) != FIELDS[flag].default:
             raise ValueError(
                 f'--{flag}: expected --device=npu, which alone has it. '
                 f'Received: device {name} ({why})'
@@ -130,8 +129,7 @@ def choose(options: Options) -> Device:
     config, mixed = _config(name), options.precision == 'mixed'
     if mixed:
         switch, kind = _MIXED[name]
-        # In the configuration of the session: enable_mixed_precision_graph_rewrite would set it for
-        # the whole process.
+        # In the session: enable_mixed_precision_graph_rewrite would set it for the whole process.
         rewrites = config.graph_options.rewrite_options
         if not hasattr(rewrites, switch):
             raise ValueError(

@@ -15,25 +15,35 @@ import re
 from typing import Any, Callable, Mapping
 
 from gitloss.backend import tf
-from trainers.devices.npu_options import KEYS
+from gitloss.errors import reason
 from trainers.options import device_id
 
 ADAPTER = 'npu_bridge' if tf.__version__.startswith('1.') else 'npu_device.compat.v1'
+# {type: field of the AttrValue}. The adapter reads a value in another field as 0.
+FIELDS = {bool: 'b', int: 'i', str: 's'}
 
 
 def session_config(values: Mapping[str, Any]) -> Any:
     """The ConfigProto of the adapter's sessions, from `npu_options.settings`."""
-    config = tf.ConfigProto(allow_soft_placement=True)
-    config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
-    rewrites = config.graph_options.rewrite_options
-    # RewriterConfig.OFF, which the adapter requires of both: they break its own rewriting.
-    rewrites.remapping = rewrites.memory_optimization = 2
-    optimizer = rewrites.custom_optimizers.add()
-    optimizer.name = 'NpuOptimizer'
-    for key, value in sorted(values.items()):
-        value = tf.compat.as_bytes(value) if isinstance(value, str) else value
-        setattr(optimizer.parameter_map[key], KEYS[key].field, value)
-    return config
+    parameters = {
+        key: tf.AttrValue(
+            **{FIELDS[type(value)]: tf.compat.as_bytes(value) if isinstance(value, str) else value}
+        )
+        for key, value in values.items()
+    }
+    return tf.ConfigProto(
+        allow_soft_placement=True,
+        graph_options={
+            'optimizer_options': {'global_jit_level': tf.OptimizerOptions.OFF},
+            'rewrite_options': {
+                # RewriterConfig.OFF, which the adapter requires of both: they break its own
+                # rewriting.
+                'remapping': 2,
+                'memory_optimization': 2,
+                'custom_optimizers': [{'name': 'NpuOptimizer', 'parameter_map': parameters}],
+            },
+        },
+    )
 
 
 def adapter(module: str = 'npu_init') -> Any:
@@ -49,10 +59,10 @@ def adapter(module: str = 'npu_init') -> Any:
         return found
     # NotFoundError: of a library that TensorFlow loads.
     except (ImportError, AttributeError, OSError, tf.errors.NotFoundError) as error:
-        received = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f'--device: expected {ADAPTER} of CANN to be importable for npu on TensorFlow '
-            f'{tf.__version__}. Received: {received}; is CANN installed and its set_env.sh sourced?'
+            f'{tf.__version__}. Received: {reason(error)}; is CANN installed and its set_env.sh '
+            'sourced?'
         )
 
 
@@ -105,23 +115,26 @@ def rank_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
     if size <= 1:
         return 0, 1
     rank, path = number('RANK_ID', 'none', size), environment.get('RANK_TABLE_FILE') or ''
-    if not environment.get('JOB_ID'):
-        raise ValueError(
+    problem = _problem_of_table(path, rank, size, device_id(environment))
+    for wrong, line in (
+        (
+            not environment.get('JOB_ID'),
             'JOB_ID: expected any name, the same for all ranks, with '
-            f'RANK_SIZE={size}. Received: none'
-        )
-    card = device_id(environment)
-    if not (environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID')):
-        raise ValueError(
+            f'RANK_SIZE={size}. Received: none',
+        ),
+        (
+            not (environment.get('ASCEND_DEVICE_ID') or environment.get('DEVICE_ID')),
             f'ASCEND_DEVICE_ID: expected the card of this rank with RANK_SIZE={size}. '
-            'Received: none, nor DEVICE_ID'
-        )
-    problem = _problem_of_table(path, rank, size, card)
-    if problem:
-        raise ValueError(
+            'Received: none, nor DEVICE_ID',
+        ),
+        (
+            problem,
             f'RANK_TABLE_FILE: expected a rank table in JSON with RANK_SIZE={size}. '
-            f'Received: {path!r}, {problem}'
-        )
+            f'Received: {path!r}, {problem}',
+        ),
+    ):
+        if wrong:
+            raise ValueError(line)
     return rank, size
 
 
@@ -135,7 +148,7 @@ def _problem_of_table(path: str, rank: int, size: int, card: str) -> str | None:
         if isinstance(table, dict) and 'group_list' in table:
             return None
         cards = {
-            str(one['rank_id']): str(one['device_id'])
+            str(one['rank_id']): f'device {one["device_id"]}'
             for server in table['server_list']
             for one in server['device']
         }
@@ -147,6 +160,7 @@ def _problem_of_table(path: str, rank: int, size: int, card: str) -> str | None:
         return 'without the server_list[].device[].rank_id and device_id of its version 1.0'
     if len(cards) != size:
         return f'with {len(cards)} ranks'
-    found = cards.get(str(rank))
-    place = 'no device' if found is None else f'device {found}'
-    return None if found == card else f'with rank {rank} on {place}, not on device {card}'
+    place = cards.get(str(rank), 'no device')
+    return (
+        None if place == f'device {card}' else f'with rank {rank} on {place}, not on device {card}'
+    )

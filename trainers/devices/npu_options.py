@@ -1,52 +1,59 @@
 """--npu_option and the other flags of the NPU, as the adapter's parameter_map: typed, and checked
 before the adapter is imported.
 
-The adapter ignores an unknown key without a message, and reads a value in the wrong field of the
-proto as 0. So the table KEYS is the only check.
+The adapter ignores an unknown key without a message, and reads a value of another type as 0. So the
+table KEYS is the only check.
 """
 
 from __future__ import annotations
 
-import collections
 import difflib
 import json
 import os
 import re
-from typing import Any, Callable
+from typing import Any
 
 from gitloss.errors import OptionError
-from trainers.options import PRECISION_MODES, Options
+from trainers.options import PRECISION_MODES, Option, Options
 
-Key = collections.namedtuple('Key', 'field allowed default')
-Key.__doc__ = """A setting of the adapter.
 
-Attributes:
-  field: its field of the AttrValue: b, i or s.
-  allowed: its values, a pair (low, high), or a name in _TEXTS.
-  default: the adapter's own.
-"""
-_COUNT, _SECONDS = (1, 2**31 - 1), (1, 2147483)
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+# Tests of a text, see Option.accepts.
+_FILE = (lambda path: os.access(path, os.R_OK), 'a file that can be read')
+_FOLDER = (
+    lambda path: os.path.isdir(path) and os.access(path, os.W_OK),
+    'a folder that exists and can be written',
+)
+_SECONDS = 2147483
+# The settings of the adapter: their types, values and defaults; 0 or '' is the default where the
+# adapter documents none.
 KEYS = {
-    'use_off_line': Key('b', (True,), True),  # False would compute on the host
-    'mix_compile_mode': Key('b', None, False),
-    'enable_data_pre_proc': Key('b', None, False),
-    'hcom_parallel': Key('b', None, True),
-    'enable_dump': Key('b', None, False),
-    'enable_dump_debug': Key('b', None, False),
-    'profiling_mode': Key('b', None, False),
-    'iterations_per_loop': Key('i', _COUNT, 1),
-    'graph_run_mode': Key('i', (0, 1), 1),
-    'session_device_id': Key('i', (0, 9999), None),
-    'local_rank_id': Key('i', (0, 9999), None),
-    'deterministic': Key('i', (0, 1), 0),
-    'hccl_timeout': Key('i', _SECONDS, 1836),
-    'op_wait_timeout': Key('i', _SECONDS, 120),
-    'op_execute_timeout': Key('i', _SECONDS, None),
-    'static_memory_policy': Key('i', (0, 4), None),
-    'precision_mode': Key('s', PRECISION_MODES, None),
-    'precision_mode_v2': Key(
-        's',
-        (
+    'use_off_line': Option(True, choices=(True,)),  # False would compute on the host
+    'mix_compile_mode': Option(False),
+    'enable_data_pre_proc': Option(False),
+    'hcom_parallel': Option(True),
+    'enable_dump': Option(False),
+    'enable_dump_debug': Option(False),
+    'profiling_mode': Option(False),
+    'iterations_per_loop': Option(1, low=1, high=2**31 - 1),
+    'graph_run_mode': Option(1, low=0, high=1),
+    'session_device_id': Option(0, low=0, high=9999),
+    'local_rank_id': Option(0, low=0, high=9999),
+    'deterministic': Option(0, low=0, high=1),
+    'hccl_timeout': Option(1836, low=1, high=_SECONDS),
+    'op_wait_timeout': Option(120, low=1, high=_SECONDS),
+    'op_execute_timeout': Option(0, low=1, high=_SECONDS),
+    'static_memory_policy': Option(0, low=0, high=4),
+    'precision_mode': Option('', choices=PRECISION_MODES),
+    'precision_mode_v2': Option(
+        '',
+        choices=(
             'fp16',
             'origin',
             'cube_fp16in_fp32out',
@@ -55,23 +62,28 @@ KEYS = {
             'mixed_hif8',
             'cube_hif8',
         ),
-        None,
     ),
-    'modify_mixlist': Key('s', 'file', None),
-    'customize_dtypes': Key('s', 'file', None),
-    'op_precision_mode': Key('s', 'file', None),
-    'dump_path': Key('s', 'folder', None),
-    'dump_step': Key('s', 'steps', None),
-    'dump_mode': Key('s', ('input', 'output', 'all'), 'output'),
-    'dump_debug_mode': Key('s', ('all', 'aicore_overflow', 'atomic_overflow'), None),
-    'profiling_options': Key('s', 'json', None),
-    'aoe_mode': Key('s', ('1', '2', '4'), None),
-    'work_path': Key('s', 'folder', None),
-    'jit_compile': Key('s', ('true', 'false', 'auto'), None),
-    'op_compiler_cache_mode': Key('s', ('enable', 'force', 'disable'), None),
-    'op_compiler_cache_dir': Key('s', 'any', None),
-    'fusion_switch_file': Key('s', 'file', None),
-    'debug_dir': Key('s', 'folder', None),
+    'modify_mixlist': Option('', accepts=_FILE),
+    'customize_dtypes': Option('', accepts=_FILE),
+    'op_precision_mode': Option('', accepts=_FILE),
+    'dump_path': Option('', accepts=_FOLDER),
+    'dump_step': Option(
+        '',
+        accepts=(
+            re.compile(r'[0-9]+(-[0-9]+)?(\|[0-9]+(-[0-9]+)?)*').fullmatch,
+            'steps, as 0|5|10-20',
+        ),
+    ),
+    'dump_mode': Option('output', choices=('input', 'output', 'all')),
+    'dump_debug_mode': Option('', choices=('all', 'aicore_overflow', 'atomic_overflow')),
+    'profiling_options': Option('', accepts=(_is_json_object, 'a JSON object')),
+    'aoe_mode': Option('', choices=('1', '2', '4')),
+    'work_path': Option('', accepts=_FOLDER),
+    'jit_compile': Option('', choices=('true', 'false', 'auto')),
+    'op_compiler_cache_mode': Option('', choices=('enable', 'force', 'disable')),
+    'op_compiler_cache_dir': Option('', accepts=(bool, 'text')),
+    'fusion_switch_file': Option('', accepts=_FILE),
+    'debug_dir': Option('', accepts=_FOLDER),
 }
 _MIXED = {
     'allow_mix_precision',
@@ -101,50 +113,19 @@ _OF_A_RANK = {
 }
 
 
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
-
-
-_TEXTS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    'any': ('text', bool),
-    'json': ('a JSON object', _is_json_object),
-    'steps': (
-        'of the form 0|5|10-20',
-        re.compile(r'[0-9]+(-[0-9]+)?(\|[0-9]+(-[0-9]+)?)*').fullmatch,
-    ),
-    'file': ('a file that can be read', lambda path: os.access(path, os.R_OK)),
-    'folder': (
-        'a folder that exists and can be written',
-        lambda path: os.path.isdir(path) and os.access(path, os.W_OK),
-    ),
-}
-
-
-def _check(fits: Any, expected: str, received: str) -> None:
+def _check(fits: Any, expected: str, received: str, flag: str = '--npu_option') -> None:
     if not fits:
-        raise OptionError(f'--npu_option: expected {expected}. Received: {received}')
+        raise OptionError(f'{flag}: expected {expected}. Received: {received}')
 
 
 def _value(key: str, text: str) -> Any:
     """The value of one setting, in its type."""
-    field, allowed, _ = KEYS[key]
     value: Any = text
-    if field == 'b':
-        value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower())
-        expected, fits = 'true' if allowed else 'true or false', value in (allowed or (True, False))
-    elif field == 'i':
-        value = int(text) if re.fullmatch('[0-9]{1,10}', text) else -1
-        low, high = allowed
-        expected, fits = f'a whole number from {low} to {high}', low <= value <= high
-    elif isinstance(allowed, tuple):
-        expected, fits = 'one of ' + ', '.join(allowed), text in allowed
-    else:
-        expected, test = _TEXTS[allowed]
-        fits = test(text)
-    _check(fits, f'{key} to be {expected}', repr(text))
+    if isinstance(KEYS[key].default, bool):
+        value = {'true': True, '1': True, 'false': False, '0': False}.get(text.lower(), text)
+    elif isinstance(KEYS[key].default, int) and re.fullmatch('-?[0-9]{1,20}', text):
+        value = int(text)
+    KEYS[key].check(f'npu_option={key}', value)
     return value
 
 
@@ -171,9 +152,9 @@ def parse(text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for part in _parts(text):
         key, equals, value = part.partition('=')
-        near = difflib.get_close_matches(key, KEYS, 1)
+        near = ''.join(f', {known} perhaps' for known in difflib.get_close_matches(key, KEYS, 1))
         _check(equals, 'key=value, several with commas between', repr(part))
-        _check(key in KEYS, 'a known key' + (f', {near[0]} perhaps' if near else ''), key)
+        _check(key in KEYS, f'a known key{near}', key)
         _check(key not in values, 'each key once', key + ' twice')
         values[key] = _value(key, value)
     return values
@@ -181,12 +162,18 @@ def parse(text: str) -> dict[str, Any]:
 
 def _set_precision(values: dict[str, Any], options: Options) -> None:
     """Adds the precision mode: of --precision_mode or of --npu_option, else that of --precision."""
-    asked = options.precision_mode
-    if asked:
-        mode = values.setdefault('precision_mode', asked)
-        _check(mode == asked, f'the mode of --precision_mode, {asked}', mode)
-    is_one = not {'precision_mode', 'precision_mode_v2'} <= set(values)
-    _check(is_one, 'precision_mode or precision_mode_v2', 'both')
+    if options.precision_mode:
+        mode = values.setdefault('precision_mode', options.precision_mode)
+        _check(
+            mode == options.precision_mode,
+            f'the mode of --precision_mode, {options.precision_mode}',
+            mode,
+        )
+    _check(
+        not {'precision_mode', 'precision_mode_v2'} <= set(values),
+        'precision_mode or precision_mode_v2',
+        'both',
+    )
     mode = values.get('precision_mode') or values.get('precision_mode_v2')
     if mode is None:
         # Not must_keep_origin_dtype: the convolutions of a 910A take no float32, so the graph would
@@ -194,12 +181,13 @@ def _set_precision(values: dict[str, Any], options: Options) -> None:
         mode = values['precision_mode'] = (
             'force_fp32' if options.precision == 'fp32' else 'allow_mix_precision'
         )
-    wanted = {'fp32': FULL_PRECISION, 'mixed': _MIXED}.get(options.precision)
-    if wanted and mode not in wanted:
-        raise OptionError(
-            f'--precision={options.precision}: expected a precision mode of its kind, one of '
-            f'{", ".join(sorted(wanted))}. Received: {mode}'
-        )
+    wanted = {'fp32': FULL_PRECISION, 'mixed': _MIXED}.get(options.precision, {mode})
+    _check(
+        mode in wanted,
+        f'a precision mode of its kind, one of {", ".join(sorted(wanted))}',
+        mode,
+        f'--precision={options.precision}',
+    )
     chip = os.environ.get('SOC_VERSION') or 'Ascend910A'
     _check(
         not re.search('b(float|f)16|hif8', mode)

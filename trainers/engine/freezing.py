@@ -9,11 +9,6 @@ from gitloss import layers
 from gitloss.backend import Tensor, keras
 
 
-def name_of(variable: Tensor) -> str:
-    """The name of a variable in checkpoints."""
-    return variable.name.split(':')[0]
-
-
 def matching(patterns: str, names: Iterable[str]) -> set[str]:
     """Names that begin with one of the comma-separated patterns (shell wildcards allowed).
 
@@ -47,8 +42,8 @@ def trainable(model: keras.Model, others: list[Tensor], patterns: str) -> list[T
     Raises:
       ValueError: a pattern matches nothing, or nothing is left to train.
     """
-    weights = {name_of(variable): variable for variable in model.trainable_weights + others}
-    averages = [name_of(v) for v in model.non_trainable_weights if '/moving_' in v.name]
+    weights = {variable.op.name: variable for variable in model.trainable_weights + others}
+    averages = [v.op.name for v in model.non_trainable_weights if '/moving_' in v.name]
     frozen = matching(patterns, sorted([*weights, *averages]))
     if frozen.issuperset(weights):
         raise ValueError(
@@ -57,5 +52,5 @@ def trainable(model: keras.Model, others: list[Tensor], patterns: str) -> list[T
         )
     for layer in model.submodules:
         if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = not frozen.issuperset(map(name_of, layer.weights))
+            layer.trainable = not frozen.issuperset(v.op.name for v in layer.weights)
     return [variable for name, variable in weights.items() if name not in frozen]

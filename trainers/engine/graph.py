@@ -16,6 +16,7 @@ and the gradients are partial sums, which are summed over the workers once.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from gitloss import convolution, data, layers, losses
@@ -66,19 +67,19 @@ class TrainingGraph:
             spec.num_classes, options.alpha, options.distance, name='center_loss'
         )
         self.center_table.build([None, options.embedding_dim])
-        # An NPU has no float64 and no loops.
-        method = 'unrolled' if device.name == 'npu' else None
+        # The variables that an evaluation needs of a checkpoint.
+        self.weights = self.model.weights + self.classifier.weights + self.center_table.weights
         self._objective = Objective(
-            options, self.classifier, self.center_table, self._group, method
+            options,
+            self.classifier,
+            self.center_table,
+            self._group,
+            # An NPU has no float64 and no loops.
+            method='unrolled' if device.name == 'npu' else None,
         )
         if source is not None:
             self._build_training(source)
         self._build_evaluation()
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """The variables that an evaluation needs of a checkpoint: network, classifier, centers."""
-        return self.model.weights + self.classifier.weights + self.center_table.weights
 
     def _batches(self, source: Source) -> tuple[Tensor, Tensor]:
         """This worker's part of a batch: float32 images, labels."""
@@ -104,26 +105,31 @@ class TrainingGraph:
         logits = self.classifier.logits(embeddings)
         self.embeddings = self._group.all_gather(embeddings)
         all_labels = self._group.all_gather(labels)
-        decay = objective.decay(layers.decayed(variables), self.model.get_losses_for(None))
-        terms = objective.terms(logits, labels, self.embeddings, all_labels, decay)
+        terms = objective.terms(
+            logits,
+            labels,
+            self.embeddings,
+            all_labels,
+            objective.decay(layers.decayed(variables), self.model.get_losses_for(None)),
+        )
         with tf.name_scope('accuracy'):
             is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
             accuracy = objective.part_of_mean(tf.cast(is_right, tf.float32))
         optimizer = self._optimizer()
-        gradients = optimizer.compute_gradients(terms['loss'], variables)
-        parts = [accuracy] + [gradient for gradient, _ in gradients]
-        terms, (accuracy, *sums) = objective.reduced(terms, parts)
-        gradients = list(zip(sums, variables))
-        self.train_op, drift = self._updates(optimizer, gradients, all_labels, list(terms.values()))
+        gradients = [pair[0] for pair in optimizer.compute_gradients(terms['loss'], variables)]
+        terms, (accuracy, *gradients) = objective.reduced(terms, [accuracy, *gradients])
+        self.train_op, drift = self._updates(
+            optimizer, list(zip(gradients, variables)), all_labels, list(terms.values())
+        )
         with tf.control_dependencies([self.train_op]):
             # An overflow makes it no step, a sunk loop several steps.
             self.steps_done = self.global_step.read_value()
         self.load_loop = None
         if options.iterations_per_loop > 1:
             self.train_op, self.load_loop = npu.sunk(self.train_op, options.iterations_per_loop)
+        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift)
         with tf.name_scope('git_floor'):
-            floor = losses.git_floor(all_labels, options.git_loss_form)
-        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift, git_floor=floor)
+            self.step_fetches['git_floor'] = losses.git_floor(all_labels, options.git_loss_form)
         with tf.name_scope('weights_are_finite'):
             updated = variables + [variable for variable, _ in self._moving_averages]
             self.weights_are_finite = tf.reduce_all(
@@ -139,7 +145,7 @@ class TrainingGraph:
             self.global_step.read_value(),
             data.part_of(size, group.rank, group.size),
             size,
-            group.gather_statistics if is_global else None,
+            functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
         )
         layers.enter(self.model, phase)
         with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
@@ -188,8 +194,8 @@ class TrainingGraph:
         """(the op that updates weights and centers, the mean move of the batch's centers)."""
         with tf.name_scope('move_centers') as scope:
             before = self.center_table.rows(all_labels)
-        reads = [before] + terms + [gradient for gradient, _ in gradients]
-        reads += [value for _, value in self._moving_averages]
+        averages = [value for _, value in self._moving_averages]
+        reads = [before] + terms + [gradient for gradient, _ in gradients] + averages
         if self.loss_scaled:
             update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
         else:
@@ -224,10 +230,9 @@ class TrainingGraph:
         self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')
         logits = self.classifier.logits(embeddings)
         all_embeddings = self._group.all_gather(embeddings)
-        predictions = tf.argmax(logits, 1, output_type=tf.int32)
         self.eval_fetches = {
             'embeddings': all_embeddings,
-            'predictions': self._group.all_gather(predictions),
+            'predictions': self._group.all_gather(tf.argmax(logits, 1, output_type=tf.int32)),
         }
         all_labels = self._group.all_gather(self.eval_labels)
         terms = self._objective.terms(logits, self.eval_labels, all_embeddings, all_labels)

@@ -21,12 +21,16 @@ def network(
     """
     check_choice('--model', options.model, sorted(BACKBONES))
     check_choice('--head', options.head, sorted(heads.HEADS))
-    margin = None if options.margin < 0 else options.margin
-    head = heads.head(options.head, margin, options.scale or None)
+    head = heads.head(
+        options.head, None if options.margin < 0 else options.margin, options.scale or None
+    )
     model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
-    slope = backbone(options.model).slope
     return model, heads.Classifier(
-        head, options.embedding_dim, spec.num_classes, slope, options.seed
+        head,
+        options.embedding_dim,
+        spec.num_classes,
+        backbone(options.model).slope,
+        options.seed,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any, Mapping, Sequence
 
 from gitloss.errors import DamagedCheckpoint, Diverged, log
@@ -35,7 +36,8 @@ class Meter:
     Attributes:
       epoch: number of measurements so far.
       logs: the logs of the last measurement.
-      totals: sums over the steps since the last measurement.
+      metrics: the declarations of the numbers in `means`.
+      totals: a Counter, the sums over the steps since the last measurement.
       skipped: number of steps of the run whose update was skipped.
     """
 
@@ -43,31 +45,23 @@ class Meter:
         self, names: Sequence[str], batch_size: int, overflows_are_logged: bool = False
     ) -> None:
         self._means = {name: _OTHERS.get(name) or declaration.loss('train', name) for name in names}
+        self.metrics = [*self._means.values(), *_OF_THE_RUN]
         self._batch_size, self._overflows_are_logged = batch_size, overflows_are_logged
-        self.epoch = 0
+        self.epoch = self.skipped = self._skipped_in_a_row = 0
         self.logs: dict[str, Any] = {}
-        self.totals: dict[str, float] = {}
-        self.skipped = 0
-        self._skipped_in_a_row = 0
-        self._timing: dict[str, float] = {'seconds': 0.0, 'steps': 0}
+        self.totals: Any = collections.Counter()
+        self._timing: Any = collections.Counter(seconds=0, steps=0)
         # The first step of a process also compiles: the timing leaves it out.
         self._warm = False
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The declarations of the numbers in `means`."""
-        return [*self._means.values(), *_OF_THE_RUN]
 
     def add(self, logs: Mapping[str, Any], steps: int, seconds: float) -> None:
         """Adds `steps` steps that one call made in `seconds`; `logs` are those of the last one."""
         self._skipped_in_a_row = 0
         if self._warm:
-            self._timing['seconds'] += seconds
-            self._timing['steps'] += steps
+            self._timing.update(seconds=seconds, steps=steps)
         self._warm = True
-        added = {name: steps * logs[name] for name in self._means}
-        for name, value in {**added, 'steps': steps, 'seconds': seconds}.items():
-            self.totals[name] = self.totals.get(name, 0) + value
+        self.totals.update({name: steps * logs[name] for name in self._means})
+        self.totals.update(steps=steps, seconds=seconds)
         self.totals['learning_rate'] = logs['learning_rate']  # of the last step, not a sum
 
     def add_overflows(self, step: int, count: int, per_run: int) -> None:
@@ -100,16 +94,15 @@ class Meter:
             'learning_rate': totals['learning_rate'],
             'images_per_sec': self._batch_size * totals['steps'] / totals['seconds'],
             'seconds': totals['seconds'],
+            **{metric.name: totals[name] / totals['steps'] for name, metric in self._means.items()},
         }
-        for name, metric in self._means.items():
-            logs[metric.name] = totals[name] / totals['steps']
         if self._overflows_are_logged:
             logs['overflow_steps'] = self.skipped
         return logs
 
     def close_epoch(self, logs: dict[str, Any]) -> None:
         """Ends a measurement; the next one starts with the next step."""
-        self.logs, self.totals, self.epoch = logs, {}, self.epoch + 1
+        self.logs, self.totals, self.epoch = logs, collections.Counter(), self.epoch + 1
 
     def throughput(self) -> dict[str, float | None]:
         """{'images_per_sec', 'sec_per_step'} without the first step of the process."""
@@ -135,7 +128,8 @@ class Meter:
           DamagedCheckpoint: the sums are of another kind of run.
         """
         manifest = checkpoint.manifest
-        totals, timing = dict(manifest['totals']), dict(manifest['timing'])
+        totals: Any = collections.Counter(manifest['totals'])
+        timing: Any = collections.Counter(manifest['timing'])
         skipped = int(timing.pop('skipped', 0))
         sums = set(self._means) | {'steps', 'seconds', 'learning_rate'}
         if set(timing) != set(self._timing) or (

@@ -14,8 +14,6 @@ from gitloss.heads import Classifier
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
-LOSSES = ('loss', 'softmax_loss', 'center_loss', 'git_loss')
-
 
 class Objective:
     """Builds the terms and their sum.
@@ -56,7 +54,8 @@ class Objective:
         all_labels: Tensor,
         decay: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The scalars LOSSES by name, and `weight_decay_loss` if there is a `decay`.
+        """{name: scalar}: `loss`, `softmax_loss`, `center_loss`, `git_loss`, and
+        `weight_decay_loss` if there is a `decay`.
 
         The softmax term and the decay, in the sum too, are this worker's parts. `logits` and
         `labels` are of this worker's part of the batch.

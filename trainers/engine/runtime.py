@@ -1,23 +1,28 @@
-"""The graph and the session of a training or an evaluation, alone or as one of a group."""
+"""The graph and the session of a process, and what callbacks can use of them in a measurement."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+import contextlib
+from typing import Any, Callable, Iterator, Sequence
 
+import numpy as np
+
+from callbacks.base import Batch, Handle
+from gitloss import data
 from gitloss.backend import tf
-from gitloss.data import DataSpec, Source
 from gitloss.errors import Interrupted
+from trainers import checkpoints
 from trainers.devices import Device
 from trainers.engine.graph import TrainingGraph
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
 
-class Runtime:
-    """Owns the graph and the session of this process, and counts their training steps.
+class Runtime(Handle):
+    """Owns the graph and the session of this process, and counts the steps of their variables.
 
     Args:
-      options: the settings of the model.
+      settings: the settings of the model.
       spec: what the graph knows of the data.
       device: where the session runs.
       group: the workers that this process is one of; None: it works alone.
@@ -25,50 +30,36 @@ class Runtime:
         run sends them to all workers.
 
     Attributes:
+      settings, device, group: as given.
       net: the TrainingGraph, once built.
       session: the tf.Session, once open.
-      step: number of training steps that led to the variables of the session.
     """
 
     net: TrainingGraph
+    session: Any = None
+    _step_before = -1  # of the last run; -1, because 0 is a multiple of every interval
 
     def __init__(
         self,
-        options: Options,
-        spec: DataSpec,
+        settings: Options,
+        spec: data.DataSpec,
         device: Device,
         group: OneWorker | None = None,
         requests: Callable[[], Sequence[int]] = lambda: (0, 0),
     ) -> None:
-        self.options, self.spec, self.device = options, spec, device
-        self.group: OneWorker = group or OneWorker()
-        self.session: Any = None
-        # Step before the last run; -1, because 0 is a multiple of every interval.
-        self.step, self._step_before = 0, -1
+        self.settings, self._spec, self.device = settings, spec, device
+        self.group = group = group or OneWorker()
+        self.options, self.run_dir = settings.as_dict(), settings.run_dir
+        self.batch_size, self.num_classes = settings.batch_size, spec.num_classes
+        self.rank, self.workers, self.is_chief = group.rank, group.size, group.is_chief
         self._requests = requests
         self._agreed: Sequence[int] = (0, 0)
 
     @tf.autograph.experimental.do_not_convert  # its files in TMPDIR would outlive a SIGKILL
-    def build(self, source: Source | None = None) -> TrainingGraph:
+    def build(self, source: data.Source | None = None) -> TrainingGraph:
         """Builds the model into the current graph; without a `source` only its evaluation."""
-        self.net = TrainingGraph(self.options, self.spec, self.device, self.group, source)
+        self.net = TrainingGraph(self.settings, self._spec, self.device, self.group, source)
         return self.net
-
-    def finish_build(self) -> None:
-        """Adds the initializer and the operations of the group, and finalizes the graph."""
-        self._initial = tf.global_variables_initializer()
-        self.group.build(tf.global_variables())
-        tf.get_default_graph().finalize()
-
-    def open(self) -> None:
-        """Opens the session."""
-        self.session = self.group.session(tf.get_default_graph(), self.device.config)
-
-    def initialise(self) -> None:
-        """Gives every variable its initial value."""
-        self.session.run(self._initial)
-        if self.net.load_loop:
-            self.net.load_loop(self.session)
 
     def run(self, fetches: Any, feeds: dict | None = None) -> Any:
         """A `session.run` that all workers make, with their requests."""
@@ -80,21 +71,51 @@ class Runtime:
     @property
     def agreed(self) -> Sequence[int]:
         """The requests that all workers act on: of the last run; of a single worker the current."""
-        return self._requests() if self.group.size == 1 else self._agreed
+        return self._requests() if self.workers == 1 else self._agreed
 
-    def raise_if_interrupted(self) -> None:
-        """Raises Interrupted if the workers have agreed on a signal."""
-        if self.agreed[0]:
-            raise Interrupted(self.agreed[0])
-
-    def advance(self, step: int) -> None:
-        """The last run reached `step`."""
-        self._step_before, self.step = self.step, step
-
-    def rewind(self, step: int) -> None:
-        """The variables are restored from a checkpoint of `step`."""
-        self._step_before = self.step = step
+    def reach(self, step: int, before: int) -> None:
+        """The variables are now those of `step`; the last run began at the step `before`."""
+        self.step, self._step_before = step, before
 
     def passed(self, every: int) -> bool:
-        """Whether the last run reached a multiple of `every` steps, or passed one."""
         return self.step // every > self._step_before // every
+
+    def sweep(self, source: data.Source, with_losses: bool = False) -> Iterator[Batch]:
+        net, place = self.net, (self.batch_size, self.rank, self.workers)
+        losses = net.eval_losses if with_losses else {}
+        fetches = {**net.eval_fetches, **losses}
+        part = data.part_of(*place)
+        for images, labels, count in data.padded_batches(source, *place):
+            values = self.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
+            if self.agreed[0]:
+                raise Interrupted(self.agreed[0])
+            yield (
+                values['embeddings'][:count],
+                values['predictions'][:count],
+                labels[:count],
+                {name: values[name].item() for name in losses},
+            )
+
+    def centers(self) -> np.ndarray:
+        return self.session.run(self.net.center_table.centers)
+
+    def center_updates(self) -> np.ndarray:
+        return self.session.run(self.net.center_table.updates)
+
+    def set_centers(self, values: np.ndarray) -> None:
+        self.session.run(self.net.set_centers, {self.net.new_centers: values})
+
+
+@contextlib.contextmanager
+def evaluation(
+    checkpoint: checkpoints.Checkpoint, settings: Options, device: Device
+) -> Iterator[Handle]:
+    """A context with the handle of a checkpoint's model, centers included.
+
+    Args:
+      settings: of the checkpoint, see `Options.with_saved`.
+    """
+    runtime = Runtime(settings, checkpoints.spec_of(checkpoint), device)
+    runtime.step = checkpoint.step
+    with checkpoints.session_of(checkpoint, runtime.build, device.config) as (_, runtime.session):
+        yield runtime

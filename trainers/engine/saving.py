@@ -1,20 +1,21 @@
-"""The checkpoints of a run: when and how it writes them, and how it restores one."""
+"""The checkpoints of a run: when it writes them, and what they hold."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Any, Callable, Mapping
 
 from gitloss.backend import tf
 from gitloss.errors import Diverged, log
-from gitloss.metrics import Metric, declaration
+from gitloss.metrics import declaration
 from trainers import checkpoints
 from trainers.engine.runtime import Runtime
 
 
 class Saving:
-    """The checkpoints of a run: at measurements, by --save_every, and when a signal ends it.
+    """Saves at measurements, by --save_every, and when a signal ends the run.
 
     Args:
       runtime: owns the variables to save.
@@ -24,8 +25,10 @@ class Saving:
     Attributes:
       facts, state: as given.
       store: the run's series of checkpoints.
+      saver: writes and reads the variables, once built.
       every_steps: the interval of --save_every if it is in steps, else 0.
       saved_step: the step of the last checkpoint; -1: none yet.
+      tried_step: the step of the last attempt, which a full disk may have refused.
     """
 
     def __init__(
@@ -36,35 +39,35 @@ class Saving:
     ) -> None:
         self._runtime, self.facts, self.state = runtime, facts, state
         self.store = checkpoints.CheckpointStore(
-            os.path.join(runtime.options.run_dir, 'ckpt'), runtime.options.keep_checkpoints
+            os.path.join(runtime.run_dir, 'ckpt'), runtime.settings.keep_checkpoints
         )
-        self.every_steps, self._every_seconds = runtime.options.save_interval
-        self.saved_step, self._saved_at = -1, time.monotonic()
-        self._tried_step = -1  # step of the last attempt; a full disk may have refused it
+        self.every_steps, self._every_seconds = runtime.settings.save_interval
+        self.saved_step = self.tried_step = -1
+        self._saved_at = time.monotonic()
 
-    def build(self, metrics: Mapping[str, Metric]) -> None:
-        """Creates the operations of the saver. `metrics`: --best names one of them."""
-        self._saver = checkpoints.Saver(tf.global_variables())
-        options, self._best = self._runtime.options, {}
+    def build(self) -> None:
+        """Creates the operations of the saver, after the metrics that --best can name are known."""
+        self.saver = checkpoints.Saver(tf.global_variables())
+        metrics, best, self._best = self._runtime.metrics, self._runtime.settings.best, {}
         # Without validation nothing measures the default of --best.
-        if options.best in metrics or options.best != type(options).best:
-            metric = declaration.chosen(metrics, options.best, '--best')
+        if best in metrics or best != type(self._runtime.settings).best:
+            metric = declaration.chosen(metrics, best, '--best')
             self._best = {'name': metric.name, 'higher_is_better': metric.higher_is_better}
 
     @property
     def time_is_up(self) -> bool:
         """Whether the seconds of --save_every have passed, by the clock of the chief."""
-        seconds = time.monotonic() - self._saved_at
-        return self._runtime.group.is_chief and 0 < self._every_seconds <= seconds
+        return self._runtime.is_chief and (
+            0 < self._every_seconds <= time.monotonic() - self._saved_at
+        )
 
     @property
     def is_due(self) -> bool:
         """Whether --save_every asks for a checkpoint of this step."""
+        is_new = self.tried_step != self._runtime.step
         if self._every_seconds:
-            is_due = bool(self._runtime.agreed[1])
-        else:
-            is_due = self.every_steps > 0 and self._runtime.passed(self.every_steps)
-        return is_due and self._tried_step != self._runtime.step
+            return is_new and bool(self._runtime.agreed[1])
+        return is_new and self.every_steps > 0 and self._runtime.passed(self.every_steps)
 
     def save(
         self, metrics: Mapping[str, float] | None = None, state: dict[str, Any] | None = None
@@ -79,12 +82,9 @@ class Saving:
           OSError: the disk is full.
           Diverged: the weights are not finite.
         """
-        runtime, state, path = self._runtime, state or self.state(), ''
-        self._tried_step = runtime.step
-        contents = self._contents(metrics, state)
-        if runtime.group.is_chief:
-            path = self.store.save(runtime.session, self._saver, runtime.step, contents)
-        self.saved_step, self._saved_at = runtime.step, time.monotonic()
+        self.tried_step = self._runtime.step
+        path = self._write(self.store.save, metrics, state or self.state())
+        self.saved_step, self._saved_at = self.tried_step, time.monotonic()
         return path
 
     def save_or_warn(self, state: dict[str, Any] | None = None) -> None:
@@ -99,34 +99,26 @@ class Saving:
             )
 
     def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
-        """Writes a checkpoint outside the series of the run. Returns its path.
+        """Writes a checkpoint outside the series of the run, on the chief. Returns its path.
 
         Raises:
           OSError: the disk is full.
           ValueError: `path` exists and is not a checkpoint.
           Diverged: the weights are not finite.
         """
-        runtime, contents = self._runtime, self._contents(metrics, self.state())
-        if runtime.group.is_chief:
-            path = self.store.save_aside(path, runtime.session, self._saver, runtime.step, contents)
-        return path
+        write = functools.partial(self.store.save_aside, path)
+        return self._write(write, metrics, self.state()) or path
 
-    def _contents(
-        self, metrics: Mapping[str, float] | None, state: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The manifest. Every worker checks the weights, so that all stop or roll back alike."""
+    def _write(
+        self, write: Callable[..., str], metrics: Mapping[str, float] | None, state: dict[str, Any]
+    ) -> str:
+        """All workers check the weights, so that all stop or roll back alike. The chief writes."""
         runtime = self._runtime
         if not runtime.session.run(runtime.net.weights_are_finite):
             raise Diverged(
                 f'step {runtime.step}: expected finite weights to save. Received: NaN or infinity'
             )
-        return {**self.facts, 'metrics': metrics or {}, 'best': self._best, **state}
-
-    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Gives all workers the variables of a checkpoint that the chief reads."""
-        runtime = self._runtime
-        if runtime.group.is_chief:
-            checkpoints.restore(runtime.session, self._saver, checkpoint)
-        runtime.group.broadcast_variables(runtime.session)
-        runtime.rewind(checkpoint.step)
-        self.saved_step = self._tried_step = checkpoint.step
+        contents = {**self.facts, 'metrics': metrics or {}, 'best': self._best, **state}
+        return (
+            write(runtime.session, self.saver, runtime.step, contents) if runtime.is_chief else ''
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from gitloss.backend import Tensor, tf
+from gitloss.errors import check_choice
 
 
 def factor(
@@ -35,16 +36,13 @@ def factor(
     Raises:
       ValueError: an unknown schedule.
     """
+    check_choice('schedule', schedule, ('constant', 'step', 'cosine'))
     value: Tensor = 1.0
     if schedule == 'step':
         value = tf.pow(decay_rate, tf.cast(done // decay_steps, tf.float32))
     elif schedule == 'cosine':
         part = tf.cast(tf.maximum(done - warmup_steps, 0), tf.float32) / float(steps - warmup_steps)
         value = 0.5 * (1.0 + tf.cos(math.pi * part))
-    elif schedule != 'constant':
-        raise ValueError(
-            f'schedule: expected one of constant, step, cosine. Received: {schedule!r}'
-        )
     if warmup_steps:
         value *= tf.minimum(tf.cast(done + 1, tf.float32) / float(warmup_steps), 1.0)
     return value

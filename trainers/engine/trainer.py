@@ -10,14 +10,13 @@ import numpy as np
 from callbacks.list import CallbackList
 from gitloss.backend import tf
 from gitloss.data import Dataset, Source
-from gitloss.errors import Diverged, Interrupted, TrainingError, log, reason
+from gitloss.errors import Diverged, Interrupted, TrainingError, reason
+from trainers.checkpoints.rundir import RunDir
 from trainers.devices import Device
-from trainers.engine.handles import TrainingHandle
-from trainers.engine.meter import Meter
-from trainers.engine.resuming import Resuming
-from trainers.engine.runtime import Runtime
+from trainers.engine import resuming
 from trainers.engine.saving import Saving
 from trainers.engine.signals import Signals
+from trainers.engine.training import TrainingRuntime
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
@@ -58,20 +57,20 @@ class Trainer:
             )
         self.signals = Signals()
         # Any worker may ask to stop, after a signal; the chief also to save, by its clock.
-        self.runtime = Runtime(
+        self.runtime = TrainingRuntime(
             options,
             dataset.spec,
             device,
             group,
             requests=lambda: (self.signals.received, self.saving.time_is_up),
         )
-        self.callbacks = CallbackList(callbacks, self.runtime.group.is_chief)
-        self.saving = Saving(
+        self.callbacks = CallbackList(callbacks, self.runtime.is_chief)
+        self.saving = self.runtime.saving = Saving(
             self.runtime,
             {'options': options.as_dict(), 'versions': versions or {}, 'dataset': dataset.facts()},
-            state=lambda: dict(self.meter.state(), callbacks=self.callbacks.state()),
+            state=lambda: dict(self.runtime.meter.state(), callbacks=self.callbacks.state()),
         )
-        self.resuming = Resuming(self.runtime, self.saving, self.callbacks)
+        self.folder = RunDir(options.run_dir)
 
     def fit(self) -> dict[str, Any]:
         """Runs the whole training, from the newest checkpoint of the run if `resume` allows it.
@@ -86,7 +85,6 @@ class Trainer:
           Interrupted: SIGTERM or SIGINT; the last whole step is saved. A second signal ends the
             process at once.
         """
-        group = self.runtime.group
         with tf.Graph().as_default():
             try:
                 self.build()
@@ -94,53 +92,52 @@ class Trainer:
                 with self.signals:
                     logs = self.loop()
                 self.callbacks.end(logs)
-                group.finish(self.runtime.session)
+                self.runtime.group.finish(self.runtime.session)
             except tf.errors.OpError as error:
                 raise TrainingError(f'step {self.runtime.step}: {reason(error)}')
             finally:
                 self.callbacks.close()
-                group.close(self.runtime.session)
-                self.resuming.folder.release()
+                self.runtime.group.close(self.runtime.session)
+                self.folder.release()
         return logs
 
     def build(self) -> None:
         """Builds everything that the session runs, into the current graph."""
-        net, options = self.runtime.build(self._source), self.runtime.options
-        self.meter = Meter(list(net.step_fetches), options.batch_size, net.loss_scaled)
-        self.handle = TrainingHandle(self.runtime, self.saving, self.meter)
-        self.callbacks.build(self.handle)
+        self.runtime.build(self._source)
+        self.callbacks.build(self.runtime)
         self._check_intervals()
-        self.saving.build(self.handle.metrics)
-        self.resuming.build(self.meter)
+        self.saving.build()
         self.runtime.finish_build()
 
     def initialise(self) -> None:
         """Opens the session and gives all variables their values."""
         self.runtime.open()
-        self.resuming.start()
+        resuming.start(self.runtime, self.callbacks, self.folder)
 
     def loop(self) -> dict[str, Any]:
         """Trains, measures and saves until the last step. Returns the last measurement."""
-        self.callbacks.run('on_train_begin', self.meter.logs)
+        self.callbacks.run('on_train_begin', self.runtime.meter.logs)
         while True:
             try:
                 if self._measurement_is_due:
                     self._measure()
-                if self.saving.is_due:
+                signum = self.runtime.agreed[0]  # read once: a signal may arrive at any moment
+                if self.saving.is_due or (signum and self.saving.saved_step != self.runtime.step):
                     self.saving.save_or_warn()
-                self._obey_signal()
+                if signum:
+                    raise Interrupted(signum)
                 if self._is_over:
-                    return self.meter.logs
+                    return self.runtime.meter.logs
                 self.train_step()
             except Diverged as error:
-                self._roll_back(error)
+                resuming.roll_back(self.runtime, self.callbacks, error)
 
     def _check_intervals(self) -> None:
         """Every interval must be a multiple of the steps of a sunk loop."""
-        per_run = self.runtime.options.iterations_per_loop
+        per_run = self.runtime.settings.iterations_per_loop
         intervals = {
-            '--steps': self.handle.steps,
-            '--update_centers': self.handle.every,
+            '--steps': self.runtime.steps,
+            '--update_centers': self.runtime.every,
             '--save_every': self.saving.every_steps,
         }
         for callback in self.callbacks.callbacks:
@@ -154,20 +151,20 @@ class Trainer:
 
     @property
     def _is_over(self) -> bool:
-        return self.runtime.step >= self.handle.steps or bool(self.handle.stop_reason)
+        return self.runtime.step >= self.runtime.steps or bool(self.runtime.stop_reason)
 
     @property
     def _measurement_is_due(self) -> bool:
-        totals, step, every = self.meter.totals, self.runtime.step, self.handle.every
-        last = step - totals.get('steps', 0)
-        return bool(totals) and (step // every > last // every or self._is_over)
+        step, every = self.runtime.step, self.runtime.every
+        steps = self.runtime.meter.totals['steps']
+        return steps > 0 and (step // every > (step - steps) // every or self._is_over)
 
     def train_step(self) -> None:
         """One step, or the steps of one sunk loop, with the hooks around it."""
-        runtime, net, options = self.runtime, self.runtime.net, self.runtime.options
-        per_run = options.iterations_per_loop
-        if not self.meter.totals:
-            self.callbacks.run('on_epoch_begin', self.meter.epoch + 1, {})
+        runtime, net, meter = self.runtime, self.runtime.net, self.runtime.meter
+        settings, per_run = runtime.settings, runtime.settings.iterations_per_loop
+        if not meter.totals:
+            self.callbacks.run('on_epoch_begin', meter.epoch + 1, {})
         batch = runtime.step + per_run
         self.callbacks.run('on_train_batch_begin', batch, {})
         fetches = self.callbacks.fetches(
@@ -181,53 +178,29 @@ class Trainer:
         seconds = time.perf_counter() - start
         done = int(reached) - runtime.step
         if done < per_run:
-            self.meter.add_overflows(runtime.step, per_run - done, per_run)
+            meter.add_overflows(runtime.step, per_run - done, per_run)
             if not done:
                 return
-        runtime.advance(int(reached))
+        runtime.reach(int(reached), before=runtime.step)
         logs = {
             name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()
         }
-        self.meter.add(logs, done, seconds)
-        logs['images_per_sec'] = self.handle.batch_size * done / seconds
-        if options.check_replicas and runtime.passed(options.check_replicas):
+        meter.add(logs, done, seconds)
+        logs['images_per_sec'] = runtime.batch_size * done / seconds
+        if settings.check_replicas and runtime.passed(settings.check_replicas):
             runtime.group.check_replicas(runtime.session, runtime.step)
         self.callbacks.run('on_train_batch_end', runtime.step, logs)
 
     def _measure(self) -> None:
         """Ends an epoch: the means of its steps, and the measurements of the callbacks."""
-        before, runtime = self.saving.state(), self.runtime
+        before, runtime, meter = self.saving.state(), self.runtime, self.runtime.meter
         # The chief's: speeds differ, and callbacks that watch one must decide alike on all workers.
-        logs = runtime.group.decide(runtime.session, lambda: self.meter.means(runtime.step))
-        self.meter.close_epoch(logs)
+        logs = runtime.group.decide(runtime.session, lambda: meter.means(runtime.step))
+        meter.close_epoch(logs)
         try:
             self.callbacks.run('on_test_begin', {})
-            self.callbacks.run('on_epoch_end', self.meter.epoch, logs)
+            self.callbacks.run('on_epoch_end', meter.epoch, logs)
         except Interrupted:
             # In a sweep. The state is that of before it: a resumed run measures again.
             self.saving.save_or_warn(before)
             raise
-
-    def _obey_signal(self) -> None:
-        signum = self.runtime.agreed[0]  # read once: a signal may arrive at any moment
-        if signum:
-            if self.saving.saved_step != self.runtime.step:
-                self.saving.save_or_warn()
-            raise Interrupted(signum)
-
-    def _roll_back(self, error: Diverged) -> None:
-        """Restores the last checkpoint, with a smaller learning rate, if the error allows it.
-
-        Raises:
-          TrainingError: it does not, or there is no checkpoint.
-        """
-        if not error.rate_factor:
-            raise TrainingError(str(error))
-        checkpoint = self.resuming.newest()
-        if checkpoint is None:
-            raise TrainingError(f'{error}; there is no checkpoint to go back to')
-        rate = self.handle.learning_rate * error.rate_factor
-        self.resuming.restore(checkpoint)
-        self.handle.learning_rate = rate
-        self.callbacks.run('on_rewind', self.runtime.step)
-        log.warning('%s; back to step %d, learning rate now %g', error, self.runtime.step, rate)

@@ -8,12 +8,14 @@ flags, their checks, --help and the table in the README are derived from the dec
 from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id
 from trainers.options.parsing import HelpRequested, markdown_table, parse
 from trainers.options.running import PRECISION_MODES
+from trainers.options.spec import Option
 
 __all__ = [
     'FIELDS',
     'PRECISION_MODES',
     'ROOT',
     'HelpRequested',
+    'Option',
     'Options',
     'absolute',
     'device_id',

@@ -70,12 +70,14 @@ class Options(Running, Learning):
         """The options of a checkpoint for `command`. The flags that it takes and those of the
         device come from this process, all others from `saved`.
         """
-        own = {
-            name: getattr(self, name)
-            for name, option in FIELDS.items()
-            if command in option.commands or option.group == 'device'
-        }
-        return self.restored(saved, **own)
+        return self.restored(
+            saved,
+            **{
+                name: getattr(self, name)
+                for name, option in FIELDS.items()
+                if command in option.commands or option.group == 'device'
+            },
+        )
 
     def hyperparameters(self) -> dict[str, Any]:
         """{flag: value} of the options that are hyperparameters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from trainers.options.spec import option
+from trainers.options.spec import POSITIVE, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Learning:
         1e-3,
         'Learning rate, before --schedule and --warmup_steps apply.',
         'optimization',
-        above=0.0,
+        accepts=POSITIVE,
     )
     optimizer: str = option(
         'adam',
@@ -126,7 +126,7 @@ class Learning:
         'Epsilon of --optimizer=adam. Values below 6e-8 are 0 in float16; 1e-4 is advised with '
         'mixed precision.',
         'optimization',
-        above=0.0,
+        accepts=POSITIVE,
     )
     momentum: float = option(
         0.9, 'Momentum of --optimizer=momentum.', 'optimization', low=0.0, high=1.0

@@ -12,7 +12,7 @@ from absl import flags
 from gitloss import files
 from gitloss.errors import OptionError
 from trainers.options.fields import FIELDS, Options
-from trainers.options.spec import KINDS, Option, shown
+from trainers.options.spec import Option, shown
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     int: flags.DEFINE_integer,
@@ -32,37 +32,40 @@ class HelpRequested(Exception):
 
 def taken_by(command: str) -> dict[str, Option]:
     """{flag: Option} of the flags that a command takes. `command`: as `trainers.run` or `run`."""
-    name = command.rpartition('.')[2]
-    return {flag: option for flag, option in FIELDS.items() if name in option.commands}
+    return {
+        flag: option
+        for flag, option in FIELDS.items()
+        if command.rpartition('.')[2] in option.commands
+    }
 
 
-def _by_group(options: dict[str, Option]) -> Iterator[tuple[str, Any]]:
-    """Yields (group, its (flag, Option) pairs)."""
-    return itertools.groupby(options.items(), key=lambda item: item[1].group)
-
-
-def help_text(command: str, intro: str = '') -> str:
-    """The text of --help: the flags of the command by group, with defaults and limits."""
-    lines = [f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]', '', intro, '']
-    for group, members in _by_group(taken_by(command)):
-        lines.append(group + ':')
+def _listed(options: dict[str, Option], heading: str, row: str) -> list[str]:
+    """The options by group: a line for each group, by the template `heading`, and one for each
+    option, by `row`.
+    """
+    lines = []
+    for group, members in itertools.groupby(options.items(), key=lambda item: item[1].group):
+        lines.append(heading.format(group))
         for name, option in members:
-            limits = f'  ({option.limits})' if option.limits else ''
-            lines += [f'  --{name}={shown(option.default)}{limits}', '      ' + option.help]
-    return '\n'.join(lines)
+            text = f'{option.help} ({option.limits})' if option.limits else option.help
+            default, commands = shown(option.default), ', '.join(option.commands)
+            lines.append(row.format(name=name, default=default, commands=commands, text=text))
+    return lines
+
+
+def help_text(command: str, doc: str = '') -> str:
+    """The text of --help: the flags of the command by group, with defaults and limits."""
+    usage = f'usage: python -m {command} [--flagfile=FILE] [--flag=value ...]'
+    listed = _listed(taken_by(command), '{}:', '  --{name}={default}\n      {text}')
+    return '\n'.join([usage, '', doc, *listed])
 
 
 def markdown_table() -> str:
     """The table of flags in the README."""
-    rows = ['| flag | default | commands | what it does |', '|---|---|---|---|']
-    for group, members in _by_group(FIELDS):
-        rows.append(f'| **{group}** | | | |')
-        for name, option in members:
-            default = f'`{shown(option.default)}`' if option.default != '' else ''
-            limits = f' ({option.limits})' if option.limits else ''
-            commands = ', '.join(option.commands)
-            rows.append(f'| `--{name}` | {default} | {commands} | {option.help}{limits} |')
-    return '\n'.join(rows)
+    head = ['| flag | default | commands | what it does |', '|---|---|---|---|']
+    row = '| `--{name}` | `{default}` | {commands} | {text} |'
+    table = '\n'.join(head + _listed(FIELDS, '| **{}** | | | |', row))
+    return table.replace('``', '')  # no default
 
 
 def _refusal(name: str, command: str) -> str:
@@ -73,9 +76,8 @@ def _refusal(name: str, command: str) -> str:
         return f'expected a flag of {command}. Received: one of {others}; --help lists them'
     if name in _REMOVED:
         return f'expected {_REMOVED[name]}. Received: a removed flag'
-    near = difflib.get_close_matches(name, taken, 1)
-    perhaps = f', --{near[0]} perhaps' if near else ''
-    return f'expected a known flag{perhaps}. Received: an unknown one; --help lists all'
+    near = ''.join(f', --{flag} perhaps' for flag in difflib.get_close_matches(name, taken, 1))
+    return f'expected a known flag{near}. Received: an unknown one; --help lists all'
 
 
 def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
@@ -94,17 +96,14 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> Iterato
         if not path or path in within:  # one that includes itself is read once
             continue
         try:
-            lines = files.read(path, 1 << 20).decode('utf-8-sig').splitlines()
+            lines = map(str.strip, files.read(path, 1 << 20).decode('utf-8-sig').splitlines())
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the name
-            raise OptionError(f'--flagfile: expected a text file of flags. Received: {error}')
-        flags_in_it = [line.strip() for line in lines]
-        yield from _expanded(
-            [line for line in flags_in_it if line and not line.startswith(('#', '//'))],
-            (*within, path),
-        )
+            raise OptionError(f'--flagfile: expected a readable file of flags. Received: {error}')
+        given = [line for line in lines if line and not line.startswith(('#', '//'))]
+        yield from _expanded(given, (*within, path))
 
 
-def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = '') -> Options:
+def parse(arguments: Sequence[str], command: str = 'trainers.run', doc: str = '') -> Options:
     """Parses a command line (without the program's name) into Options.
 
     Raises:
@@ -113,7 +112,7 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
       HelpRequested: for --help and -h.
     """
     if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
-        raise HelpRequested(help_text(command, intro))
+        raise HelpRequested(help_text(command, doc))
     taken, values = taken_by(command), flags.FlagValues()
     for name, option in taken.items():
         _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
@@ -123,12 +122,10 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', intro: str = 
         raise
     except flags.UnrecognizedFlagError as error:
         raise OptionError(f'--{error.flagname}: {_refusal(error.flagname, command)}')
-    except flags.IllegalFlagValueError as error:
-        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
-        name, value = found.groups() if found else ('flag', str(error))
-        expected = KINDS[type(FIELDS[name].default)] if name in FIELDS else 'a value'
-        raise OptionError(f'--{name}: expected {expected}. Received: {value!r}')
     except flags.Error as error:
+        found = re.match(r'flag --(\w+)=(.*?): ', str(error), re.DOTALL)
+        if found:  # a text that is not of the type: check says so
+            FIELDS[found[1]].check(found[1], found[2])
         raise OptionError(f'flags: expected --name=value. Received: {error}')
     except ValueError as error:  # --noevaluate=true
         raise OptionError(f'{str(error).partition("=")[0]}: expected no value. Received: {error}')

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 
-from trainers.options.spec import option
+from trainers.options.spec import POSITIVE, option
 
 PRECISION_MODES = (
     'force_fp32',
@@ -78,9 +79,12 @@ class Running:
     )
     save_every: str = _free(
         '',
-        'Interval of further checkpoints, between measurements: steps (500) or seconds (300s).',
+        'Interval of further checkpoints, between measurements.',
         'checkpoints',
-        form=(r'([1-9][0-9]{0,8}s?)?', 'steps, as 500, or seconds, as 300s'),
+        accepts=(
+            re.compile('([1-9][0-9]{0,8}s?)?').fullmatch,
+            'steps, as 500, or seconds, as 300s',
+        ),
     )
     keep_checkpoints: int = _free(
         3,
@@ -135,11 +139,13 @@ class Running:
     )
     loss_scale: str = option(
         '',
-        'Loss scaling: a number of at least 1, or dynamic. Default: dynamic for '
-        '--precision=mixed on gpu, else none.',
+        'Loss scaling. Default: dynamic for --precision=mixed on gpu, else none.',
         'device',
         resume=True,
-        form=(r'(dynamic|[1-9][0-9]{0,37}(\.[0-9]+)?)?', 'a number from 1 on, dynamic, or nothing'),
+        accepts=(
+            re.compile(r'(dynamic|[1-9][0-9]{0,37}(\.[0-9]+)?)?').fullmatch,
+            'a number from 1 on, or dynamic',
+        ),
     )
     iterations_per_loop: int = _free(
         1,
@@ -161,7 +167,7 @@ class Running:
         'at the start. Saving and drawing by the chief must take less. On NPUs, set '
         '--npu_option=hccl_timeout=SECONDS instead.',
         'workers',
-        above=0.0,
+        accepts=POSITIVE,
     )
     check_replicas: int = _free(
         100,

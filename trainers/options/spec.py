@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Callable
 
 from gitloss.errors import OptionError
 
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # normal numbers of float32
 KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text'}
+POSITIVE = (lambda value: value > 0, 'more than 0')
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """The declaration of one field of Options.
+    """The declaration of one field of Options, or of one key of --npu_option.
 
     Attributes:
       default: the value without the flag. Its type is the type of the option.
@@ -26,14 +27,13 @@ class Option:
       workers: whether the workers of one run may differ.
       hyperparameter: whether it affects what is learned, not where it is saved or on which device.
       low, high: the smallest and the largest value.
-      above: an exclusive lower bound.
       choices: all accepted values.
-      form: (regular expression of the whole text, its description).
+      accepts: (test of a value, its description), for other values than a range or choices.
     """
 
     default: Any
-    help: str
-    group: str
+    help: str = ''
+    group: str = ''
     commands: tuple[str, ...] = ('run',)
     required: bool = False
     resume: bool = False
@@ -41,17 +41,16 @@ class Option:
     hyperparameter: bool = True
     low: float | None = None
     high: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-    form: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
+    accepts: tuple[Callable[[Any], Any], str] | None = None
 
     @property
     def limits(self) -> str:
         """Describes the accepted values; '' if every value of the type is accepted."""
         if self.choices:
-            return 'one of ' + ', '.join(filter(None, self.choices))
-        if self.above is not None:
-            return f'more than {shown(self.above)}'
+            return 'one of ' + ', '.join(shown(each) for each in self.choices if each != '')
+        if self.accepts:
+            return self.accepts[1]
         if self.high is not None:
             return f'{shown(self.low)} to {shown(self.high)}'
         return 'required' * self.required if self.low is None else f'at least {shown(self.low)}'
@@ -77,17 +76,16 @@ class Option:
             (self.choices and value not in self.choices)
             or (self.low is not None and value < self.low)
             or (self.high is not None and value > self.high)
-            or (self.above is not None and value <= self.above)
+            or (self.accepts and not self.accepts[0](value))
         ):
-            raise OptionError(f'--{name}: expected {self.limits}. Received: {value}')
-        if self.form and not re.fullmatch(self.form[0], value):
-            raise OptionError(f'--{name}: expected {self.form[1]}. Received: {value!r}')
+            raise OptionError(f'--{name}: expected {self.limits}. Received: {value!r}')
 
 
 def option(default: Any, help: str, group: str, **declared: Any) -> Any:
     """A dataclass field that carries its Option, under the name `option` of its metadata."""
-    metadata = {'option': Option(default, help, group, **declared)}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(
+        default=default, metadata={'option': Option(default, help, group, **declared)}
+    )
 
 
 def _fits_float32(value: float) -> bool:

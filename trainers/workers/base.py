@@ -64,27 +64,25 @@ class Workers(OneWorker):
         if math.isfinite(timeout):
             threading.Thread(target=self._watch, name='watchdog', daemon=True).start()
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
-        return self._gather(tensor, lambda gradient: gradient)
-
-    def gather_statistics(self, tensor: Tensor) -> Tensor:
-        return self._gather(tensor, lambda gradient: self.all_reduce([gradient])[0])
-
-    def _gather(self, tensor: Tensor, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    def all_gather(self, tensor: Tensor, sum_gradients: bool = False) -> Tensor:
         if not tensor.dtype.is_floating:
             return self.gather(tensor)
         rows = tensor.shape.as_list()[0]
-        own = slice(self.rank * rows, (self.rank + 1) * rows)
-        return tf.custom_gradient(
-            lambda local: (self.gather(local), lambda gradient: whole(gradient)[own])
-        )(tensor)
+
+        def backward(gradient: Tensor) -> Tensor:
+            whole = self.all_reduce([gradient])[0] if sum_gradients else gradient
+            return whole[self.rank * rows : (self.rank + 1) * rows]
+
+        return tf.custom_gradient(lambda local: (self.gather(local), backward))(tensor)
 
     def all_reduce(self, tensors: list[Tensor]) -> list[Tensor]:
         buckets: list[list[Tensor]] = [[]]
         sums: list[Tensor] = []
         for tensor in tensors:
-            count = sum(one.shape.num_elements() for one in [*buckets[-1], tensor])
-            if buckets[-1] and count > self.bucket:
+            if (
+                buckets[-1]
+                and sum(one.shape.num_elements() for one in [*buckets[-1], tensor]) > self.bucket
+            ):
                 buckets.append([])
             buckets[-1].append(tensor)
         for bucket in buckets:
@@ -98,8 +96,7 @@ class Workers(OneWorker):
         self._requests = tf.placeholder(tf.int32, [1, 2], name='requests')
         self._all_requests = self.all_gather(self._requests)
         with tf.device('/cpu:0'):
-            checksums = tf.stack([_checksum(variable) for variable in variables])
-            self._checksums = self.all_gather(checksums[None, :])
+            self._checksums = self.all_gather(tf.stack(list(map(_checksum, variables)))[None, :])
             self._chunk = tf.placeholder(tf.int32, [_CHUNK], name='chunk')
             buffer = tf.get_variable(
                 'chunk_buffer',
@@ -122,13 +119,16 @@ class Workers(OneWorker):
         requests: Sequence[int] = (0, 0),
         where: str = '',
     ) -> tuple[Any, Sequence[int]]:
-        self._where = where or self._where
         values, all_requests = self._run(
-            session, [fetches, self._all_requests], {**(feeds or {}), self._requests: [requests]}
+            session,
+            [fetches, self._all_requests],
+            {**(feeds or {}), self._requests: [requests]},
+            where,
         )
         return values, np.max(all_requests, axis=0).tolist()
 
-    def _run(self, session: Any, fetches: Any, feeds: dict | None = None) -> Any:
+    def _run(self, session: Any, fetches: Any, feeds: dict | None = None, where: str = '') -> Any:
+        self._where = where or self._where
         self._started = time.monotonic()
         try:
             return session.run(fetches, feeds)
@@ -138,8 +138,7 @@ class Workers(OneWorker):
             self._started = 0.0
 
     def decide(self, session: Any, decision: Callable[[], Any]) -> Any:
-        decided: Any = None
-        problem: ValueError | None = None
+        decided = problem = None
         if self.is_chief:
             try:
                 decided = decision()
@@ -158,8 +157,8 @@ class Workers(OneWorker):
         received = np.zeros(0, np.int32)
         while not len(received) or received.nbytes < 4 + received[0]:
             chunk = words[len(received) : len(received) + _CHUNK]
-            chunk = np.pad(chunk, (0, _CHUNK - len(chunk)), 'constant')
-            session.run(self._write, {self._chunk: chunk})
+            # resize repeats values after the end of the text, where nobody reads.
+            session.run(self._write, {self._chunk: np.resize(chunk, _CHUNK)})
             self._run(session, self._broadcast_chunk)
             received = np.concatenate([received, session.run(self._read)])
         return json.loads(received.astype('<i4').tobytes()[4 : 4 + received[0]].decode('utf-8'))
@@ -226,7 +225,7 @@ def _checksum(variable: Tensor) -> Tensor:
     """int32: the sum of the values' bits, each times an odd number of its own, with wrap-around, so
     that it is exact in any order.
     """
-    value = tf.convert_to_tensor(variable)
-    value = value if value.dtype.size % 4 == 0 else tf.cast(value, tf.float32)
+    is_wide = variable.dtype.size % 4 == 0
+    value = tf.convert_to_tensor(variable) if is_wide else tf.cast(variable, tf.float32)
     bits = tf.reshape(tf.bitcast(value, tf.int32), [-1])
     return tf.reduce_sum(bits * (2 * tf.range(tf.size(bits)) + 1))

@@ -7,13 +7,13 @@ import re
 import socket
 from typing import Any
 
-from gitloss.errors import one_line
+from gitloss.errors import check, one_line
 
 _SHAPE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
-def _wrong(expected: str, received: str) -> ValueError:
-    return ValueError(f'TF_CONFIG: expected {expected}. Received: {one_line(received, 120)}')
+def _check(holds: Any, expected: str, received: str) -> None:
+    check(holds, 'TF_CONFIG', expected, one_line(received, 120))
 
 
 def _is_address(text: Any) -> bool:
@@ -21,29 +21,34 @@ def _is_address(text: Any) -> bool:
     return found is not None and 0 < int(found.group(1)) < 1 << 16
 
 
-def _ranked(jobs: dict[str, Any]) -> list[tuple[str, int, str]]:
-    """[(job, index, address), ...] in the order of rank, the chief first."""
+def _ranked(jobs: dict[str, Any]) -> dict[tuple[str, int], str]:
+    """{(job, index): address} in the order of rank, the chief first."""
     for job, addresses in jobs.items():
-        if job not in ('chief', 'master', 'worker'):
-            raise _wrong(
-                'jobs chief (or master) and worker: all train in step, without parameter servers '
-                'or evaluators',
-                'job ' + job,
-            )
-        if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            raise _wrong(f'cluster.{job}, a list of "host:port"', json.dumps(addresses))
-    if {'chief', 'master'} <= set(jobs):
-        raise _wrong('one chief, under the name chief or master', 'both')
-    ranked = [
-        (job, index, address)
+        _check(
+            job in ('chief', 'master', 'worker'),
+            'jobs chief (or master) and worker: all train in step, without parameter servers or '
+            'evaluators',
+            'job ' + job,
+        )
+        _check(
+            isinstance(addresses, list) and all(map(_is_address, addresses)),
+            f'cluster.{job}, a list of "host:port"',
+            json.dumps(addresses),
+        )
+    _check(
+        not {'chief', 'master'} <= set(jobs), 'one chief, under the name chief or master', 'both'
+    )
+    ranked = {
+        (job, index): address
         for job, addresses in sorted(jobs.items())
         for index, address in enumerate(addresses)
-    ]
-    if not ranked:
-        raise _wrong('cluster.worker, a list of "host:port"', json.dumps(jobs))
-    addresses = [address for _, _, address in ranked]
-    if len(set(addresses)) < len(addresses):
-        raise _wrong('an address of its own for each worker', ', '.join(addresses))
+    }
+    _check(ranked, 'cluster.worker, a list of "host:port"', json.dumps(jobs))
+    _check(
+        len(set(ranked.values())) == len(ranked),
+        'an address of its own for each worker',
+        ', '.join(ranked.values()),
+    )
     return ranked
 
 
@@ -59,17 +64,22 @@ def read(text: str) -> tuple[list[str], int]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError):
-        raise _wrong('JSON, as ' + _SHAPE, text)
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(name), dict) for name in ('cluster', 'task')
-    ):
-        raise _wrong('objects "cluster" and "task", as ' + _SHAPE, text)
+        raise ValueError(f'TF_CONFIG: expected JSON, as {_SHAPE}. Received: {one_line(text, 120)}')
+    _check(
+        isinstance(config, dict)
+        and all(isinstance(config.get(name), dict) for name in ('cluster', 'task')),
+        'objects "cluster" and "task", as ' + _SHAPE,
+        text,
+    )
     ranked, task = _ranked(config['cluster']), config['task']
-    for rank, (job, index, _) in enumerate(ranked):
-        if job == task.get('type') and index == task.get('index') and type(task['index']) is int:
-            return [address for _, _, address in ranked], rank
-    known = ', '.join(f'{job} {index}' for job, index, _ in ranked)[:80]
-    raise _wrong(f'task.type and task.index of one of {known}', json.dumps(task))
+    own, places = (task.get('type'), task.get('index')), list(ranked)
+    _check(
+        own in places and type(own[1]) is int,
+        'task.type and task.index of one of '
+        + ', '.join(f'{job} {index}' for job, index in places)[:80],
+        json.dumps(task),
+    )
+    return list(ranked.values()), places.index(own)
 
 
 def answers(address: str) -> bool | None:

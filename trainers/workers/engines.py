@@ -6,12 +6,14 @@ GPUs; `Hccl` uses Ascend's. `choose` gives the group of this process.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 import time
 from typing import Any, Sequence
 
 from gitloss.backend import Tensor, tf
-from gitloss.errors import WorkerLost, one_line, reason
+from gitloss.errors import WorkerLost, check, one_line, reason
 from trainers.devices import Device, npu
 from trainers.options import FIELDS, Options
 from trainers.workers import cluster
@@ -45,13 +47,13 @@ class Collectives(Workers):
         device: str = 'cpu',
     ) -> None:
         tasks = sorted(range(len(addresses)), key=str)
-        by_task = [address for _, address in sorted(zip(tasks, addresses))]
         self._hint, self._task = 'nccl' if device == 'gpu' else 'ring', tasks[rank]
-        self._instance, self.bucket = 0, BUCKET
+        # Every worker builds the same collectives in the same order.
+        self._instances, self.bucket = itertools.count(1), BUCKET
         self._before: list[Tensor] = []
         try:
             self._server = tf.train.Server(
-                {'worker': by_task},
+                {'worker': [address for _, address in sorted(zip(tasks, addresses))]},
                 job_name='worker',
                 task_index=self._task,
                 config=self._config(config),
@@ -64,8 +66,7 @@ class Collectives(Workers):
         super().__init__(rank, len(addresses), timeout, addresses)
 
     def _config(self, config: Any) -> Any:
-        own = tf.ConfigProto()
-        own.CopyFrom(config)
+        own = copy.deepcopy(config)
         # Without the filter a session waits for all workers before it opens.
         own.device_filters.append(f'/job:worker/task:{self._task}')
         own.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
@@ -83,11 +84,10 @@ class Collectives(Workers):
         """Group 1: the devices that train. Group 2: their host CPUs, for whole numbers, which NCCL
         does not carry.
         """
-        self._instance += 1  # every worker builds the same collectives in the same order
         return {
             'group_size': self.size,
             'group_key': 2 if on_host else 1,
-            'instance_key': self._instance,
+            'instance_key': next(self._instances),
             'communication_hint': 'ring' if on_host else self._hint,
         }
 
@@ -95,20 +95,17 @@ class Collectives(Workers):
         rows, *rest = tensor.shape.as_list()
         on_host = not tensor.dtype.is_floating
         # A reduction ends a pass: a sweep must not wait for what a training step gathers.
-        before = [one for one in self._before if one.op.type == 'CollectiveGather']
-        is_free = on_host or self._hint != 'nccl'
-        with tf.device('/cpu:0' if on_host else ''), tf.control_dependencies(
-            [] if is_free else before
-        ):
+        before = [one for one in self._before if one.op.type == 'CollectiveGather' and not on_host]
+        with tf.device('/cpu:0' if on_host else ''), tf.control_dependencies(before):
             gathered = tf.raw_ops.CollectiveGather(
                 input=tensor, shape=[rows * self.size] + rest, **self._settings(on_host)
             )
-        if not on_host:
+        if self._hint == 'nccl' and not on_host:
             self._before = [gathered]
         return gathered
 
     def reduce(self, flat: Tensor) -> Tensor:
-        with tf.control_dependencies(self._before if self._hint == 'nccl' else []):
+        with tf.control_dependencies(self._before):
             total = tf.raw_ops.CollectiveReduce(
                 input=flat,
                 merge_op='Add',
@@ -116,20 +113,31 @@ class Collectives(Workers):
                 subdiv_offsets=[0],
                 **self._settings(False),
             )
-        self._before = [total]
+        self._before = [total] if self._hint == 'nccl' else []
         return total
 
     def broadcast(self, variables: Sequence[Tensor]) -> Tensor:
-        def move(variable: Tensor) -> Tensor:
-            settings = dict(self._settings(True), shape=variable.shape)
-            if self.is_chief:
-                return tf.raw_ops.CollectiveBcastSend(input=variable, **settings)
-            return tf.assign(
-                variable, tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **settings)
-            )
-
         with tf.device('/cpu:0'):
-            return tf.group(*map(move, variables))
+            if self.is_chief:
+                moves = [
+                    tf.raw_ops.CollectiveBcastSend(
+                        input=variable, shape=variable.shape, **self._settings(True)
+                    )
+                    for variable in variables
+                ]
+            else:
+                moves = [
+                    tf.assign(
+                        variable,
+                        tf.raw_ops.CollectiveBcastRecv(
+                            T=variable.dtype.base_dtype,
+                            shape=variable.shape,
+                            **self._settings(True),
+                        ),
+                    )
+                    for variable in variables
+                ]
+            return tf.group(*moves)
 
 
 class Hccl(Workers):
@@ -143,8 +151,7 @@ class Hccl(Workers):
     """
 
     def __init__(self, is_sunk: bool = False) -> None:
-        rank, size = npu.rank_environment()
-        super().__init__(rank, size, float('inf'))
+        super().__init__(*npu.rank_environment(), timeout=float('inf'))
         self._hccl, self._is_sunk = npu.adapter('hccl.hccl_ops'), is_sunk
 
     def run(
@@ -158,8 +165,7 @@ class Hccl(Workers):
         """A sunk loop takes no feeds: the requests have a run of their own, one per loop."""
         if not self._is_sunk or feeds:
             return super().run(session, fetches, feeds, requests, where)
-        self._where = where or self._where
-        values = self._run(session, fetches)
+        values = self._run(session, fetches, where=where)
         return values, super().run(session, [], {}, requests)[1]
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -184,30 +190,33 @@ def choose(options: Options, device: Device) -> OneWorker:
     Raises:
       ValueError: the environment is wrong, or does not agree with the options.
     """
-    addresses: list[str] = []
+    timeout = options.collective_timeout
     if device.name == 'npu':
-        rank, size = npu.rank_environment()
-        if options.collective_timeout != FIELDS['collective_timeout'].default:
-            raise ValueError(
-                '--collective_timeout: expected --npu_option=hccl_timeout=SECONDS on npu, which '
-                f'has this clock alone. Received: {options.collective_timeout:g}'
-            )
+        size = npu.rank_environment()[1]
+        check(
+            timeout == FIELDS['collective_timeout'].default,
+            '--collective_timeout',
+            '--npu_option=hccl_timeout=SECONDS on npu, which has this clock alone',
+            f'{timeout:g}',
+        )
     else:
         ranks = os.environ.get('RANK_SIZE', '')
-        if ranks not in ('', '0', '1'):  # each rank would train alone
-            raise ValueError(
-                'RANK_SIZE: expected 1 on any device but npu. Received: '
-                f'{ranks} on {device.name} ({device.reason})'
-            )
+        check(
+            ranks in ('', '0', '1'),  # each rank would train alone
+            'RANK_SIZE',
+            '1 on any device but npu',
+            f'{ranks} on {device.name} ({device.reason})',
+        )
         addresses, rank = cluster.read(os.environ.get('TF_CONFIG', ''))
         size = max(len(addresses), 1)
-    if options.batch_size % size:
-        raise ValueError(
-            f'--batch_size: expected a multiple of the {size} workers, it is the batch of all. '
-            f'Received: {options.batch_size}'
-        )
+    check(
+        options.batch_size % size == 0,
+        '--batch_size',
+        f'a multiple of the {size} workers, it is the batch of all',
+        options.batch_size,
+    )
     if size == 1:
         return OneWorker()
     if device.name == 'npu':
         return Hccl(options.iterations_per_loop > 1)
-    return Collectives(addresses, rank, device.config, options.collective_timeout, device.name)
+    return Collectives(addresses, rank, device.config, timeout, device.name)

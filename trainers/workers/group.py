@@ -16,18 +16,14 @@ class OneWorker:
 
     rank, size, is_chief = 0, 1, True
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor, sum_gradients: bool = False) -> Tensor:
         """[rows, ...] of this worker -> [size * rows, ...] of all workers, in the order of rank.
 
         Its gradient is this worker's rows of the incoming gradient. That is right where every
         worker computes the whole loss of the gathered rows and the gradients of the weights are
-        summed afterwards.
-        """
-        return tensor
-
-    def gather_statistics(self, tensor: Tensor) -> Tensor:
-        """`all_gather` for values on which the losses of all workers depend, such as the statistics
-        of batch normalization: the incoming gradients are summed over the workers first.
+        summed afterwards. With `sum_gradients` the incoming gradients are summed over the workers
+        first: for values on which the losses of all workers depend, such as the statistics of batch
+        normalization.
         """
         return tensor
 

@@ -1,0 +1,231 @@
+"""The contestants of step.py: ours, the upstream graph, PyTorch, and the matrix product.
+
+Each is a function of the number of steps; it imports what it needs and runs in a separate process.
+"""
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+
+from measuring import ROOT, cores, median_ms
+
+BATCH = 128
+
+
+def ours(steps):
+    """Median ms of a step of the real trainer."""
+    from callbacks.base import Callback
+    from gitloss import data
+    from trainers import callback_list, devices, options
+    from trainers.engine.trainer import Trainer
+
+    class Clock(Callback):
+        """Measures from the end of a step to that of the next: session, callbacks, everything."""
+
+        def __init__(self):
+            self.ends = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = options.Options(
+            steps=steps + 15,
+            update_centers=steps + 15,
+            evaluate=False,
+            exp_save_dir=folder,
+            device='cpu',
+        )
+        dataset = data.load(settings.dataset, settings.data_folder)
+        clock = Clock()
+        callbacks = callback_list.build_callbacks(
+            settings, dataset, {'versions': {}, 'device': 'cpu'}, []
+        ) + [clock]
+        Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()
+    return statistics.median(b - a for a, b in zip(clock.ends[14:], clock.ends[15:])) * 1e3
+
+
+def _batches():
+    """Yields (float32 images, labels) of the training set, the images as the networks take them."""
+    import numpy
+
+    from gitloss import data
+
+    dataset = data.load('mnist', os.path.join(ROOT, 'data', 'mnist'))
+    stream = data.BatchStream(dataset.train, BATCH, 1)
+    for number in itertools.count():
+        pixels, labels = stream.batch(number)
+        yield pixels.astype(numpy.float32) / 255.0 - dataset.spec.preprocessing.mean, labels
+
+
+def _weights(tf, name, shape):
+    return tf.get_variable(name, shape, initializer=tf.glorot_uniform_initializer())
+
+
+def _zeros(tf, name, shape, **settings):
+    return tf.get_variable(name, shape, initializer=tf.zeros_initializer(), **settings)
+
+
+def _embeddings(tf, images):
+    x, channels = images, 1
+    for stage, filters in enumerate((32, 64, 128), 1):
+        for part in (f'{stage}1', f'{stage}2'):
+            kernel = _weights(tf, 'w' + part, [3, 3, channels, filters])
+            x = tf.nn.conv2d(x, kernel, [1, 1, 1, 1], 'SAME')
+            x, channels = tf.nn.relu(x + _zeros(tf, 'b' + part, [filters])), filters
+        x = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], 'VALID')
+    flat = tf.reshape(x, [-1, 1152])
+    products = tf.matmul(flat, _weights(tf, 'w_embeddings', [1152, 2]))
+    return products + _weights(tf, 'b_embeddings', [1, 2])
+
+
+def _network(tf, images, labels):
+    """(total loss, accuracy, center update) of the published graph, the git loss by broadcasting
+    as in upstream's code.
+    """
+    embeddings = _embeddings(tf, images)
+    slopes = _zeros(tf, 'slopes', [2])
+    active = tf.nn.relu(embeddings) + slopes * (embeddings - tf.abs(embeddings)) * 0.5
+    products = tf.matmul(active, _weights(tf, 'w_logits', [2, 10]))
+    logits = products + _weights(tf, 'b_logits', [1, 10])
+    centers = _zeros(tf, 'centers', [10, 2], trainable=False)
+    rows = tf.gather(centers, labels)
+    difference = (embeddings[:, None] - rows[None, :]) * (1.0 - tf.eye(BATCH))[:, :, None]
+    git = tf.reduce_mean(1.0 / (1.0 + tf.square(difference)))
+    _, where, counts = tf.unique_with_counts(labels)
+    moves = 0.5 * (rows - embeddings) / tf.cast(1 + tf.gather(counts, where), tf.float32)[:, None]
+    update = tf.scatter_sub(centers, labels, moves)
+    softmax = tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
+    accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), labels), tf.float32))
+    return softmax + tf.reduce_mean(tf.square(embeddings - rows)) + git, accuracy, update
+
+
+def upstream(steps):
+    """Median ms of a step of the published graph."""
+    # Not through gitloss.backend: TensorFlow as installed, without our settings.
+    import tensorflow.compat.v1 as tf
+
+    batches = _batches()
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, 28, 28, 1])
+        labels = tf.placeholder(tf.int64, [None])
+        loss, accuracy, update = _network(tf, images, labels)
+        train = tf.train.AdamOptimizer(1e-3).minimize(loss)
+        session = tf.Session()
+        session.run(tf.global_variables_initializer())
+
+        def step():
+            pixels, classes = next(batches)
+            session.run([train, accuracy, loss, update], {images: pixels, labels: classes})
+
+        return median_ms(step, steps)
+
+
+def _torch_network():
+    """(layers up to the embeddings, layers up to the logits)."""
+    from torch import nn
+
+    layers, channels = [], 1
+    for filters in (32, 64, 128):
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
+            channels = filters
+        layers.append(nn.MaxPool2d(2))
+    body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1152, 2))
+    return body, nn.Sequential(nn.PReLU(2, 0.0), nn.Linear(2, 10))
+
+
+def _torch_objective(body, head):
+    """(images, labels, centers) -> (total loss, embeddings)."""
+    import torch
+    from torch.nn import functional
+
+    eye = torch.eye(BATCH)
+
+    def objective(pixels, classes, table):
+        embeddings = body(pixels)
+        rows = table[classes]
+        difference = (embeddings[:, None] - rows[None, :]) * (1 - eye)[:, :, None]
+        total = (
+            functional.cross_entropy(head(embeddings), classes)
+            + ((embeddings - rows) ** 2).mean()
+            + (1 / (1 + difference**2)).mean()
+        )
+        return total, embeddings
+
+    return objective
+
+
+def _torch(steps, compiled):
+    """Median ms of a step of the same network, loss and optimizer in PyTorch."""
+    import torch
+
+    torch.set_num_threads(cores())
+    body, head = _torch_network()
+    objective = _torch_objective(body, head)
+    if compiled:
+        objective = torch.compile(objective)
+    centers, batches = torch.zeros(10, 2), _batches()
+    optimizer = torch.optim.Adam(list(body.parameters()) + list(head.parameters()), 1e-3, eps=1e-8)
+
+    def step():
+        pixels, classes = next(batches)
+        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        classes = torch.from_numpy(classes.astype('int64'))
+        optimizer.zero_grad(set_to_none=True)
+        total, embeddings = objective(pixels, classes, centers)
+        total.backward()
+        optimizer.step()
+        with torch.no_grad():
+            counts = torch.bincount(classes, minlength=10)[classes]
+            moves = -0.5 * (centers[classes] - embeddings) / (1 + counts)[:, None]
+            centers.index_add_(0, classes, moves)
+        return total.item()
+
+    return median_ms(step, steps)
+
+
+def _tensorflow_product(size):
+    from gitloss.backend import tf
+
+    with tf.Graph().as_default():
+        a, b = (tf.get_variable(name, [size, size], use_resource=True) for name in 'ab')
+        config = tf.ConfigProto(
+            intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=1
+        )
+        session = tf.Session(config=config)
+        session.run(tf.global_variables_initializer())
+        return session.make_callable(tf.matmul(a, b).op)
+
+
+def _torch_product(size):
+    import torch
+
+    torch.set_num_threads(cores())
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    return lambda: a @ b
+
+
+def _sgemm(product_of):
+    """The best GFLOP/s of 20 products."""
+    size, best = 2048, float('inf')
+    product = product_of(size)
+    for _ in range(20):
+        start = time.perf_counter()
+        product()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best / 1e9
+
+
+CONTESTANTS = {
+    'ours': ours,
+    'upstream': upstream,
+    'torch': lambda steps: _torch(steps, False),
+    'torch_compiled': lambda steps: _torch(steps, True),
+    'sgemm_tensorflow': lambda steps: _sgemm(_tensorflow_product),
+    'sgemm_torch': lambda steps: _sgemm(_torch_product),
+}
