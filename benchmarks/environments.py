@@ -60,7 +60,7 @@ _UNPRIVILEGED = ['setpriv', '--bounding-set=-all', '--inh-caps=-all']
 _READ_ONLY = 'mount --bind / / && mount -o remount,ro,bind / && exec "$@"'
 _NOT_OURS = re.compile(
     r'Traceback|Exception ignored|Warning|^ +File "|terminate called|bad_alloc|[a-z]Error: '
-    r'|^Matplotlib |^Fatal'
+    r'|^Matplotlib |^Fatal|^[IWEF][0-9]{4} |^WARNING: All log|Check fail'
 )
 
 

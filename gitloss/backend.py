@@ -18,6 +18,23 @@ import warnings
 from typing import Any, Iterator
 
 
+def _buffer() -> Any:
+    """A temporary file, in memory where the system has such files."""
+    if hasattr(os, 'memfd_create'):
+        return open(os.memfd_create('stderr'), 'w+b')
+    return tempfile.TemporaryFile()
+
+
+def _name_temporary_folder() -> None:
+    """TensorFlow needs the name of one when it is imported, also where none can be written, as in a
+    container whose root is read-only.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        tempfile.tempdir = os.environ.get('TMPDIR') or '/tmp'
+
+
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Buffers what C++ code prints to file descriptor 2, and prints it only when the body fails.
@@ -26,7 +43,7 @@ def _quiet_stderr() -> Iterator[None]:
     """
     try:
         sys.stderr.flush()
-        buffer, saved = tempfile.TemporaryFile(), os.dup(2)
+        buffer, saved = _buffer(), os.dup(2)
     except (AttributeError, OSError):  # there is no stderr, or no folder that can be written
         yield
         return
@@ -48,6 +65,7 @@ def _quiet_stderr() -> Iterator[None]:
 def _load() -> Any:
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+    _name_temporary_folder()
     if os.environ.get('GITLOSS_TF_LOGS') == '1':
         import tensorflow.compat.v1 as tensorflow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -12,11 +13,17 @@ import time
 import warnings
 from typing import Any, Callable, Sequence
 
-from gitloss.errors import log, reason
+from gitloss.errors import check, log, reason
 from trainers import launch, streams
 from trainers import options as options_module
 
 STARTED = time.monotonic()  # start of the program
+# (limit of the process, as shells name it, the least that will do, its unit, that in bytes or files). With less, TensorFlow aborts
+# or hangs: its libraries and the stacks of its threads need up to 3 GB of addresses.
+_LIMITS = (
+    (resource.RLIMIT_AS, 'ulimit -v', 4 << 20, 'KiB', 1024),
+    (resource.RLIMIT_NOFILE, 'ulimit -n', 64, 'open files', 1),
+)
 
 
 def versions() -> dict[str, Any]:
@@ -43,6 +50,20 @@ def versions() -> dict[str, Any]:
         'machine': platform.machine(),
         'commit': commit,
     }
+
+
+def _prepare_process() -> None:
+    """What TensorFlow and all files need of the process.
+
+    Raises:
+      ValueError: a limit is too low.
+    """
+    for limit, name, least, unit, size in _LIMITS:
+        soft, _ = resource.getrlimit(limit)
+        given = 'unlimited' if soft == resource.RLIM_INFINITY else soft // size
+        check(given == 'unlimited' or given >= least, name, f'at least {least} {unit}', given)
+    # We must be able to read what we write, and enter the folders that we make.
+    os.umask(os.umask(0o077) & 0o077)
 
 
 def main(
@@ -99,6 +120,7 @@ def _status(
     options: options_module.Options, command: str, work: Callable[[options_module.Options], int]
 ) -> int:
     try:
+        _prepare_process()
         from callbacks.progress import ConsoleHandler
 
         log.handlers = [ConsoleHandler()]
