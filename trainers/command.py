@@ -18,8 +18,9 @@ from trainers import launch, streams
 from trainers import options as options_module
 
 STARTED = time.monotonic()  # start of the program
-# (limit of the process, as shells name it, the least that will do, its unit, that in bytes or files). With less, TensorFlow aborts
-# or hangs: its libraries and the stacks of its threads need up to 3 GB of addresses.
+# (limit, its name in a shell, the least that will do, its unit, that in bytes or files). With less,
+# TensorFlow aborts or hangs: its libraries and the stacks of its threads take up to 3 GB of
+# addresses on two cores.
 _LIMITS = (
     (resource.RLIMIT_AS, 'ulimit -v', 4 << 20, 'KiB', 1024),
     (resource.RLIMIT_NOFILE, 'ulimit -n', 64, 'open files', 1),
