@@ -70,6 +70,9 @@ def complaint(place, status, out, err, expected):
     foreign = [line for line in lines if _NOT_OURS.search(line)]
     if foreign:
         return f'{len(foreign)} lines as {foreign[0]!r}'
+    ends = {'help': (0, 2, 141), 'mistake': (2,)}.get(case['command'])
+    if ends and status not in ends:
+        return f'status {status}: {err}'
     if status == 0:
         if case['command'] in ('help', 'evaluate') and case['stdout'] != 'pipe':
             return '' if case['stdout'] == 'closed' else 'status 0 without a result'
@@ -80,18 +83,12 @@ def complaint(place, status, out, err, expected):
         return '' if found == expected else f'another result: {found} for {expected}'
     if not 0 < status < 3 and status != 141:
         return f'status {status}: {err[-300:]}'
-    if case['command'] in ('help', 'mistake') and status not in (0, 2, 141):
-        return f'status {status}: {err}'
     said = [line for line in lines if line.startswith(program + ': ')]
     # A run that is whole but for files that could not be written says so for each of them.
     said = said or [line for line in lines if re.match(r'\w+\.(on_train_end|close): ', line)][:1]
     if case['stderr'] == 'pipe' and status != 141 and len(said) != 1:
         return f'status {status} with {len(said)} lines of its own: {err[-300:]!r}'
-    usual = all(
-        case[name] == values[0]
-        for name, values in DIMENSIONS.items()
-        if name not in ('command', 'name')
-    )
+    usual = not unusual(dict(case, command='run', name='run')) and case['command'] != 'mistake'
     return f'status {status} in the usual environment: {err}' if usual else ''
 
 
