@@ -29,7 +29,7 @@ def status_of(work):
     'name, limit, line',
     [
         ('RLIMIT_AS', 1 << 30, 'ulimit -v: expected at least 8388608 KiB. Received: 1048576'),
-        ('RLIMIT_DATA', 1 << 29, 'ulimit -d: expected at least 1048576 KiB. Received: 524288'),
+        ('RLIMIT_DATA', 1 << 29, 'ulimit -d: expected at least 4194304 KiB. Received: 524288'),
         ('RLIMIT_NOFILE', 63, 'ulimit -n: expected at least 64 open files. Received: 63'),
     ],
 )
@@ -46,7 +46,7 @@ def test_limits_in_which_tensorflow_aborts_are_refused(name, limit, line, monkey
 
 
 def test_the_least_limits_are_enough(monkeypatch):
-    least = {resource.RLIMIT_AS: 8 << 30, resource.RLIMIT_DATA: 1 << 30, resource.RLIMIT_NOFILE: 64}
+    least = {resource.RLIMIT_AS: 8 << 30, resource.RLIMIT_DATA: 4 << 30, resource.RLIMIT_NOFILE: 64}
     monkeypatch.setattr(resource, 'getrlimit', lambda which: (least[which], UNLIMITED))
     assert status_of(lambda options: 0) == 0
 

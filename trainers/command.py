@@ -20,10 +20,10 @@ from trainers import options as options_module
 STARTED = time.monotonic()  # start of the program
 # (limit, its name in a shell, the least that will do, its unit, that in bytes or files). With less,
 # TensorFlow aborts or hangs: on two cores the smallest training takes 3 GB of addresses and 0.6 GB
-# of data, a worker more than 4 GB, and more cores take more threads. Workers also open sockets.
+# of data, a worker more than 4 and 2 GB; more cores take more. Workers also open sockets.
 _LIMITS = (
     (resource.RLIMIT_AS, 'ulimit -v', 8 << 20, 'KiB', 1024),
-    (resource.RLIMIT_DATA, 'ulimit -d', 1 << 20, 'KiB', 1024),
+    (resource.RLIMIT_DATA, 'ulimit -d', 4 << 20, 'KiB', 1024),
     (resource.RLIMIT_NOFILE, 'ulimit -n', 64, 'open files', 1),
 )
 
