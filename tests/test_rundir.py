@@ -572,7 +572,7 @@ def test_damage_and_dangling_links_do_not_lead_to_the_next(live):
     with pytest.raises(DamagedCheckpoint, match='step-00000008/model.index'):
         checkpoints.find(live.run_dir, '--ckpt_path')
     os.symlink('nowhere', live.run_dir + '/ckpt/step-00000009')
-    with pytest.raises(FileNotFoundError, match='step-00000009'):
+    with pytest.raises(DamagedCheckpoint, match='step-00000009: expected a folder'):
         checkpoints.find(live.run_dir, '--ckpt_path')
 
 

@@ -45,7 +45,6 @@ def find(path: str, flag: str) -> Checkpoint:
 
     Raises:
       ValueError: there is no checkpoint, or it is damaged.
-      OSError: it cannot be opened.
     """
     while True:
         chosen = _chosen(path)
@@ -55,10 +54,12 @@ def find(path: str, flag: str) -> Checkpoint:
             )
         try:
             pin = files.Folder(chosen)
-        except FileNotFoundError:
-            if os.path.lexists(chosen):
-                raise
-            continue
+        except OSError as error:
+            if not os.path.lexists(chosen):
+                continue
+            raise DamagedCheckpoint(
+                f'{chosen}: expected a folder that can be read. Received: {error}'
+            )
         pin.lock(fcntl.LOCK_SH)  # waits for the end of a removal
         try:
             return manifest.read(chosen, ('options', 'dataset'))._replace(pin=pin)
