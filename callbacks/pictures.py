@@ -16,7 +16,6 @@ from callbacks.figures import Figures
 from callbacks.history import History
 from gitloss import metrics
 from gitloss.figures import confusion, encoding, plots, view
-from gitloss.files import write_atomically
 from gitloss.metrics import Metric
 
 
@@ -51,9 +50,7 @@ class Pictures(Callback):
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
     def _write(self, content: bytes, *names: str) -> None:
-        path = os.path.join(self.handle.run_dir, 'plots', *names)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_atomically(path, content)
+        self.handle.write(os.path.join('plots', *names), content)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)

@@ -11,7 +11,6 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from callbacks.base import Callback
 from gitloss.errors import log
-from gitloss.files import write_atomically
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import SETS, find
 
@@ -157,7 +156,5 @@ class Report(Callback):
             f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
             f'{results["final"]["step"]} steps'
         )
-        write_atomically(
-            str(run_dir / 'report.html'),
-            _PAGE.substitute(title=html.escape(title), body=body),
-        )
+        page = _PAGE.substitute(title=html.escape(title), body=body)
+        self.handle.write('report.html', page)

@@ -6,6 +6,7 @@ from trainers.checkpoints.restoring import (
     restore,
     session_of,
     spec_of,
+    using,
     variables,
 )
 from trainers.checkpoints.store import CheckpointStore, Saver
@@ -20,5 +21,6 @@ __all__ = [
     'restore',
     'session_of',
     'spec_of',
+    'using',
     'variables',
 ]
