@@ -100,8 +100,8 @@ def test_images_of_another_shape_are_refused_in_one_line(trained, tmp_path, caps
     flags = ['--ckpt_path=' + settings.run_dir, f'--data_path={tmp_path}', '--device=cpu']
     assert evaluate.main(flags) == 2
     assert capsys.readouterr().err.splitlines() == [
-        'trainers.evaluate: --data_path: expected images of the shape the checkpoint was trained '
-        'on, (8, 8, 1). Received: (9, 8, 1)'
+        'trainers.evaluate: --data_path: expected images of the shape that '
+        f'{settings.run_dir}/ckpt/step-00000012 was trained on, (8, 8, 1). Received: (9, 8, 1)'
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
 
@@ -40,7 +39,7 @@ class WarmStart:
                     f'--init_checkpoint: expected {name} of shape {list(shape)} as in this model. '
                     f'Received: {received}'
                 )
-        self._saver = tf.train.Saver(taken)
+        self._saver = checkpoints.Saver(taken)
 
     def restore(self, session: Any) -> None:
         """Loads the variables of the checkpoint; the others keep their initial values."""
