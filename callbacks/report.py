@@ -10,8 +10,8 @@ import string
 from typing import Any, Iterable, Mapping, Sequence
 
 from callbacks.base import Callback
+from gitloss import files
 from gitloss.errors import log
-from gitloss.files import write_atomically
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import SETS, find
 
@@ -113,7 +113,8 @@ def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metri
 
 
 def _picture(path: pathlib.Path, caption: str) -> str:
-    name, content = html.escape(path.name), base64.b64encode(path.read_bytes()).decode('ascii')
+    name = html.escape(path.name)
+    content = base64.b64encode(files.read(str(path))).decode('ascii')
     return (
         f'<figure><img alt="{name}" src="data:image/{path.suffix[1:]};base64,{content}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>'
@@ -157,7 +158,7 @@ class Report(Callback):
             f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
             f'{results["final"]["step"]} steps'
         )
-        write_atomically(
+        files.write_atomically(
             str(run_dir / 'report.html'),
             _PAGE.substitute(title=html.escape(title), body=body),
         )

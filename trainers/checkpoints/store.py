@@ -153,7 +153,7 @@ class CheckpointStore:
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
             os.rename(temporary, path)
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:  # ValueError: of a saver
             shutil.rmtree(temporary, ignore_errors=True)
             raise OSError(f'{path}: {reason(error)}')
         _sync(os.path.dirname(path))

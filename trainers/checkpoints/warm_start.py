@@ -34,10 +34,10 @@ class WarmStart:
             elif name.split('/')[0] in _OF_THE_CLASSES:
                 self._fresh.append(name)
             else:
-                received = list(saved[name]) if name in saved else 'a checkpoint without it'
+                received = list(saved[name]) if name in saved else 'none'
                 raise ValueError(
                     f'--init_checkpoint: expected {name} of shape {list(shape)} as in this model. '
-                    f'Received: {received}'
+                    f'Received: {received} in {self._checkpoint.path}'
                 )
         self._saver = checkpoints.Saver(taken)
 
