@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from gitloss import files
 from gitloss.metrics import Metric
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Handle:
       options: {flag: plain value}.
       step: number of training steps of the current weights.
       metrics: {name: Metric}, declared by the run and its callbacks; complete from `build` on.
-      run_dir: the folder of the run's files.
+      run_dir: the folder of the run's files. A training that asks for it when it is gone, or when
+        another folder has its name, ends with FolderLost: do so each time, before you write.
       rank, workers, is_chief: the number of this worker, the number of workers, and whether this
         worker writes the files.
     """
@@ -96,6 +98,17 @@ class RunHandle(Handle):
         On an NPU with several steps per call, an overflow can make a call end between multiples.
         """
         return self.step % every == 0
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Writes a file of the run completely or not at all.
+
+        Args:
+          name: relative to the run's folder; missing folders in it are created.
+
+        Raises:
+          OSError: it cannot be written; an earlier file of this name is unchanged.
+        """
+        files.write_below(self.run_dir, name, content)
 
     @abc.abstractmethod
     def save(self, metrics: Mapping[str, float] | None = None) -> str:

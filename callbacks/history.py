@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import Any, Mapping
 
 from callbacks.base import Callback
 from gitloss.errors import log
-from gitloss.files import write_atomically
 from gitloss.metrics import declaration
 
 
@@ -47,10 +45,8 @@ class History(Callback):
         some.
         """
         try:
-            write_atomically(
-                os.path.join(self.handle.run_dir, 'history.jsonl'),
-                ''.join(json.dumps(row) + '\n' for row in self.rows),
-            )
+            lines = ''.join(json.dumps(row) + '\n' for row in self.rows)
+            self.handle.write('history.jsonl', lines)
         except OSError as error:
             log.warning('no history: %s; the next measurement tries again', error)
 
@@ -77,9 +73,7 @@ class History(Callback):
             'throughput': self.handle.throughput(),
             'seconds': {'total': time.monotonic() - self._started},
         }
-        write_atomically(
-            os.path.join(self.handle.run_dir, 'results.json'), json.dumps(results, indent=2) + '\n'
-        )
+        self.handle.write('results.json', json.dumps(results, indent=2) + '\n')
 
     def state(self) -> Any:
         return {'rows': list(self.rows), 'seconds': time.monotonic() - self._started}

@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import numpy as np
 
 from callbacks.base import Callback, RunHandle, as_callback
-from gitloss.errors import DamagedCheckpoint, HookError, describe, log
+from gitloss.errors import DamagedCheckpoint, FolderLost, HookError, describe, log
 from gitloss.metrics import declaration
 
 _PLAIN = (int, float, str, list, dict, type(None))  # types in history.jsonl and checkpoints
@@ -50,7 +50,7 @@ class CallbackList:
     """Runs hooks in the order of the list, which may contain objects of `tf.keras.callbacks`.
 
     A failing hook ends the training. `on_train_end` and `close` are exceptions: they run for all
-    callbacks, and their failures decide the exit status.
+    callbacks, and their failures decide the exit status. FolderLost ends the training even there.
 
     Attributes:
       callbacks: the callbacks of this worker.
@@ -114,6 +114,9 @@ class CallbackList:
         for callback in callbacks:
             try:
                 _call(callback, hook, *args)
+            except FolderLost:
+                if hook != 'close':  # when there is nothing left to lose
+                    raise
             except Exception as error:  # noqa: BLE001 - the other callbacks still run
                 where = '' if isinstance(error, HookError) else f'{kind(callback)}.{hook}: '
                 self.failures.append(f'{where}{error}')

@@ -59,9 +59,7 @@ class Pictures(Callback):
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
     def _write(self, content: bytes, *names: str) -> None:
-        path = os.path.join(self.handle.run_dir, 'plots', *names)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        files.write_atomically(path, content)
+        self.handle.write(os.path.join('plots', *names), content)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.on_rewind(self.handle.step)

@@ -11,6 +11,7 @@ from typing import Any, Sequence
 from tqdm import tqdm
 
 from callbacks.base import Callback
+from gitloss import files
 from gitloss.errors import log
 
 
@@ -45,9 +46,7 @@ class Progress(Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if self._log_file:
             path = os.path.join(self.handle.run_dir, self._log_file)
-            file = self._resources.enter_context(
-                contextlib.closing(logging.FileHandler(path, encoding='utf-8'))
-            )
+            file = logging.StreamHandler(self._resources.enter_context(files.append(path)))
             file.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%Y-%m-%d %H:%M:%S'))
             log.addHandler(file)
             self._resources.callback(log.removeHandler, file)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 import numpy as np
 from PIL import Image
@@ -12,7 +11,6 @@ from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, Pr
 
 from gitloss import metrics
 from gitloss.data.source import Source
-from gitloss.files import write_atomically
 
 _POINTS = 1000  # that the Projector rotates smoothly
 _THUMBNAIL = 48  # maximum size in pixels
@@ -54,12 +52,12 @@ class Projector:
     """Writes `projector/` and `projector_config.pbtxt` into a run's folder.
 
     Args:
-      run_dir: the run's folder.
+      write: as RunHandle.write.
       source: the Source of the images for thumbnails.
     """
 
-    def __init__(self, run_dir: str, source: Source) -> None:
-        self._run_dir, self._source = run_dir, source
+    def __init__(self, write: Callable[[str, str | bytes], None], source: Source) -> None:
+        self._write, self._source = write, source
         self._size: Any = None  # of a thumbnail; the sprite never changes and is written once
 
     def write(
@@ -79,24 +77,21 @@ class Projector:
           numbers: int [k], indices of the samples in the source.
         """
         chosen = metrics.evenly_spaced(len(labels), _POINTS)
-        folder = os.path.join(self._run_dir, _FOLDER)
-        if not os.path.isdir(folder):
-            os.mkdir(folder)  # not makedirs: a deleted run folder stays deleted
         points = np.asarray(embeddings, np.float32)[chosen]
         # With two dimensions the Projector computes NaN.
         points = np.pad(points, ((0, 0), (0, max(0, 3 - points.shape[1]))), 'constant')
-        write_atomically(
-            os.path.join(folder, 'embeddings.tsv'),
+        self._write(
+            _FOLDER + '/embeddings.tsv',
             _lines([f'{value:.6g}' for value in point] for point in points),
         )
         columns = np.stack([labels, predictions, np.equal(labels, predictions), numbers], axis=1)
-        write_atomically(
-            os.path.join(folder, 'metadata.tsv'),
+        self._write(
+            _FOLDER + '/metadata.tsv',
             _lines([('label', 'predicted', 'right', 'number'), *columns[chosen]]),
         )
         if self._size is None:
             content, size = sprite(self._source.images(np.asarray(numbers)[chosen]))
-            write_atomically(os.path.join(folder, 'sprite.png'), content)
+            self._write(_FOLDER + '/sprite.png', content)
             self._size = size
         self._configure(name)
 
@@ -107,7 +102,4 @@ class Projector:
             metadata_path=_FOLDER + '/metadata.tsv',
             sprite={'image_path': _FOLDER + '/sprite.png', 'single_image_dim': self._size},
         )
-        write_atomically(
-            os.path.join(self._run_dir, 'projector_config.pbtxt'),
-            str(ProjectorConfig(embeddings=[shown])),
-        )
+        self._write('projector_config.pbtxt', str(ProjectorConfig(embeddings=[shown])))

@@ -158,7 +158,5 @@ class Report(Callback):
             f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
             f'{results["final"]["step"]} steps'
         )
-        files.write_atomically(
-            str(run_dir / 'report.html'),
-            _PAGE.substitute(title=html.escape(title), body=body),
-        )
+        page = _PAGE.substitute(title=html.escape(title), body=body)
+        self.handle.write('report.html', page)

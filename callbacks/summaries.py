@@ -11,7 +11,7 @@ import re
 import socket
 import struct
 import time
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from google.protobuf import struct_pb2
@@ -43,9 +43,12 @@ class EventFile:
     Args:
       folder: the folder of the file.
       suffix: the last part of its name.
+      check: called before the file is created, which may be at a later event.
     """
 
-    def __init__(self, folder: str, suffix: str = '') -> None:
+    def __init__(
+        self, folder: str, suffix: str = '', check: Callable[[], Any] = lambda: None
+    ) -> None:
         matches = [
             re.match(r'events\.out\.tfevents\.([0-9]+)\.', name) for name in os.listdir(folder)
         ]
@@ -54,6 +57,7 @@ class EventFile:
             folder, f'events.out.tfevents.{second:010d}.{socket.gethostname()}{suffix}'
         )
         self._file: Any = None
+        self._check = check
         self._waiting, self._warned = b'', False
         self.write(file_version='brain.Event:2')
 
@@ -77,6 +81,7 @@ class EventFile:
 
     def _flush(self) -> None:
         if self._file is None:
+            self._check()
             self._file = open(self.path, 'ab', buffering=0)
         while self._waiting:  # a full disk can cut a write short
             self._waiting = self._waiting[self._file.write(self._waiting) :]

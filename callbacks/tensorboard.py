@@ -84,13 +84,13 @@ class TensorBoard(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.figures is not None:
-            self._projector = Projector(self.handle.run_dir, self.figures.evaluation.source)
+            self._projector = Projector(self.handle.write, self.figures.evaluation.source)
         self._attempt('event file', self._open)
 
     def _open(self) -> None:
         folder = self.handle.run_dir
         before = [name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')]
-        self._events = summaries.EventFile(folder)
+        self._events = self._event_file()
         for name in before:
             # The run did not end there, and its options may have changed.
             if name.endswith((_BEGIN, _END)):
@@ -131,9 +131,12 @@ class TensorBoard(Callback):
         # A resumed run removes the file: TensorBoard uses the first experiment.
         self._write_file(_BEGIN, 0, values)
 
+    def _event_file(self, suffix: str = '') -> summaries.EventFile:
+        return summaries.EventFile(self.handle.run_dir, suffix, lambda: self.handle.run_dir)
+
     def _write_file(self, suffix: str, step: int, values: list[Any]) -> None:
         """Writes summaries into a file of their own."""
-        with contextlib.closing(summaries.EventFile(self.handle.run_dir, suffix)) as events:
+        with contextlib.closing(self._event_file(suffix)) as events:
             events.add(step, values)
 
     def _write_graph(self) -> None:
@@ -186,7 +189,8 @@ class TensorBoard(Callback):
                 name: self._last[name] for name in self._last if self._tag(name).startswith('test/')
             }
             values = [*_scalars(tests, self._tag), summaries.hparams_end(self._status)]
-            self._attempt(
-                'end', self._write_file, _END, self._last.get('step', self.handle.step), values
-            )
-            self._events.close()
+            step = self._last.get('step', self.handle.step)
+            try:
+                self._attempt('end', self._write_file, _END, step, values)
+            finally:
+                self._events.close()

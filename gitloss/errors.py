@@ -107,6 +107,10 @@ class TrainingError(RuntimeError):
     """The training cannot continue; the message is one line."""
 
 
+class FolderLost(TrainingError):
+    """The folder of the run is gone, or another one has its name: nothing more is written."""
+
+
 class WorkerLost(RuntimeError):
     """Another worker has ended, does not answer or has different variables."""
 

@@ -1,10 +1,16 @@
-"""Files that are either complete or absent, and files that others may have put in our way."""
+"""Files that are either complete or absent, and files and folders that others may have moved or put
+in our way.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import stat
+import weakref
 from typing import IO, Any
 
 
@@ -23,7 +29,7 @@ def open_regular(path: str, flags: int, mode: str) -> IO[Any]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, 'not a regular file', path)
-    return open(descriptor, mode)
+    return open(descriptor, mode, encoding=None if 'b' in mode else 'utf-8')
 
 
 def read(path: str, limit: int = 1 << 28) -> bytes:
@@ -70,3 +76,67 @@ def write_atomically(path: str, content: str | bytes) -> None:
         if os.path.isfile(temporary):
             os.remove(temporary)  # frees its part of a full disk
         raise OSError(error.errno, error.strerror, path)
+
+
+def write_below(folder: str, name: str, content: str | bytes) -> None:
+    """write_atomically of `name`, a path relative to a folder. Missing folders in the name are
+    created, `folder` is not: a deleted one stays deleted.
+    """
+    *parts, last = name.split(os.sep)
+    for part in parts:
+        folder = os.path.join(folder, part)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+    write_atomically(os.path.join(folder, last), content)
+
+
+def remove(path: str) -> None:
+    """Removes a folder with its content, a file, or a link, which is not followed. Nothing there is
+    no error.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+class Folder:
+    """An open folder: the same one, whatever happens to its name.
+
+    Attributes:
+      path: the name at which it was found.
+      close: closes it, as does the end of this object, and so releases its lock.
+
+    Raises:
+      OSError: there is no folder at `path`, or it cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its path still leads to it. An open folder keeps its inode number, so that no
+        later one can have it.
+        """
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def lock(self, operation: int) -> bool:
+        """Whether nobody's lock is in the way; True where the file system has no locks of folders.
+
+        Args:
+          operation: of fcntl.flock.
+        """
+        try:
+            fcntl.flock(self._descriptor, operation)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True

@@ -199,6 +199,7 @@ def test_weights_of_other_shapes_start_no_training(trained, tmp_path, capsys, in
             name: found.manifest[name]
             for name in checkpoints.TO_CONTINUE + ('metrics', 'best', 'versions')
         }
+        (tmp_path / 'run').mkdir()
         store = checkpoints.CheckpointStore(str(tmp_path / 'run' / 'ckpt'))
         path = store.save(session, tf.train.Saver(wider), 12, kept)
     flags = toys.flags_of(settings) + ['--steps=13']

@@ -375,7 +375,7 @@ def test_projector_files_fit_together(tmp_path, count, dim):
     random = np.random.RandomState(0)
     embeddings, labels = random.randn(count, dim).astype(np.float32), random.randint(0, 10, count)
     images = random.randint(0, 256, (count, 8, 6, 1)).astype(np.uint8)
-    writer = projector.Projector(str(tmp_path), ArraySource(images, labels))
+    writer = projector.Projector(FakeHandle(tmp_path).write, ArraySource(images, labels))
     writer.write('first', embeddings + 1, labels, labels, np.arange(count))
     writer.write('second', embeddings, labels, np.zeros_like(labels), np.arange(count))
     text = (tmp_path / 'projector_config.pbtxt').read_text()
@@ -425,7 +425,7 @@ def test_the_projector_names_samples_and_thumbnails_by_their_place_in_the_split(
     """Two samples of five, numbers 1 and 4: their own thumbnails and numbers."""
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     source = ArraySource(images, np.zeros(5, np.int32))
-    projector.Projector(str(tmp_path), source).write(
+    projector.Projector(FakeHandle(tmp_path).write, source).write(
         'two', np.zeros((2, 2)), [7, 8], [7, 7], [1, 4]
     )
     assert (tmp_path / 'projector' / 'metadata.tsv').read_text().split('\n')[1:3] == [

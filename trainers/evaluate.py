@@ -8,6 +8,7 @@ of images of other classes only the distances are measured.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from typing import Any, Sequence
@@ -17,15 +18,14 @@ from trainers import command, streams
 from trainers.options import Options
 
 
-def evaluate(options: Options) -> int:
-    """Prints one JSON object. Returns the exit status."""
+def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
+    """{'valid', 'test', 'step', 'checkpoint'}."""
     from callbacks import evaluation
     from callbacks.centers import class_distances
     from gitloss import data
     from trainers import checkpoints, devices
     from trainers.engine import runtime
 
-    checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
     settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
     check_choice('--dataset', settings.dataset, sorted(data.DATASETS))
@@ -52,7 +52,15 @@ def evaluate(options: Options) -> int:
 
     with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         results: dict[str, Any] = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
-    results.update(step=checkpoint.step, checkpoint=checkpoint.path)
+    return dict(results, step=checkpoint.step, checkpoint=checkpoint.path)
+
+
+def evaluate(options: Options) -> int:
+    """Prints one JSON object. Returns the exit status."""
+    from trainers import checkpoints
+
+    measure = functools.partial(_results, options)
+    results = checkpoints.using(options.ckpt_path, '--ckpt_path', measure)
     streams.output(json.dumps(results))
     return 0
 

@@ -8,6 +8,7 @@ model.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -121,15 +122,8 @@ def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, A
     )
 
 
-def export(options: Options) -> int:
-    """Writes the graph and its manifest, and prints its path and the atc command.
-
-    Returns:
-      The exit status.
-    """
-    from trainers import checkpoints
-
-    checkpoint = checkpoints.find(options.ckpt_path, '--ckpt_path')
+def _write(options: Options, checkpoint: Any) -> tuple[str, str]:
+    """Writes the graph and its manifest. Returns the path of the graph and the atc command."""
     folder = export_folder(checkpoint, options.export_dir)
     definition, (images, *outputs) = frozen_graph(checkpoint, options.export_batch)
     content = definition.SerializeToString(deterministic=True)
@@ -152,8 +146,20 @@ def export(options: Options) -> int:
         'atc': atc_command(os.path.basename(path), images, outputs),
     }
     write_atomically(os.path.join(folder, 'gitloss.json'), json.dumps(manifest, indent=1) + '\n')
-    streams.output(path)
-    streams.output(atc_command(path, images, outputs))
+    return path, atc_command(path, images, outputs)
+
+
+def export(options: Options) -> int:
+    """Writes the graph and its manifest, and prints its path and the atc command.
+
+    Returns:
+      The exit status.
+    """
+    from trainers import checkpoints
+
+    write = functools.partial(_write, options)
+    for line in checkpoints.using(options.ckpt_path, '--ckpt_path', write):
+        streams.output(line)
     return 0
 
 

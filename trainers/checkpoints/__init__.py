@@ -7,6 +7,7 @@ from trainers.checkpoints.restoring import (
     restore,
     session_of,
     spec_of,
+    using,
     variables,
 )
 from trainers.checkpoints.store import CheckpointStore, Saver
@@ -22,5 +23,6 @@ __all__ = [
     'restore',
     'session_of',
     'spec_of',
+    'using',
     'variables',
 ]

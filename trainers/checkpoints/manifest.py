@@ -35,11 +35,15 @@ TO_CONTINUE = ('epoch', 'options', 'dataset', 'logs', 'totals', 'timing', 'callb
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint: its folder, its step, its manifest."""
+    """A verified checkpoint: its folder, its step, its manifest.
+
+    As long as it exists, its `pin` keeps the folder from being pruned.
+    """
 
     path: str
     step: int
     manifest: Mapping[str, Any]
+    pin: Any = None  # an open files.Folder
 
 
 def digest_of_file(path: str) -> str:

@@ -7,9 +7,11 @@ manifest holds the options and the facts of the data set.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TypeVar
 
+from gitloss import files
 from gitloss.backend import tf
 from gitloss.data import DataSpec
 from gitloss.errors import DamagedCheckpoint, reason
@@ -18,9 +20,24 @@ from trainers.checkpoints.manifest import Checkpoint
 from trainers.checkpoints.store import CheckpointStore, Saver
 from trainers.options import Options
 
+_Result = TypeVar('_Result')
+
+
+def _chosen(path: str) -> str | None:
+    """The folder of the checkpoint that `find` takes, not verified."""
+    if os.path.isfile(os.path.join(path, manifest.FILE)):
+        return path
+    for folder in (os.path.join(path, 'ckpt'), path):
+        store = CheckpointStore(folder)
+        found = store.best() or next(reversed(store.paths()), None)
+        if found:
+            return found
+    return None
+
 
 def find(path: str, flag: str) -> Checkpoint:
-    """The checkpoint at `path`, verified.
+    """The checkpoint at `path`, verified, and pinned: a training that prunes leaves it until the
+    result is no longer referenced. One that vanishes before leads to the next one.
 
     Args:
       path: the folder of a checkpoint; or the folder of a run, or its ckpt folder, with the best
@@ -30,17 +47,39 @@ def find(path: str, flag: str) -> Checkpoint:
     Raises:
       ValueError: there is no checkpoint, or it is damaged.
     """
-    needed = ('options', 'dataset')
-    if os.path.isfile(os.path.join(path, manifest.FILE)):
-        return manifest.read(path, needed)
-    for folder in (os.path.join(path, 'ckpt'), path):
-        store = CheckpointStore(folder)
-        found = store.best() or next(reversed(store.paths()), None)
-        if found:
-            return manifest.read(found, needed)
-    raise ValueError(
-        f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
-    )
+    while True:
+        chosen = _chosen(path)
+        if chosen is None:
+            raise ValueError(
+                f'{flag}: expected a checkpoint, or a folder with checkpoints. Received: {path!r}'
+            )
+        try:
+            pin = files.Folder(chosen)
+        except OSError as error:
+            if not os.path.lexists(chosen):
+                continue
+            raise DamagedCheckpoint(
+                f'{chosen}: expected a folder that can be read. Received: {error}'
+            )
+        pin.lock(fcntl.LOCK_SH)  # waits for the end of a removal
+        try:
+            return manifest.read(chosen, ('options', 'dataset'))._replace(pin=pin)
+        except DamagedCheckpoint:
+            if pin.is_in_place:
+                raise
+
+
+def using(path: str, flag: str, work: Callable[[Checkpoint], _Result]) -> _Result:
+    """`work` of the checkpoint that `find` finds. Begins again with the next one if this one is
+    removed meanwhile, where the file system has no locks.
+    """
+    while True:
+        checkpoint = find(path, flag)
+        try:
+            return work(checkpoint)
+        except DamagedCheckpoint:
+            if checkpoint.pin.is_in_place:
+                raise
 
 
 def spec_of(checkpoint: Checkpoint) -> DataSpec:

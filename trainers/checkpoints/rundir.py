@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
 import os
-from typing import IO, Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
-from gitloss.errors import log, one_line
-from gitloss.files import write_atomically
+from gitloss import files
+from gitloss.errors import FolderLost, log, one_line
 from trainers import checkpoints
 from trainers.devices import npu_options
 from trainers.options import FIELDS
@@ -36,45 +37,86 @@ def differing_flags(
 
 
 class RunDir:
-    """Locks the folder of a run for this process.
+    """The folder of a run: knows it again, and locks it for this process.
 
-    The operating system holds the lock, on `run.lock`, and releases it when the process ends in
-    whichever way. So the file of a killed run blocks nobody.
+    The operating system holds the locks and releases them when the process ends in whichever way:
+    the one on the folder itself, which needs no file, and the one on `run.lock`, which on NFS keeps
+    other machines out, too. So the file of a killed run blocks nobody.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._folder: files.Folder | None = None
+        self._held = contextlib.ExitStack()
 
-    def claim(self) -> None:
-        """Creates the folder if it is missing, and locks it.
+    def enter(self) -> files.Folder:
+        """Creates the folder if it is missing, and opens it: from now on `check` knows it."""
+        os.makedirs(self.path, exist_ok=True)
+        self._folder = files.Folder(self.path)
+        self._held.callback(self._folder.close)
+        return self._folder
+
+    def check(self) -> None:
+        """To be called before each write: what is at the path must be the folder of this run.
 
         Raises:
-          ValueError: it cannot be written to, or another process holds the lock.
+          FolderLost: the folder was entered, and is gone or has been replaced since.
+        """
+        if self._folder is not None and not self._folder.is_in_place:
+            received = 'another folder' if os.path.lexists(self.path) else 'none, it is gone'
+            raise FolderLost(
+                f'--exp_save_dir: expected the folder of this run at {self.path}. '
+                f'Received: {received}'
+            )
+
+    def claim(self) -> None:
+        """Enters and locks the folder.
+
+        Raises:
+          ValueError: it cannot be written to, or another process holds a lock.
         """
         try:
-            os.makedirs(self.path, exist_ok=True)
-            lock = open(os.path.join(self.path, _LOCK), 'a+')
+            is_free = self._lock()
         except OSError as error:
+            self.release()
             raise ValueError(
                 f'--exp_save_dir: expected a folder that can be written. Received: {error}'
             )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
+        if not is_free:
+            self.release()
             raise ValueError(
                 '--exp_save_dir: expected a folder that no running training uses. '
-                f'Received: {self.path}, in use by process {lock.read().strip() or "unknown"}'
+                f'Received: {self.path}, in use by process {self._owner()}'
             )
-        lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
-        self._lock = lock
+
+    def _lock(self) -> bool:
+        """Whether this process has got both locks."""
+        folder = self.enter()
+        if not folder.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
+        if not folder.is_in_place:  # another process has just moved it aside
+            self.release()
+            return self._lock()
+        file = self._held.enter_context(files.append(os.path.join(self.path, _LOCK)))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        return True
+
+    def _owner(self) -> str:
+        try:
+            text = files.read(os.path.join(self.path, _LOCK), 100).decode('ascii', 'replace')
+        except OSError:
+            text = ''
+        return text.strip() or 'unknown'
 
     def release(self) -> None:
-        """Unlocks the folder."""
-        if self._lock is not None:
-            self._lock.close()
+        """Leaves the folder: unlocks it, and no longer checks it."""
+        self._folder = None
+        self._held.close()
 
     def begin(
         self,
@@ -99,14 +141,16 @@ class RunDir:
         checkpoint = checkpoint_to_continue(resume, store, options, dataset_facts)
         if checkpoint is None:
             self.move_aside()
-        write_atomically(os.path.join(self.path, 'options.json'), json.dumps(options, indent=1))
+        files.write_atomically(
+            os.path.join(self.path, 'options.json'), json.dumps(options, indent=1)
+        )
         return checkpoint
 
     def move_aside(self) -> None:
         """Renames a folder with files to the first free `<path>.<n>`, and creates it again."""
         if set(os.listdir(self.path)) - {_LOCK}:
             names = (f'{self.path}.{number}' for number in itertools.count(1))
-            target = next(name for name in names if not os.path.exists(name))
+            target = next(name for name in names if not os.path.lexists(name))
             os.rename(self.path, target)
             self.release()
             self.claim()

@@ -8,18 +8,20 @@ nothing. TensorFlow 1.15 and 2.x read each other's checkpoints.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import pathlib
 import re
-import shutil
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
+from gitloss import files
 from gitloss.backend import tf
-from gitloss.errors import DamagedCheckpoint, log, reason
+from gitloss.errors import DamagedCheckpoint, FolderLost, log, reason
 from gitloss.metrics import declaration
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint, read
 
+_UNFINISHED = re.compile(r'step-[0-9]{8,}\.tmp')
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
 # Variables of loss scaling, in the adapter of the NPU and in TensorFlow.
 _LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}
@@ -31,6 +33,12 @@ def _sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _prune(path: str) -> None:
+    with contextlib.closing(files.Folder(path)) as folder:
+        if folder.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            files.remove(path)
 
 
 class Saver:
@@ -79,10 +87,33 @@ class CheckpointStore:
       folder: the `ckpt` folder of the run; created by the first save.
       keep: number of newest checkpoints to keep. The best one, by the metric in the manifests, is
         kept as well.
+      check: raises FolderLost if the folder of the run is gone or another one.
     """
 
-    def __init__(self, folder: str, keep: int = 3) -> None:
-        self.folder, self._keep = folder, keep
+    def __init__(
+        self, folder: str, keep: int = 3, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder, self._keep, self._check = folder, keep, check
+        self._own: os.stat_result | None = None
+
+    def _enter(self) -> None:
+        """Creates the folder, or checks that it still is the one of the last save.
+
+        Raises:
+          FolderLost: another one is there, or the run's folder is lost.
+          OSError: it cannot be created.
+        """
+        self._check()
+        if not os.path.isdir(self.folder):
+            os.mkdir(self.folder)
+            self._own = None
+        found = os.stat(self.folder)
+        if self._own and not os.path.samestat(self._own, found):
+            raise FolderLost(
+                f'{self.folder}: expected the folder with the checkpoints of this run. '
+                'Received: another folder'
+            )
+        self._own = found
 
     def save(self, session: Any, saver: Any, step: int, contents: Mapping[str, Any]) -> str:
         """Writes the checkpoint of `step` and prunes old ones. Returns its path.
@@ -92,12 +123,14 @@ class CheckpointStore:
 
         Raises:
           OSError: it cannot be written, for example on a full disk; no part of it is left.
+          FolderLost: the folder is not that of this run; nothing is written or removed.
         """
         path = os.path.join(self.folder, f'step-{step:08d}')
-        os.makedirs(self.folder, exist_ok=True)
-        for unfinished in pathlib.Path(self.folder).glob('*.tmp'):  # of a run that was killed
-            shutil.rmtree(unfinished, ignore_errors=True)
-        self._replace(path, session, saver, step, contents)
+        self._enter()
+        for name in filter(_UNFINISHED.fullmatch, os.listdir(self.folder)):  # of a killed run
+            with contextlib.suppress(OSError):
+                files.remove(os.path.join(self.folder, name))
+        self._replace(path, session, saver, step, contents, self._enter)
         self.prune(step)
         return path
 
@@ -109,7 +142,9 @@ class CheckpointStore:
         Raises:
           ValueError: `path` exists and is not a checkpoint.
           OSError: it cannot be written.
+          FolderLost: the folder of the run is gone or another one.
         """
+        self._check()  # the path may be in it
         path = os.path.abspath(path)
         names = os.listdir(path) if os.path.isdir(path) else []
         if os.path.lexists(path) and not (
@@ -122,8 +157,9 @@ class CheckpointStore:
             )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         mark = '.gitloss'  # a folder "best.old" may be the user's
-        shutil.rmtree(path + mark + '.tmp', ignore_errors=True)
-        self._replace(path, session, saver, step, contents, mark)
+        with contextlib.suppress(OSError):
+            files.remove(path + mark + '.tmp')
+        self._replace(path, session, saver, step, contents, self._check, mark)
         return path
 
     def _replace(
@@ -133,6 +169,7 @@ class CheckpointStore:
         saver: Any,
         step: int,
         contents: Mapping[str, Any],
+        check: Callable[[], None],
         mark: str = '',
     ) -> None:
         temporary, old = path + mark + '.tmp', path + mark + '.old'
@@ -148,16 +185,20 @@ class CheckpointStore:
             manifest.write(temporary, step, contents)
             for name in os.listdir(temporary) + ['.']:
                 _sync(os.path.join(temporary, name))
+            check()
             # The same step again: the old checkpoint is valid until the new one is in its place.
-            if os.path.exists(path):
-                shutil.rmtree(old, ignore_errors=True)
+            if os.path.lexists(path):
+                files.remove(old)
                 os.rename(path, old)
             os.rename(temporary, path)
         except (OSError, ValueError, tf.errors.OpError) as error:  # ValueError: of a saver
-            shutil.rmtree(temporary, ignore_errors=True)
+            check()  # another run may write the same step there
+            with contextlib.suppress(OSError):
+                files.remove(temporary)
             raise OSError(f'{path}: {reason(error)}')
         _sync(os.path.dirname(path))
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            files.remove(old)
 
     def paths(self) -> list[str]:
         """Folders of all checkpoints, oldest first, not verified."""
@@ -173,7 +214,11 @@ class CheckpointStore:
         """The newest whole checkpoint, or None.
 
         Checkpoints that are damaged or lack an entry that is `needed` are skipped with a warning.
+
+        Raises:
+          FolderLost: the folder of the run is gone or another one.
         """
+        self._check()
         for path in reversed(self.paths()):
             try:
                 return read(path, needed)
@@ -199,8 +244,10 @@ class CheckpointStore:
     def prune(self, step: int) -> None:
         """Removes old checkpoints after the one of `step` is written, except the best.
 
-        Checkpoints of later steps are damaged ones that the run skipped: they do not count.
+        Checkpoints of later steps are damaged ones that the run skipped: they do not count. One
+        that another process reads stays until the next pruning.
         """
+        self._enter()
         counting = [
             path
             for path in self.paths()
@@ -208,6 +255,6 @@ class CheckpointStore:
         ]
         for path in sorted(set(counting[: -self._keep]) - {self.best()}):
             try:
-                shutil.rmtree(path)
+                _prune(path)
             except OSError as error:
                 log.warning('an old checkpoint stays: %s', error)

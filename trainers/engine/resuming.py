@@ -4,8 +4,6 @@ way back to its last checkpoint.
 
 from __future__ import annotations
 
-import os
-
 from callbacks.list import CallbackList
 from gitloss.errors import Diverged, TrainingError, log
 from trainers import checkpoints
@@ -13,13 +11,13 @@ from trainers.checkpoints import rundir
 from trainers.engine.training import TrainingRuntime
 
 
-def start(runtime: TrainingRuntime, callbacks: CallbackList, folder: rundir.RunDir) -> None:
+def start(runtime: TrainingRuntime, callbacks: CallbackList) -> None:
     """Claims the folder of the run. Restores the run found there, or loads --init_checkpoint.
 
     Raises:
       ValueError: the folder cannot be used, or the run found in it is another one.
     """
-    checkpoint = _claim(runtime, folder)
+    checkpoint = _claim(runtime)
     if checkpoint is None:
         if runtime.warm_start is not None:
             runtime.warm_start.restore(runtime.session)
@@ -34,19 +32,21 @@ def start(runtime: TrainingRuntime, callbacks: CallbackList, folder: rundir.RunD
             checkpoint.path,
             '; all steps are done, --resume=never starts a new run' if is_done else '',
         )
+    runtime.warm_start = None  # lets its checkpoint go
 
 
-def _claim(runtime: TrainingRuntime, folder: rundir.RunDir) -> checkpoints.Checkpoint | None:
+def _claim(runtime: TrainingRuntime) -> checkpoints.Checkpoint | None:
     """The chief claims the folder and chooses the checkpoint to continue. The other workers compare
     their flags and data with the chief's, and receive the manifest.
     """
+    folder = runtime.folder
     facts = [runtime.saving.facts[name] for name in ('options', 'dataset')]
     *chiefs, found = runtime.group.decide(
         runtime.session,
         lambda: [*facts, folder.begin(runtime.settings.resume, runtime.saving.store, *facts)],
     )
     if not runtime.is_chief:
-        os.makedirs(folder.path, exist_ok=True)
+        folder.enter()
         rundir.check_worker(runtime.rank, facts, chiefs)
     return found and checkpoints.Checkpoint(*found)
 

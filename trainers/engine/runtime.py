@@ -12,6 +12,7 @@ from gitloss import data
 from gitloss.backend import tf
 from gitloss.errors import Interrupted
 from trainers import checkpoints
+from trainers.checkpoints.rundir import RunDir
 from trainers.devices import Device
 from trainers.engine.graph import TrainingGraph
 from trainers.options import Options
@@ -31,6 +32,7 @@ class Runtime(Handle):
 
     Attributes:
       settings, device, group: as given.
+      folder: the folder of the run, which a training enters.
       net: the TrainingGraph, once built.
       session: the tf.Session, once open.
     """
@@ -49,11 +51,16 @@ class Runtime(Handle):
     ) -> None:
         self.settings, self._spec, self.device = settings, spec, device
         self.group = group = group or OneWorker()
-        self.options, self.run_dir = settings.as_dict(), settings.run_dir
+        self.options, self.folder = settings.as_dict(), RunDir(settings.run_dir)
         self.batch_size, self.num_classes = settings.batch_size, spec.num_classes
         self.rank, self.workers, self.is_chief = group.rank, group.size, group.is_chief
         self._requests = requests
         self._agreed: Sequence[int] = (0, 0)
+
+    @property
+    def run_dir(self) -> str:  # type: ignore[override]
+        self.folder.check()
+        return self.folder.path
 
     @tf.autograph.experimental.do_not_convert  # its files in TMPDIR would outlive a SIGKILL
     def build(self, source: data.Source | None = None) -> TrainingGraph:

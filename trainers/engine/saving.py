@@ -39,7 +39,9 @@ class Saving:
     ) -> None:
         self._runtime, self.facts, self.state = runtime, facts, state
         self.store = checkpoints.CheckpointStore(
-            os.path.join(runtime.run_dir, 'ckpt'), runtime.settings.keep_checkpoints
+            os.path.join(runtime.run_dir, 'ckpt'),
+            runtime.settings.keep_checkpoints,
+            runtime.folder.check,
         )
         self.every_steps, self._every_seconds = runtime.settings.save_interval
         self.saved_step = self.tried_step = -1

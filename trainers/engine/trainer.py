@@ -11,7 +11,6 @@ from callbacks.list import CallbackList
 from gitloss.backend import tf
 from gitloss.data import Dataset, Source
 from gitloss.errors import Diverged, Interrupted, TrainingError, reason
-from trainers.checkpoints.rundir import RunDir
 from trainers.devices import Device
 from trainers.engine import resuming
 from trainers.engine.saving import Saving
@@ -70,7 +69,6 @@ class Trainer:
             {'options': options.as_dict(), 'versions': versions or {}, 'dataset': dataset.facts()},
             state=lambda: dict(self.runtime.meter.state(), callbacks=self.callbacks.state()),
         )
-        self.folder = RunDir(options.run_dir)
 
     def fit(self) -> dict[str, Any]:
         """Runs the whole training, from the newest checkpoint of the run if `resume` allows it.
@@ -98,7 +96,7 @@ class Trainer:
             finally:
                 self.callbacks.close()
                 self.runtime.group.close(self.runtime.session)
-                self.folder.release()
+                self.runtime.folder.release()
         return logs
 
     def build(self) -> None:
@@ -112,7 +110,7 @@ class Trainer:
     def initialise(self) -> None:
         """Opens the session and gives all variables their values."""
         self.runtime.open()
-        resuming.start(self.runtime, self.callbacks, self.folder)
+        resuming.start(self.runtime, self.callbacks)
 
     def loop(self) -> dict[str, Any]:
         """Trains, measures and saves until the last step. Returns the last measurement."""
