@@ -14,9 +14,18 @@ from callbacks.attempts import Attempts
 from callbacks.base import Callback
 from callbacks.figures import Figures
 from callbacks.history import History
-from gitloss import metrics
+from gitloss import files, metrics
 from gitloss.figures import confusion, encoding, plots, view
 from gitloss.metrics import Metric
+
+_ANIMATED = (
+    100  # frames of the animation: more would take memory, and longer than a minute to watch
+)
+
+
+def _read_frame(path: str) -> dict[str, np.ndarray]:
+    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
+        return dict(np.load(file, allow_pickle=False))
 
 
 class Pictures(Callback):
@@ -99,25 +108,26 @@ class Pictures(Callback):
             self._attempt('t-SNE', self._draw_tsne)
 
     def _draw_run(self) -> None:
-        frames = []
-        for step, path in self.frames():
-            with np.load(path, allow_pickle=False) as archive:
-                frames.append((step, dict(archive)))
+        """One frame at a time: neither frames nor figures are kept, whatever their number."""
+        frames = self.frames()
         if not frames:
             return
-        plane = view.plane(frames[-1][1]['points'])
-        for _, frame in frames:
-            frame['points'], frame['means'] = plane(frame['points']), plane(frame['means'])
-        limit = max(view.extent(frame['points'], frame['means']) for _, frame in frames)
-        figures = [
-            plots.scatter(
-                frame['points'], frame['labels'], frame['means'], str(frame['title']), limit
-            )
-            for _, frame in frames
-        ]
-        for (step, _), figure in zip(frames, figures):
+        plane = view.plane(_read_frame(frames[-1][1])['points'])
+        limit = max(
+            view.extent(plane(frame['points']), plane(frame['means']))
+            for frame in (_read_frame(path) for _, path in frames)
+        )
+        # Counted from the end: the last frame is among them.
+        animated = len(frames) - 1 - metrics.evenly_spaced(len(frames), _ANIMATED)
+        images = []
+        for number, (step, path) in enumerate(frames):
+            frame = _read_frame(path)
+            points, means = plane(frame['points']), plane(frame['means'])
+            figure = plots.scatter(points, frame['labels'], means, str(frame['title']), limit)
             self._write(encoding.png_bytes(figure), f'scatter-{step:06d}.png')
-        self._write(encoding.gif_bytes(figures), 'scatter.gif')
+            if number in animated:
+                images.append(encoding.gif_frame(figure))
+        self._write(encoding.gif_bytes(images), 'scatter.gif')
 
     def _draw_curves(self) -> None:
         """The training loss and its terms with the validation loss, and the distances with a

@@ -10,6 +10,7 @@ import string
 from typing import Any, Iterable, Mapping, Sequence
 
 from callbacks.base import Callback
+from gitloss import files
 from gitloss.errors import log
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import SETS, find
@@ -112,7 +113,8 @@ def _measurements(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metri
 
 
 def _picture(path: pathlib.Path, caption: str) -> str:
-    name, content = html.escape(path.name), base64.b64encode(path.read_bytes()).decode('ascii')
+    name = html.escape(path.name)
+    content = base64.b64encode(files.read(str(path))).decode('ascii')
     return (
         f'<figure><img alt="{name}" src="data:image/{path.suffix[1:]};base64,{content}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>'

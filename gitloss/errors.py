@@ -31,14 +31,29 @@ def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     return value
 
 
-def reason(error: BaseException) -> str:
-    """Why a TensorFlow operation failed, in one line.
+# What TensorFlow puts before the cause of an error.
+_PREAMBLES = re.compile(
+    r"""\s*(
+        Restoring\ from\ checkpoint\ failed\..*?Original\ error:
+        | Graph\ execution\ error:
+        | From\ /job:[^\n]*:$
+        | Detected\ at\ node.*^Node:\ [^\n]*$  # where the node was made, in TF 2.x
+        | \d+\ root\ error\(s\)\ found\.\s*\(0\)[\w ]+:
+        | \{\{function_node\ [^\n]*?\}\}
+        | Error\ in\ user-defined\ function\ passed\ to\ \S+\ transformation\ with\ iterator:\ \S+:
+    )\s*(?=\S)""",
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 
-    TF 2.x puts the node's traceback before the message.
-    """
-    text = getattr(error, 'message', None) or str(error) or type(error).__name__
-    text = re.sub(r'\A.*^Node: [^\n]*\n(?=.)', '', text, flags=re.DOTALL | re.MULTILINE)
-    return re.sub(r'\AGraph execution error:\s*(?=\S)', '', text).splitlines()[0]
+
+def reason(error: BaseException) -> str:
+    """Why a TensorFlow operation, or anything else, failed: the cause, in one line."""
+    text = getattr(error, 'message', None) or str(error)
+    preamble = _PREAMBLES.match(text)
+    while preamble:
+        text = text[preamble.end() :]
+        preamble = _PREAMBLES.match(text)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def describe(error: BaseException) -> str:

@@ -39,8 +39,9 @@ def read(path: str, limit: int = 1 << 28) -> bytes:
       OSError: it cannot be read, is not a regular file, or has more than `limit` bytes.
     """
     with open_regular(path, os.O_RDONLY, 'rb') as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        size = os.fstat(file.fileno()).st_size
+        content = b'' if size > limit else file.read() or b''  # None: a file of /proc that waits
+    if max(size, len(content)) > limit:
         raise OSError(errno.EFBIG, f'more than {limit} bytes', path)
     return content
 

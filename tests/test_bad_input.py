@@ -45,7 +45,7 @@ from gitloss.errors import DamagedCheckpoint, log
 from helpers import pixels
 from test_checkpoints import Session
 from test_resume import StopAt
-from trainers import checkpoints, devices, options, run
+from trainers import checkpoints, devices, export, options, run
 from trainers.checkpoints import manifest as manifests
 from trainers.checkpoints import rundir
 from trainers.engine import resuming
@@ -1168,6 +1168,69 @@ def test_a_bad_checkpoint_through_the_command(tmp_path, capsys, spoil):
         'step-00000006',
     )
     assert sorted(os.listdir(str(tmp_path / 'run'))) == kept
+
+
+def _instead_of(path, kind):
+    """Puts a FIFO without a writer, or a link to an endless device, in the place of a file."""
+    if os.path.lexists(path):
+        os.remove(path)
+    os.mkfifo(path) if kind == 'fifo' else os.symlink('/dev/zero', path)
+
+
+@pytest.fixture
+def no_hang():
+    def hung(signum, frame):
+        raise Hang(f'still at it after {SECONDS} s')
+
+    before = signal.signal(signal.SIGALRM, hung)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device'])
+@pytest.mark.parametrize(
+    'name', ['train-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte', 'SHA256SUMS', 'mnist.npz', '']
+)
+def test_data_that_is_no_file_through_the_command(tmp_path, capsys, no_hang, name, kind):
+    """Nothing waits for a writer or reads an endless device: one line names the file."""
+    settings = toys.options(tmp_path)
+    path = os.path.join(settings.data_path, name) if name else str(tmp_path / 'data-set')
+    _instead_of(path, kind)
+    flags = toys.flags_of(settings) + ([] if name else ['--data_path=' + path])
+    _ends_in_one_line(flags, capsys, path)
+    assert not os.path.exists(settings.run_dir)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device'])
+def test_a_flag_file_or_callbacks_that_are_no_files(tmp_path, capsys, no_hang, kind):
+    settings = toys.options(tmp_path)
+    path = str(tmp_path / 'a.py')
+    _instead_of(path, kind)
+    _ends_in_one_line(['--flagfile=' + path], capsys, path)
+    flags = toys.flags_of(settings) + [f'--callbacks={path}:made']
+    _ends_in_one_line(flags, capsys, path)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device'])
+@pytest.mark.parametrize('name', [MANIFEST, DATA, INDEX])
+def test_files_of_a_run_that_are_no_files(tmp_path, capsys, no_hang, name, kind):
+    """A checkpoint with such a file is none: the one before, of step 4, serves. The commands that
+    are given it end in one line.
+    """
+    settings, _ = stopped_run()
+    folder = str(tmp_path / 'run')
+    shutil.copytree(settings.run_dir, folder)
+    checkpoint = os.path.join(folder, 'ckpt', 'step-00000006')
+    _instead_of(os.path.join(checkpoint, name), kind)
+    assert export.main(['--ckpt_path=' + checkpoint]) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and len(err.splitlines()) == 1 and checkpoint in err
+    store = checkpoints.CheckpointStore(os.path.join(folder, 'ckpt'))
+    with logging_to(io.StringIO()) as lines:
+        assert store.newest(checkpoints.TO_CONTINUE).step == 4
+    assert lines.getvalue().count('\n') == 1 and checkpoint in lines.getvalue()
 
 
 def main():

@@ -20,7 +20,7 @@ class Session:
             )
             self.value = tf.placeholder(tf.float32, [3])
             self.assign = tf.assign(self.w, self.value)
-            self.saver = tf.train.Saver(max_to_keep=None)
+            self.saver = checkpoints.Saver([self.w])
         self.session = tf.Session(graph=self.graph)
         return self
 

@@ -421,3 +421,16 @@ def test_two_gibibytes_of_images_are_trained_on_without_holding_them(tmp_path):
     assert result.returncode == 0, result.stderr
     growth = int(result.stdout)  # KiB of anonymous memory, without the page cache of the file
     assert growth < 64 << 10
+
+
+def test_a_source_that_ends_is_an_error_not_the_end_of_the_batches():
+    """TensorFlow takes StopIteration for the end of a data set."""
+
+    class Ending(data.Source):
+        labels, image_shape = np.zeros(8, np.int32), (2, 2, 1)
+
+        def read(self, indices):
+            raise StopIteration
+
+    with pytest.raises(RuntimeError, match='^the source ended at batch 3$'):
+        data.BatchStream(Ending(), 4, seed=1).batch(3)

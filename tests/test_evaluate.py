@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
-from trainers import checkpoints, devices, evaluate, run
+from gitloss.backend import tf
+from trainers import checkpoints, devices, evaluate, export, run
+from trainers.checkpoints import manifest as manifests
 from trainers.engine.runtime import evaluation
 from trainers.engine.trainer import Trainer
 
@@ -100,8 +103,8 @@ def test_images_of_another_shape_are_refused_in_one_line(trained, tmp_path, caps
     flags = ['--ckpt_path=' + settings.run_dir, f'--data_path={tmp_path}', '--device=cpu']
     assert evaluate.main(flags) == 2
     assert capsys.readouterr().err.splitlines() == [
-        'trainers.evaluate: --data_path: expected images of the shape the checkpoint was trained '
-        'on, (8, 8, 1). Received: (9, 8, 1)'
+        'trainers.evaluate: --data_path: expected images of the shape that '
+        f'{settings.run_dir}/ckpt/step-00000012 was trained on, (8, 8, 1). Received: (9, 8, 1)'
     ]
 
 
@@ -131,3 +134,77 @@ def test_a_training_without_test_images_ends_without_their_numbers(tmp_path, cap
         final = json.load(file)['final']
     assert 'valid_acc' in final and not any(name.startswith('test_') for name in final)
     assert os.path.exists(os.path.join(settings.run_dir, 'report.html'))
+
+
+def forged(settings, folder, *keys_and_value):
+    """A copy of the checkpoint whose manifest has another value, and a digest that fits."""
+    path = os.path.join(str(folder), 'step-00000012')
+    shutil.copytree(os.path.join(settings.run_dir, 'ckpt', 'step-00000012'), path)
+    file_name = os.path.join(path, manifests.FILE)
+    with open(file_name) as file:
+        manifest = json.load(file)
+    part = manifest
+    for key in keys_and_value[:-2]:
+        part = part[key]
+    part[keys_and_value[-2]] = keys_and_value[-1]
+    manifest['manifest_sha256'] = manifests.digest_of(manifest)
+    with open(file_name, 'w') as file:
+        json.dump(manifest, file)
+    return path
+
+
+@pytest.mark.parametrize(
+    'keys_and_value, expected',
+    [
+        (('dataset', {}), 'facts of the data set: expected name, image_shape'),
+        (('dataset', 'num_classes', 0), 'facts of the data set'),
+        (('dataset', 'num_classes', 11), 'of this model. Received: .* of shape .*4.*, not .*11'),
+        (('dataset', 'num_classes', 10**9), 'of this model. Received: .* of shape .*, not .*10000'),
+        (('dataset', 'preprocessing', 'divisor', 1e-300), 'facts of the data set'),
+        (('dataset', 'preprocessing', 'divisor', 1e300), 'facts of the data set'),
+        (('options', 'embedding_dim', 3), 'of this model. Received: .* of shape .*2.*, not .*3'),
+        (('options', 'embedding_dim', 10**9), '--embedding_dim: expected 1 to 65536'),
+        (('options', 'model', 'x'), '--model: expected one of'),
+        (('options', 'seed', 'x'), '--seed: expected a whole number'),
+    ],
+)
+def test_a_forged_manifest_is_one_line_that_names_the_checkpoint(
+    trained, tmp_path, capsys, keys_and_value, expected
+):
+    """Evaluation and export restore only tensors of the shapes that the model has."""
+    settings, _ = trained
+    path = forged(settings, tmp_path, *keys_and_value)
+    flags = ['--data_path=' + settings.data_path, '--device=cpu']
+    for main, more in ((evaluate.main, flags), (export.main, [])):
+        assert main(['--ckpt_path=' + path] + more) == 2
+        out, err = capsys.readouterr()
+        said = [line for line in err.splitlines() if 'no loss and no accuracy' not in line]
+        assert out == '' and len(said) == 1 and path in said[0], err
+        assert re.search(expected, said[0]), said
+    assert os.listdir(str(tmp_path)) == ['step-00000012']
+
+
+@pytest.mark.parametrize('init', [False, True])
+def test_weights_of_other_shapes_start_no_training(trained, tmp_path, capsys, init):
+    """TensorFlow would take a resource variable of any shape."""
+    settings, _ = trained
+    found = checkpoints.find(settings.run_dir, '--ckpt_path')
+    with tf.Graph().as_default(), tf.Session() as session:
+        wider = {
+            name: tf.Variable(tf.zeros([2 * size for size in shape]), use_resource=True)
+            for name, shape in checkpoints.variables(found).items()
+        }
+        session.run(tf.global_variables_initializer())
+        kept = {
+            name: found.manifest[name]
+            for name in checkpoints.TO_CONTINUE + ('metrics', 'best', 'versions')
+        }
+        (tmp_path / 'run').mkdir()
+        store = checkpoints.CheckpointStore(str(tmp_path / 'run' / 'ckpt'))
+        path = store.save(session, tf.train.Saver(wider), 12, kept)
+    flags = toys.flags_of(settings) + ['--steps=13']
+    run_dir = tmp_path / ('new' if init else 'run')
+    flags += [f'--exp_save_dir={run_dir}'] + [f'--init_checkpoint={path}'] * init
+    assert run.main(flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and (path in lines[0]) and 'shape' in lines[0], lines

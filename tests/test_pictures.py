@@ -1,12 +1,16 @@
 """Pictures and the report, from made-up arrays, without TensorFlow."""
 
+import gc
 import io
 import json
 import os
 import re
+import weakref
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from callbacks.base import RunHandle
@@ -105,7 +109,8 @@ def test_an_animation_keeps_the_colours_of_the_classes():
     figures = [
         plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)
     ]
-    animation = Image.open(io.BytesIO(encoding.gif_bytes(figures)))
+    frames = [encoding.gif_frame(figure) for figure in figures]
+    animation = Image.open(io.BytesIO(encoding.gif_bytes(frames)))
     for number, figure in enumerate(figures):
         animation.seek(number)
         drawn = np.asarray(
@@ -117,6 +122,84 @@ def test_an_animation_keeps_the_colours_of_the_classes():
             rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
             there = np.abs(drawn - rgb).max(axis=-1) <= 1
             assert there.sum() > 20 and np.abs(kept[there] - rgb).max() <= 8, (number, colour)
+
+
+def test_an_animation_is_bounded_and_drawn_one_frame_at_a_time(tmp_path, monkeypatch, caplog):
+    """250 measurements: all have their picture, the animation has 100 frames, the last one among
+    them. When a figure is drawn, at most the one before it is still alive; every 50th is looked at.
+    """
+    alive, most = weakref.WeakSet(), []
+
+    def small(points, labels, means, title, limit):
+        if len(most) % 50 == 49:
+            gc.collect()
+        most.append(len(alive) if len(most) % 50 == 49 else 0)
+        figure = Figure(figsize=(0.2, 0.2), facecolor='black' if 'step 250 ' in title else 'white')
+        FigureCanvasAgg(figure)
+        alive.add(figure)
+        return figure
+
+    monkeypatch.setattr(plots, 'scatter', small)
+    pictures, _, logs = measured(tmp_path, steps=range(1, 251))
+    assert len(most) == 250
+    pictures.on_train_end(logs)
+    assert len(most) == 500 and max(most) <= 1 and not caplog.records
+    assert len(list((tmp_path / 'plots').glob('scatter-*.png'))) == 250
+    animation = Image.open(str(tmp_path / 'plots' / 'scatter.gif'))
+    durations, dark = [], []
+    for number in range(animation.n_frames):
+        animation.seek(number)
+        durations.append(animation.info['duration'])
+        dark.append(np.asarray(animation.convert('L')).max() < 10)
+    # Equal frames become one that is shown as long: 99 white ones of 0.7 s, then the last.
+    assert sum(durations) == 99 * 700 + 2100 and dark[-1] and sum(dark) == 1
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize(
+    'values, scale', [([0.0, 0.0], 'linear'), ([0.0, 0.5], 'log'), ([], 'linear')]
+)
+def test_curves_of_zeros_have_a_linear_axis(values, scale, caplog):
+    figure = plots.curves({'loss': (range(len(values)), values)}, 'losses', 'loss')
+    encoding.png_bytes(figure)
+    assert figure.axes[0].get_yscale() == scale and not caplog.records
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('genuine', [[], [0.0]])
+def test_pairs_of_one_sample_or_of_equal_ones(genuine, caplog):
+    figure = plots.distances(np.array(genuine), np.array([]))
+    encoding.png_bytes(figure)
+    assert (figure.axes[0].get_legend() is None) == (not genuine) and not caplog.records
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('count', [1, 2, 3, 9])
+def test_a_plane_of_few_or_equal_samples(count):
+    """No variance: any two orthogonal axes will do, and all points are at the origin."""
+    points = np.ones((count, 5), np.float32)
+    np.testing.assert_array_equal(view.plane(points)(points), np.zeros((count, 2)))
+    _, axes = view.principal_axes(points.astype(np.float64))
+    np.testing.assert_allclose(axes.T.dot(axes), np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device', 'noise'])
+def test_a_frame_that_cannot_be_read_is_one_warning(tmp_path, kind, caplog):
+    """A FIFO without a writer must not make the end of the run wait."""
+    pictures, _, logs = measured(tmp_path)
+    path = tmp_path / 'plots' / 'frames' / 'frame-00000010.npz'
+    path.unlink()
+    if kind == 'fifo':
+        os.mkfifo(str(path))
+    elif kind == 'device':
+        os.symlink('/dev/zero', str(path))
+    else:
+        path.write_bytes(b'noise')
+    with caplog.at_level('WARNING', logger='gitloss'):
+        pictures.on_train_end(logs)
+    assert [record.message.split(' at')[0] for record in caplog.records] == [
+        'no picture (animation)'
+    ]
 
 
 def test_tsne_of_the_last_measurement(tmp_path, caplog):

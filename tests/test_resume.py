@@ -176,7 +176,7 @@ def test_continuing_a_finished_run_trains_nothing_and_changes_nothing(tmp_path):
             r'Received: --learning_rate \(was 0.001, is 0.01\), --seed \(was 1, is 2\)',
         ),
         ({'batch_size': 8}, r'--batch_size \(was 16, is 8\)'),
-        ({'steps': 4}, '--steps: expected at least 12, the steps already done. Received: 4'),
+        ({'steps': 4}, 'step-00000012. Received: 4; --resume=never'),
     ],
 )
 def test_other_flags_stop_and_are_named(tmp_path, change, said):

@@ -26,13 +26,13 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
     from trainers import checkpoints, devices
     from trainers.engine import runtime
 
-    settings = options.with_saved(checkpoint.manifest['options'], 'evaluate')
+    settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
     check_choice('--dataset', settings.dataset, sorted(data.DATASETS))
     dataset = data.load(settings.dataset, settings.data_folder)
     if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
-            '--data_path: expected images of the shape the checkpoint was trained on, '
+            f'--data_path: expected images of the shape that {checkpoint.path} was trained on, '
             f'{spec.image_shape}. Received: {dataset.spec.image_shape}'
         )
     classes = dataset.spec.num_classes

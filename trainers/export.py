@@ -29,7 +29,7 @@ def _frozen(checkpoint: Any, batch: int) -> tuple[Any, Any]:
     from trainers import checkpoints
     from trainers.engine.inference import Inference
 
-    options = Options.restored(checkpoint.manifest['options'])
+    options = checkpoints.options_of(checkpoint)
     spec = checkpoints.spec_of(checkpoint)
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
     with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, batch), on_cpu) as (

@@ -10,6 +10,7 @@ import sys
 from typing import Any, Callable
 
 from callbacks.base import Callback, as_callback
+from gitloss import files
 from gitloss.errors import describe
 from trainers.options import Options
 
@@ -24,6 +25,8 @@ def _module(name: str) -> Any:
         if os.getcwd() not in sys.path and '' not in sys.path:
             sys.path.append(os.getcwd())
         return importlib.import_module(name)
+    if os.path.exists(name):
+        files.open_regular(name, os.O_RDONLY, 'rb').close()  # a FIFO would be waited for
     spec: Any = importlib.util.spec_from_file_location(
         'callbacks_of_' + os.path.basename(name)[: -len('.py')], name
     )

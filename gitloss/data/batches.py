@@ -54,7 +54,10 @@ class BatchStream:
         [batch_size / size]).
         """
         chosen = self.indices(step)[self._part]
-        return self._source.read(chosen), self._source.labels[chosen]
+        try:
+            return self._source.read(chosen), self._source.labels[chosen]
+        except StopIteration as error:  # which TensorFlow takes for the end of the batches
+            raise RuntimeError(f'the source ended at batch {step}') from error
 
     def dataset(self, first_step: Any) -> Any:
         """A tf.data.Dataset of the batches from `first_step` (int64 scalar tensor) on: images uint8

@@ -13,7 +13,6 @@ import io
 import itertools
 import operator
 import os
-import pathlib
 import struct
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from typing import Tuple
 
 import numpy as np
 
+from gitloss import files
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.errors import check, reason
 
@@ -28,11 +28,12 @@ _STEMS = {
     'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
     'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'),
 }
+_LARGEST = 1 << 34  # bytes of a file
 _Arrays = Tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def _read_bytes(path: str) -> bytes:
-    content = pathlib.Path(path).read_bytes()
+    content = files.read(path, _LARGEST)
     try:
         return gzip.decompress(content) if path.endswith('.gz') else content
     except (OSError, EOFError, zlib.error, struct.error) as error:
@@ -81,7 +82,7 @@ def read_idx(path: str, rank: int) -> np.ndarray:
 
 def _verify(sums: str) -> None:
     """Checks the files that `sums`, a file in `sha256sum` format, lists."""
-    lines = pathlib.Path(sums).read_text(encoding='utf-8', errors='replace').split('\n')
+    lines = files.read(sums).decode('utf-8', 'replace').split('\n')
     for entry in filter(None, map(str.split, lines)):
         check(
             len(entry) == 2 and os.path.basename(entry[1]) == entry[1] and '\0' not in entry[1],
@@ -92,13 +93,18 @@ def _verify(sums: str) -> None:
         path = os.path.join(os.path.dirname(sums), entry[1])
         # A missing file may have been decompressed; otherwise _read_folder reports it.
         if os.path.isfile(path):
-            digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+            digest = hashlib.sha256(files.read(path, _LARGEST)).hexdigest()
             check(
                 digest == entry[0],
                 path,
                 f'SHA-256 {entry[0]} as in {sums}',
                 f'{digest}. The file is damaged',
             )
+
+
+def _is_there(path: str) -> bool:
+    """Also of a FIFO or a device, which the reader then refuses by its name."""
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _names(stem: str) -> list[str]:
@@ -113,7 +119,7 @@ def _read_folder(folder: str) -> dict[str, _Arrays]:
     if os.path.exists(sums):
         _verify(sums)
     found = {
-        stem: [name for name in _names(stem) if os.path.isfile(os.path.join(folder, name))]
+        stem: [name for name in _names(stem) if _is_there(os.path.join(folder, name))]
         for stem in itertools.chain(*_STEMS.values())
     }
     parts = {part: stems for part, stems in _STEMS.items() if any(found[stem] for stem in stems)}
@@ -134,7 +140,7 @@ def _read_npz(path: str) -> dict[str, _Arrays]:
     names = {part: (f'x_{part}.npy', f'y_{part}.npy') for part in _STEMS}
     try:
         # np.load would also accept other kinds of files, and members that are not arrays.
-        with zipfile.ZipFile(path) as archive:
+        with files.open_regular(path, os.O_RDONLY, 'rb') as file, zipfile.ZipFile(file) as archive:
             members = set(archive.namelist())
             parts = [part for part in names if members.intersection(names[part])] or list(names)
             missing = [n[:-4] for part in parts for n in names[part] if n not in members]
@@ -213,14 +219,14 @@ def load_mnist(path: str, validation_size: int = 5000) -> Dataset:
       ValueError: no data, a damaged file, or counts or shapes that do not match.
       OSError: a file cannot be read.
     """
-    archive = path if os.path.isfile(path) else os.path.join(path, 'mnist.npz')
+    archive = path if _is_there(path) else os.path.join(path, 'mnist.npz')
     check(
         os.path.exists(path),
         '--data_path',
         'a folder of IDX files or an npz file',
         f'{path!r}, which does not exist',
     )
-    raw = _read_npz(archive) if os.path.isfile(archive) else _read_folder(path)
+    raw = _read_npz(archive) if _is_there(archive) else _read_folder(path)
     parts = {part: _checked(f'{path} ({part})', *arrays) for part, arrays in raw.items()}
     shapes = [images.shape[1:] for images, _ in parts.values()]
     check(

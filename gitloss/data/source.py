@@ -58,7 +58,7 @@ class DataSpec(NamedTuple):
             is_valid = (
                 len(shape) == 3
                 and all(type(size) is int and 0 < size < 1 << 31 for size in (*shape, classes))
-                and 0 < divisor < float('inf')
+                and 2.0**-126 <= divisor < 2.0**128  # a number of float32
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             is_valid = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Iterable
+from typing import Sequence
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -37,17 +37,17 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def gif_bytes(figures: Iterable[Any]) -> bytes:
-    """Figures of one size as the bytes of an endless animated GIF: the last frame lasts 2.1 s, the
+def gif_frame(figure: Figure) -> Image.Image:
+    """The figure as a frame of an animation, one byte a pixel."""
+    pixels, size = figure.canvas.print_to_buffer()
+    image = Image.frombytes('RGBA', size, pixels).convert('RGB')
+    return image.quantize(palette=_palette(), dither=Image.Dither.NONE)
+
+
+def gif_bytes(frames: Sequence[Image.Image]) -> bytes:
+    """Frames of one size as the bytes of an endless animated GIF: the last one lasts 2.1 s, the
     others 0.7 s.
     """
-    palette = _palette()
-    frames = [
-        Image.frombytes('RGBA', size, pixels)
-        .convert('RGB')
-        .quantize(palette=palette, dither=Image.Dither.NONE)
-        for pixels, size in (figure.canvas.print_to_buffer() for figure in figures)
-    ]
     buffer = io.BytesIO()
     frames[0].save(
         buffer,

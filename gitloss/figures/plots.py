@@ -135,8 +135,8 @@ def scatter(
 
 
 def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str) -> Figure:
-    """Lines over the training steps on a logarithmic axis, the legend beside the plot, where it
-    covers no line.
+    """Lines over the training steps on a logarithmic axis, or a linear one if no value is positive,
+    the legend beside the plot, where it covers no line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
@@ -156,13 +156,14 @@ def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: s
             markersize=3,
             label=label,
         )
-    axes.set_yscale('log')
-    low, high = axes.get_ylim()
-    axes.yaxis.set(
-        major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
-        major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
-        minor_formatter=NullFormatter(),
-    )
+    if any(value > 0 for _, values in lines.values() for value in values):
+        axes.set_yscale('log')
+        low, high = axes.get_ylim()
+        axes.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
+            major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
+            minor_formatter=NullFormatter(),
+        )
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     if lines:
         axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)
@@ -206,5 +207,6 @@ def distances(
                 label=label,
             )
     axes.set(xlim=(0.0, largest), axisbelow=True)
-    axes.legend()
+    if len(genuine) or len(impostor):
+        axes.legend()
     return figure

@@ -35,7 +35,9 @@ def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # The covariance takes a tenth of the time of the singular values for 2000 x 512.
         axes = np.linalg.eigh((points - origin).T.dot(points - origin))[1][:, :-3:-1]
     else:
-        axes = np.linalg.svd(points - origin, full_matrices=False)[2][:2].T
+        # Two axes need two rows: a single one, at the origin, is repeated.
+        rows = np.resize(points - origin, (max(2, len(points)), points.shape[1]))
+        axes = np.linalg.svd(rows, full_matrices=False)[2][:2].T
     return origin, axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
 
 

@@ -3,6 +3,7 @@
 from trainers.checkpoints.manifest import TO_CONTINUE, Checkpoint, read
 from trainers.checkpoints.restoring import (
     find,
+    options_of,
     restore,
     session_of,
     spec_of,
@@ -17,6 +18,7 @@ __all__ = [
     'CheckpointStore',
     'Saver',
     'find',
+    'options_of',
     'read',
     'restore',
     'session_of',

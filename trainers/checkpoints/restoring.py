@@ -17,7 +17,8 @@ from gitloss.data import DataSpec
 from gitloss.errors import DamagedCheckpoint, reason
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint
-from trainers.checkpoints.store import CheckpointStore
+from trainers.checkpoints.store import CheckpointStore, Saver
+from trainers.options import Options
 
 _Result = TypeVar('_Result')
 
@@ -83,10 +84,14 @@ def using(path: str, flag: str, work: Callable[[Checkpoint], _Result]) -> _Resul
 
 def spec_of(checkpoint: Checkpoint) -> DataSpec:
     """The facts of the data that the network depends on. The mean image is one of the weights."""
-    try:
+    with _naming(checkpoint):
         return DataSpec.from_facts(checkpoint.manifest['dataset'])
-    except ValueError as error:
-        raise DamagedCheckpoint(f'{checkpoint.path}: {error}')
+
+
+def options_of(checkpoint: Checkpoint) -> Options:
+    """The options of the run that saved the checkpoint."""
+    with _naming(checkpoint):
+        return Options.restored(checkpoint.manifest['options'])
 
 
 def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
@@ -96,7 +101,7 @@ def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape in found}
 
 
-def restore(session: Any, saver: Any, checkpoint: Checkpoint) -> None:
+def restore(session: Any, saver: Saver, checkpoint: Checkpoint) -> None:
     """Loads the values of a verified checkpoint into a session.
 
     Raises:
@@ -121,12 +126,21 @@ def session_of(
       (what `build` returned, the session). The graph is finalized.
     """
     with tf.Graph().as_default() as graph:
-        net = tf.autograph.experimental.do_not_convert(build)()
-        saver = tf.train.Saver(net.weights)
+        with _naming(checkpoint):  # its network, or its images, may be unknown here
+            net = tf.autograph.experimental.do_not_convert(build)()
+        saver = Saver(net.weights)
         graph.finalize()
         with tf.Session(graph=graph, config=config) as session:
             restore(session, saver, checkpoint)
             yield net, session
+
+
+@contextlib.contextmanager
+def _naming(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise DamagedCheckpoint(f'{checkpoint.path}: {error}')
 
 
 @contextlib.contextmanager

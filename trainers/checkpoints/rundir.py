@@ -193,7 +193,7 @@ def checkpoint_to_continue(
     # After an overflow a sunk loop may end beyond --steps.
     if checkpoint.step >= options['steps'] + options['iterations_per_loop']:
         raise ValueError(
-            f'--steps: expected at least {checkpoint.step}, the steps already done. '
+            f'--steps: expected at least {checkpoint.step}, the steps of {checkpoint.path}. '
             f'Received: {options["steps"]}{hint}'
         )
     return checkpoint

@@ -42,7 +42,7 @@ def _prune(path: str) -> None:
 
 
 class Saver:
-    """tf.train.Saver with the same variable names on all devices.
+    """tf.train.Saver with the same variable names on all devices, which looks at shapes.
 
     Loss scaling builds Adam's scalars inside a conditional, which adds its name to theirs: they are
     saved under their plain names. Its own variables restart if a checkpoint lacks them.
@@ -50,6 +50,7 @@ class Saver:
 
     def __init__(self, variables: Sequence[Any]) -> None:
         named = {_ADAM_SCALAR.sub(r'\1', variable.op.name): variable for variable in variables}
+        self._shapes = {name: variable.shape.as_list() for name, variable in named.items()}
         self._scaling = _LOSS_SCALING & set(named)
         self._saver = self._unscaled = tf.train.Saver(named, max_to_keep=None)
         self.save = self._saver.save
@@ -59,8 +60,19 @@ class Saver:
             )
 
     def restore(self, session: Any, path: str) -> None:
-        """Loads the variables of TensorFlow's files at `path`."""
-        missing = self._scaling - {name for name, _ in tf.train.list_variables(path)}
+        """Loads the variables of TensorFlow's files at `path`.
+
+        Raises:
+          ValueError: they lack a variable, or have one of another shape, which TensorFlow would
+            take.
+        """
+        found = dict(tf.train.list_variables(path))
+        missing = self._scaling - set(found)
+        for name in sorted(set(self._shapes) - missing):
+            if name not in found:
+                raise ValueError(f'one without {name}')
+            if found[name] != self._shapes[name]:
+                raise ValueError(f'{name} of shape {found[name]}, not {self._shapes[name]}')
         if missing:
             log.info(
                 'no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(missing))
@@ -179,7 +191,7 @@ class CheckpointStore:
                 files.remove(old)
                 os.rename(path, old)
             os.rename(temporary, path)
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:  # ValueError: of a saver
             check()  # another run may write the same step there
             with contextlib.suppress(OSError):
                 files.remove(temporary)

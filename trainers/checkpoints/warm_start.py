@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from gitloss.backend import tf
 from gitloss.errors import log
 from trainers import checkpoints
 
@@ -35,12 +34,12 @@ class WarmStart:
             elif name.split('/')[0] in _OF_THE_CLASSES:
                 self._fresh.append(name)
             else:
-                received = list(saved[name]) if name in saved else 'a checkpoint without it'
+                received = list(saved[name]) if name in saved else 'none'
                 raise ValueError(
                     f'--init_checkpoint: expected {name} of shape {list(shape)} as in this model. '
-                    f'Received: {received}'
+                    f'Received: {received} in {self._checkpoint.path}'
                 )
-        self._saver = tf.train.Saver(taken)
+        self._saver = checkpoints.Saver(taken)
 
     def restore(self, session: Any) -> None:
         """Loads the variables of the checkpoint; the others keep their initial values."""

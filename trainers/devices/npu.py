@@ -14,6 +14,7 @@ import os
 import re
 from typing import Any, Callable, Mapping
 
+from gitloss import files
 from gitloss.backend import tf
 from gitloss.errors import reason
 from trainers.options import device_id
@@ -143,8 +144,7 @@ def _problem_of_table(path: str, rank: int, size: int, card: str) -> str | None:
     with a group_list, is not checked further.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            table = json.load(file)
+        table = json.loads(files.read(path))
         if isinstance(table, dict) and 'group_list' in table:
             return None
         cards = {
