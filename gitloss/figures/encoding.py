@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Sequence
+from typing import Any, Sequence
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -37,8 +37,8 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def gif_frame(figure: Figure) -> Image.Image:
-    """The figure as a frame of an animation, one byte a pixel."""
+def gif_frame(figure: Any) -> Image.Image:
+    """The Figure as a frame of an animation, one byte a pixel."""
     pixels, size = figure.canvas.print_to_buffer()
     image = Image.frombytes('RGBA', size, pixels).convert('RGB')
     return image.quantize(palette=_palette(), dither=Image.Dither.NONE)

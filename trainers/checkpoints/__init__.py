@@ -10,7 +10,8 @@ from trainers.checkpoints.restoring import (
     using,
     variables,
 )
-from trainers.checkpoints.store import CheckpointStore, Saver
+from trainers.checkpoints.saver import Saver
+from trainers.checkpoints.store import CheckpointStore
 
 __all__ = [
     'TO_CONTINUE',

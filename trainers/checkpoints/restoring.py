@@ -17,7 +17,8 @@ from gitloss.data import DataSpec
 from gitloss.errors import DamagedCheckpoint, reason
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint
-from trainers.checkpoints.store import CheckpointStore, Saver
+from trainers.checkpoints.saver import Saver
+from trainers.checkpoints.store import CheckpointStore
 from trainers.options import Options
 
 _Result = TypeVar('_Result')

@@ -22,9 +22,6 @@ from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint, read
 
 _UNFINISHED = re.compile(r'step-[0-9]{8,}\.tmp')
-_ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
-# Variables of loss scaling, in the adapter of the NPU and in TensorFlow.
-_LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}
 
 
 def _sync(path: str) -> None:
@@ -39,45 +36,6 @@ def _prune(path: str) -> None:
     with contextlib.closing(files.Folder(path)) as folder:
         if folder.lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
             files.remove(path)
-
-
-class Saver:
-    """tf.train.Saver with the same variable names on all devices, which looks at shapes.
-
-    Loss scaling builds Adam's scalars inside a conditional, which adds its name to theirs: they are
-    saved under their plain names. Its own variables restart if a checkpoint lacks them.
-    """
-
-    def __init__(self, variables: Sequence[Any]) -> None:
-        named = {_ADAM_SCALAR.sub(r'\1', variable.op.name): variable for variable in variables}
-        self._shapes = {name: variable.shape.as_list() for name, variable in named.items()}
-        self._scaling = _LOSS_SCALING & set(named)
-        self._saver = self._unscaled = tf.train.Saver(named, max_to_keep=None)
-        self.save = self._saver.save
-        if self._scaling:
-            self._unscaled = tf.train.Saver(
-                {name: variable for name, variable in named.items() if name not in self._scaling}
-            )
-
-    def restore(self, session: Any, path: str) -> None:
-        """Loads the variables of TensorFlow's files at `path`.
-
-        Raises:
-          ValueError: they lack a variable, or have one of another shape, which TensorFlow would
-            take.
-        """
-        found = dict(tf.train.list_variables(path))
-        missing = self._scaling - set(found)
-        for name in sorted(set(self._shapes) - missing):
-            if name not in found:
-                raise ValueError(f'one without {name}')
-            if found[name] != self._shapes[name]:
-                raise ValueError(f'{name} of shape {found[name]}, not {self._shapes[name]}')
-        if missing:
-            log.info(
-                'no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(missing))
-            )
-        (self._unscaled if missing else self._saver).restore(session, path)
 
 
 class CheckpointStore:

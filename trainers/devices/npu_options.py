@@ -162,13 +162,10 @@ def parse(text: str) -> dict[str, Any]:
 
 def _set_precision(values: dict[str, Any], options: Options) -> None:
     """Adds the precision mode: of --precision_mode or of --npu_option, else that of --precision."""
-    if options.precision_mode:
-        mode = values.setdefault('precision_mode', options.precision_mode)
-        _check(
-            mode == options.precision_mode,
-            f'the mode of --precision_mode, {options.precision_mode}',
-            mode,
-        )
+    asked = options.precision_mode
+    if asked:
+        mode = values.setdefault('precision_mode', asked)
+        _check(mode == asked, f'the mode of --precision_mode, {asked}', mode)
     _check(
         not {'precision_mode', 'precision_mode_v2'} <= set(values),
         'precision_mode or precision_mode_v2',
