@@ -26,6 +26,8 @@ def start(module, *arguments, closed=(), **streams_and_more):
     """A command with standard streams of which those in `closed`, by number, are closed."""
 
     def close():
+        # A shell ignores it in what it starts in the background, such as a test run.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         for number in closed:
             os.close(number)
 
