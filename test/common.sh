@@ -208,20 +208,23 @@ left_out() { # LINE...: a box that nobody misses
   [[ ${REQUIRE_PY37:-0} != 1 ]] || die 1 'REQUIRE_PY37=1: this is an error.'
 }
 
-pytest_with() { # PYTHON [ARGUMENT...]
+pytest_with() { # PYTHON LEGS [ARGUMENT...]: LEGS test runs share the cores; at most four processes each, for their memory
+  local processes parallel=()
   has "$1" pytest hypothesis || die 2 "$1 has no pytest and hypothesis: install $ROOT/requirements-dev.txt there."
+  processes=$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) / $2))
+  if ((processes > 1)) && has "$1" xdist; then parallel=(-n "$((processes < 4 ? processes : 4))" --dist loadfile); fi
   say '' "== Tests on Python $(python_version "$1"): $1"
-  (cd "$ROOT" && "$1" -m pytest "${@:2}")
+  (cd "$ROOT" && "$1" -m pytest ${parallel[@]+"${parallel[@]}"} "${@:3}")
 }
 
 pytest_with_both() ( # PYTHON, PYTHON37 of an environment, [ARGUMENT...]: at once, as a test waits or has work for one core half of the time
   status=0
   said=${2%/bin/python}/tests.log
   # The peer: the tests of what passes between the two TensorFlows need both interpreters.
-  GITLOSS_PEER_PYTHON=$1 pytest_with "$2" "${@:3}" >"$said" 2>&1 &
+  GITLOSS_PEER_PYTHON=$1 pytest_with "$2" 2 "${@:3}" >"$said" 2>&1 &
   other=$!
   trap 'kill "$other" 2>/dev/null || true' EXIT # the shell starts what goes on beside it deaf to Ctrl-C
-  pytest_with "$1" "${@:3}" || status=$?
+  pytest_with "$1" 2 "${@:3}" || status=$?
   wait "$other" || status=$?
   cat "$said" >&2
   exit "$status"
@@ -236,7 +239,7 @@ run_tests() { # [ARGUMENT...]: on the main interpreter and on Python 3.7
     pytest_with_both "$python" "${VENVS:-$ROOT}/.venv37/bin/python" "$@"
     return
   fi
-  pytest_with "$python" "$@" || status=$?
+  pytest_with "$python" 1 "$@" || status=$?
   if [[ $(python_version "$python") == 3.7 ]]; then
     left_out 'THE TESTS DID NOT RUN ON TENSORFLOW 2.21.' 'The only Python found is 3.7. Install Python 3.11 to run them there too.'
   else
