@@ -20,6 +20,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -124,7 +125,9 @@ def main():
 def attack(settings, folder):
     data = os.path.join(folder, 'data')
     write_subset(data, 200)
-    pythons = settings.python or [sys.executable]
+    # Absolute, as the commands run in other folders.
+    named = settings.python or [sys.executable]
+    pythons = [os.path.abspath(shutil.which(python) or python) for python in named]
     known = {
         python: references(os.path.join(folder, f'usual-{number}'), data, python)
         for number, python in enumerate(pythons)

@@ -38,7 +38,7 @@ _PREAMBLES = re.compile(
         | Graph\ execution\ error:
         | From\ /job:[^\n]*:$
         | Detected\ at\ node.*^Node:\ [^\n]*$  # where the node was made, in TF 2.x
-        | \d+\ root\ error\(s\)\ found\.\s*\(0\)[\w ]+:
+        | [0-9]+\ root\ error\(s\)\ found\.\s*\(0\)[\w ]+:
         | \{\{function_node\ [^\n]*?\}\}
         | Error\ in\ user-defined\ function\ passed\ to\ \S+\ transformation\ with\ iterator:\ \S+:
     )\s*(?=\S)""",

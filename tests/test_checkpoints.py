@@ -149,3 +149,15 @@ def test_names_in_a_manifest_cannot_leave_the_folder(run, tmp_path):
         json.dump(manifest, file)
     with pytest.raises(DamagedCheckpoint, match='plain file names'):
         checkpoints.read(path)
+
+
+def test_a_folder_with_digits_of_another_script_is_no_checkpoint(run, tmp_path):
+    """step-00000004 in Arabic digits is the user's own."""
+    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'), keep=1)
+    first = run.save(store, 4)
+    other = os.path.join(store.folder, 'step-' + '٠' * 7 + '٤')
+    os.rename(first, other)
+    assert store.paths() == [] and store.newest() is None
+    run.save(store, 5)
+    run.save(store, 6)
+    assert sorted(os.listdir(store.folder)) == ['step-00000006', os.path.basename(other)]

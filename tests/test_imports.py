@@ -270,3 +270,14 @@ def test_nobody_reaches_into_a_private_name_of_another_module(path):
 )
 def test_private_names_are_found(code, found):
     assert _strangers(ast.parse(code)) == found
+
+
+@pytest.mark.parametrize('module', sorted(MODULES))
+def test_patterns_mean_ascii_digits_and_the_whole_text(module):
+    """`\\d` matches the digits of all scripts, and `$` before a newline at the end."""
+    texts = [
+        getattr(node, 'value', getattr(node, 's', ''))  # Constant; Str in Python 3.7
+        for node in ast.walk(_parse(module))
+        if isinstance(node, (ast.Constant, ast.Str) if sys.version_info < (3, 8) else ast.Constant)
+    ]
+    assert [text for text in texts if isinstance(text, str) and '\\d' in text] == []

@@ -317,6 +317,7 @@ def test_device_id_names_the_run_folder(monkeypatch):
     assert options.Options().run_dir == os.path.join(options.ROOT, 'output', '3')
     monkeypatch.delenv('ASCEND_DEVICE_ID')
     assert options.Options().run_dir == os.path.join(options.ROOT, 'output', '0')
-    monkeypatch.setenv('ASCEND_DEVICE_ID', '../x')
-    with pytest.raises(OptionError, match='ASCEND_DEVICE_ID: expected a device number'):
-        options.device_id()
+    for text in ('../x', '1\n', '٣'):  # the last one is 3 in Arabic digits
+        monkeypatch.setenv('ASCEND_DEVICE_ID', text)
+        with pytest.raises(OptionError, match='ASCEND_DEVICE_ID: expected a device number'):
+            options.device_id()
