@@ -80,7 +80,8 @@ class RunDir:
         except OSError as error:
             self.release()
             raise ValueError(
-                f'--exp_save_dir: expected a folder that can be written. Received: {error}'
+                '--exp_save_dir: expected a folder that can be written. '
+                f'Received: {error.filename or self.path}: {error.strerror}'
             )
         if not is_free:
             self.release()
@@ -103,7 +104,8 @@ class RunDir:
         except BlockingIOError:
             return False
         file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
+        # Not through the file's buffer, which a full disk would let fail again when it is closed.
+        os.write(file.fileno(), f'{os.getpid()}\n'.encode('ascii'))
         return True
 
     def _owner(self) -> str:
