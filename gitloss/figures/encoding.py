@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any, Sequence
 
@@ -11,6 +12,7 @@ from PIL import Image
 from gitloss.figures.plots import COLOURS
 
 
+@functools.lru_cache(maxsize=1)  # a run quantizes a hundred frames with it
 def _palette() -> Image.Image:
     """One palette for all frames: the class colours, and their lighter shades, which transparent
     dots and antialiased edges need.

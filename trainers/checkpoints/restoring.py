@@ -128,7 +128,7 @@ def session_of(
     """
     with tf.Graph().as_default() as graph:
         with _naming(checkpoint):  # its network, or its images, may be unknown here
-            net = tf.autograph.experimental.do_not_convert(build)()
+            net = tf.autograph.experimental.do_not_convert(build)()  # as for a training
         saver = Saver(net.weights)
         graph.finalize()
         with tf.Session(graph=graph, config=config) as session:

@@ -9,7 +9,6 @@ import numpy as np
 
 from callbacks.base import Batch, Handle
 from gitloss import data
-from gitloss.backend import tf
 from gitloss.errors import Interrupted
 from trainers import checkpoints
 from trainers.checkpoints.rundir import RunDir
@@ -62,7 +61,6 @@ class Runtime(Handle):
         self.folder.check()
         return self.folder.path
 
-    @tf.autograph.experimental.do_not_convert  # its files in TMPDIR would outlive a SIGKILL
     def build(self, source: data.Source | None = None) -> TrainingGraph:
         """Builds the model into the current graph; without a `source` only its evaluation."""
         self.net = TrainingGraph(self.settings, self._spec, self.device, self.group, source)

@@ -29,6 +29,7 @@ class TrainingRuntime(Runtime, RunHandle):
     saving: Saving
     stop_reason: str = ''
 
+    @tf.autograph.experimental.do_not_convert  # its files in TMPDIR would outlive a SIGKILL
     def build(self, source: Source | None = None) -> TrainingGraph:
         net = super().build(source)
         self.meter = Meter(list(net.step_fetches), self.batch_size, net.loss_scaled)
