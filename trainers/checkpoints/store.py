@@ -52,7 +52,7 @@ class CheckpointStore:
         self, folder: str, keep: int = 3, check: Callable[[], None] = lambda: None
     ) -> None:
         self.folder, self._keep, self._check = folder, keep, check
-        self._own: os.stat_result | None = None
+        self._own: files.Folder | None = None
 
     def _enter(self) -> None:
         """Creates the folder, or checks that it still is the one of the last save.
@@ -65,13 +65,13 @@ class CheckpointStore:
         if not os.path.isdir(self.folder):
             os.mkdir(self.folder)
             self._own = None
-        found = os.stat(self.folder)
-        if self._own and not os.path.samestat(self._own, found):
+        if self._own is None:
+            self._own = files.Folder(self.folder)
+        elif not self._own.is_in_place:
             raise FolderLost(
                 f'{self.folder}: expected the folder with the checkpoints of this run. '
                 'Received: another folder'
             )
-        self._own = found
 
     def save(self, session: Any, saver: Any, step: int, contents: Mapping[str, Any]) -> str:
         """Writes the checkpoint of `step` and prunes old ones. Returns its path.
