@@ -59,8 +59,13 @@ def train(options: Options) -> int:
         'versions': command.versions(),
         'device': device.name,
     }
-    header = _header(options, dataset, device, group, facts['versions'])
-    callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
+    callbacks = callback_list.build_callbacks(
+        options,
+        dataset,
+        facts,
+        _header(options, dataset, device, group, facts['versions']),
+        group.rank,
+    )
     trainer = Trainer(options, dataset, callbacks, device, facts['versions'], group)
     trainer.fit()
     return 1 if trainer.callbacks.failures else 0
