@@ -36,6 +36,15 @@ class Options(Running, Learning):
                 f'--warmup_steps: expected less than --steps, {self.steps}, with '
                 f'--schedule=cosine. Received: {self.warmup_steps}',
             ),
+            (
+                self.unfreeze_at and not self.freeze,
+                '--unfreeze_at: expected variables to unfreeze, those of --freeze. Received: none',
+            ),
+            (
+                self.unfreeze_at and self.iterations_per_loop > 1,
+                '--unfreeze_at: expected --iterations_per_loop=1, since the NPU sinks one kind of '
+                f'step. Received: {self.iterations_per_loop}',
+            ),
         ):
             if wrong:
                 raise OptionError(line)
