@@ -6,11 +6,10 @@ output/<device id>/, or to --exp_save_dir.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Callable, Mapping, Sequence
 
 from gitloss.errors import check_choice
-from trainers import command
+from trainers import command, streams
 from trainers.options import Options
 
 
@@ -77,4 +76,4 @@ def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] 
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    streams.leave(main())
