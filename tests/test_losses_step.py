@@ -5,7 +5,7 @@ import pytest
 
 from gitloss import losses
 from gitloss.backend import tf
-from helpers import all_nodes, graph_session, relative_error, static_shapes
+from helpers import all_nodes, graph_session, operations_behind, relative_error, static_shapes
 from loss_reference import TOLERANCE, numpy_center, numpy_git, numpy_update
 
 
@@ -62,19 +62,6 @@ def test_loss_and_gradients_see_the_centers_from_before_the_step(form):
             np.testing.assert_allclose(session.run(weights), matrix, rtol=1e-5, atol=1e-6)
 
 
-def _ancestors(op):
-    found, todo = set(), [op]
-    while todo:
-        op = todo.pop()
-        found.add(op)
-        todo += [
-            other
-            for other in [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-            if other not in found
-        ]
-    return found
-
-
 @pytest.mark.parametrize('form', losses.FORMS)
 def test_every_read_of_the_centers_comes_before_their_update(form):
     """By the edges of the graph, so that no scheduler can reorder them. All shapes are static, and
@@ -89,10 +76,10 @@ def test_every_read_of_the_centers_comes_before_their_update(form):
         ]
         plain_reads = [op for op in table.handle.consumers() if op.type == 'ReadVariableOp']
         # Of center loss, git loss and the update itself.
-        assert len(readers) == 3 and _ancestors(move).issuperset(readers)
+        assert len(readers) == 3 and operations_behind([move]).issuperset(readers)
         # Keras and `table.handle` make reads that nothing uses; none feeds another op.
         assert all(not tensor.consumers() for op in plain_reads for tensor in op.outputs)
-        assert move in _ancestors(train)
+        assert move in operations_behind([train])
         for node in all_nodes(graph):
             assert not node.op.startswith('Unique')
             assert all(shape.is_fully_defined() for shape in static_shapes(node)), node.name

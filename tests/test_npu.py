@@ -447,7 +447,7 @@ def test_nothing_imports_the_adapter_unless_the_device_is_npu(tmp_path):
     evaluated and exported, with a finder that raises at the names of the adapter, the fake on the
     path, and the environment of a card.
     """
-    from test_imports import MODULES
+    from sources import MODULES
 
     settings = toys.options(tmp_path, steps=2, update_centers=2)
     code = """

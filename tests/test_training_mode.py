@@ -14,9 +14,8 @@ from callbacks.history import History
 from gitloss import data, layers
 from gitloss.backbones import BACKBONES, Backbone
 from gitloss.backend import keras, tf
-from helpers import Losses, all_nodes
+from helpers import Losses, all_nodes, collectives_of
 from survival import tensors
-from test_distribution import collectives_of
 from test_resume import StopAt
 from trainers import checkpoints, devices, evaluate, export
 from trainers.engine.graph import TrainingGraph
