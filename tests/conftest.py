@@ -71,3 +71,17 @@ def zoo(machine):
         'PYTHON': machine.script(machine.home / 'trainer', TRAINER.replace('REAL', sys.executable))
     }
     return machine
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Makes the fake importable. Its imported modules, except npu_init, are forgotten
+    afterwards.
+    """
+    monkeypatch.syspath_prepend(FAKES)
+    yield
+    for name in [
+        name for name in sys.modules if name.split('.')[0] in ('npu_bridge', 'npu_device')
+    ]:
+        assert not name.endswith('npu_init')
+        del sys.modules[name]
