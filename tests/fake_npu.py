@@ -112,3 +112,9 @@ def rank_table(path, size, device=0):
         )
     )
     return str(path)
+
+
+def places(tmp_path):
+    """What {file} and {folder} in the text of an option stand for: both exist."""
+    (tmp_path / 'file').write_text('{}')
+    return {'file': str(tmp_path / 'file'), 'folder': str(tmp_path)}
