@@ -39,7 +39,7 @@ def python(*arguments, **variables):
 RUNS = """
 import contextlib, io, json, os, sys
 import crew
-from trainers import checkpoints, run
+from trainers import run
 results = []
 for flags, variables in json.loads(sys.argv[2]):
     os.environ.update(variables)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sources import FLOORS, MODULES, ROOT, imports_of, parse
+from modules import FLOORS, MODULES, ROOT, imports_of, parse
 
 
 def _roots(module):

@@ -9,7 +9,7 @@ import pytest
 import toys
 from fake_npu import here, python
 from gitloss.backend import tf
-from sources import MODULES
+from modules import MODULES
 from trainers import devices
 from trainers.devices import npu
 from trainers.options import Options

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sources import ROOT, SOURCES
+from modules import ROOT, SOURCES
 
 # Private names of Python and TensorFlow for which there is no public one.
 _UNAVOIDABLE = {'_replace', '_fields', '_asdict', '_exit', '_getframe'} | {

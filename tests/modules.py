@@ -1,4 +1,4 @@
-"""The source files of the project: its modules, and what their imports name."""
+"""The modules of the project and all its source files, and what an import names."""
 
 import ast
 import os
