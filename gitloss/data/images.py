@@ -10,6 +10,7 @@ import array
 import contextlib
 import hashlib
 import io
+import re
 from typing import Any, Iterable, Iterator, Sequence, overload
 
 import numpy as np
@@ -33,16 +34,20 @@ _TURNS = {  # by the EXIF tag Orientation
 
 
 class Texts(Sequence[str]):
-    """An immutable sequence of texts that takes their bytes and 8 more for each, where a list takes
-    60 more. File names that are no UTF-8 come out as os.listdir gives them.
+    """A sequence of texts that takes their bytes and 8 more for each, where a list takes 60 more.
+
+    File names that are no UTF-8 come out as os.listdir gives them.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._bytes, ends = bytearray(), array.array('q', [0])
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes, self._ends = bytearray(), array.array('q', [0])
         for text in texts:
-            self._bytes += text.encode('utf-8', 'surrogateescape')
-            ends.append(len(self._bytes))
-        self._ends = np.frombuffer(ends, np.int64)
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        """Adds a text at the end."""
+        self._bytes += text.encode('utf-8', 'surrogateescape')
+        self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -63,6 +68,28 @@ class Texts(Sequence[str]):
     def tobytes(self) -> bytes:
         """All of them, with their lengths: equal for equal sequences only."""
         return self._ends.tobytes() + bytes(self._bytes)
+
+
+class Labels:
+    """The labels of images whose identities are named one after the other."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._found = array.array('i')
+
+    def append(self, name: str) -> None:
+        """Adds the identity of the next image."""
+        self._found.append(self._numbers.setdefault(name, len(self._numbers)))
+
+    def sorted(self) -> tuple[np.ndarray, list[str]]:
+        """(labels int32 [n], names of the labels): names that are all numbers by their value,
+        others by their text.
+        """
+        are_numbers = all(re.fullmatch('[0-9]{1,18}', name) for name in self._numbers)
+        names = sorted(self._numbers, key=lambda name: (int(name) if are_numbers else 0, name))
+        rank = np.empty(len(names), np.int32)
+        rank[[self._numbers[name] for name in names]] = np.arange(len(names))
+        return rank[np.array(self._found, np.int32)], names
 
 
 class ImageSource(Source):
@@ -164,10 +191,14 @@ def picture(content: bytes, where: str) -> Image.Image:
     check(image.mode in _MODES, where, 'grey, RGB or palette pixels', f'the mode {image.mode}')
     with _damage_named(where, content):
         image.load()
-        has_alpha = 'transparency' in image.info or image.mode in ('LA', 'PA', 'RGBA')
-        least = image.convert('RGBA').getchannel('A').getextrema()[0] if has_alpha else 255
-    check(least == 255, where, 'an opaque image', 'one with transparent pixels')
-    return _upright(image).convert('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
+        image = _upright(image)
+        if 'transparency' in image.info or image.mode in ('LA', 'PA', 'RGBA'):
+            image = image.convert('RGBA')
+            is_opaque = image.getchannel('A').getextrema()[0] == 255
+        else:
+            is_opaque = True
+    check(is_opaque, where, 'an opaque image', 'one with transparent pixels')
+    return image.convert('L' if image.mode in ('1', 'L') else 'RGB')
 
 
 @contextlib.contextmanager
@@ -179,7 +210,7 @@ def _damage_named(where: str, content: bytes) -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError:
         received = f'bytes that begin with {content[:8].hex()}'
-        check(False, where, 'a JPEG, PNG, PPM, PGM or BMP image', received)
+        check(False, where, 'an undamaged JPEG, PNG, PPM, PGM or BMP image', received)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         check(False, where, f'at most {MOST_PIXELS} pixels', reason(error))
     except Exception as error:  # noqa: BLE001
