@@ -152,8 +152,9 @@ def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone
 
 
 def test_hyperparameters_are_what_decides_what_is_learned():
-    """All except folders, the check of the images, checkpoints, output, device, workers, and the flags of other commands. Of
-    the options of the device, precision and loss_scale change the arithmetic.
+    """All except folders, the check of the images, checkpoints, output, device, workers, and the
+    flags of other commands. Of the options of the device, precision and loss_scale change the
+    arithmetic.
     """
     assert names_where(lambda option: not option.hyperparameter) == {
         *('data_path', 'exp_save_dir', 'resume', 'save_every', 'keep_checkpoints', 'best'),
