@@ -1,4 +1,4 @@
-"""The options for the learning: data, network, loss and optimization."""
+"""The options for the learning: network, loss and optimization."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ from trainers.options.spec import POSITIVE, option
 
 @dataclasses.dataclass(frozen=True)
 class Learning:
-    """The first part of Options."""
-
-    dataset: str = option('mnist', 'Data set: mnist, or any other set in its format.', 'data')
-    data_path: str = option(
-        '',
-        'Folder of IDX files, gzipped or raw, or a file mnist.npz. '
-        'Default: data/mnist in the project.',
-        'data',
-        commands=('run', 'evaluate'),
-        resume=True,
-        workers=True,
-        hyperparameter=False,
-    )
+    """The second part of Options."""
 
     model: str = option(
         'mnist_cnn',
