@@ -51,6 +51,7 @@ def train(options: Options) -> int:
     check_choice('--dataset', options.dataset, sorted(data.DATASETS))
     dataset = data.load(options.dataset, options.data_folder)
     dataset.require('train', *(['valid'] if options.evaluate else []))
+    dataset = data.preprocessed(dataset, options.preprocessing)
     device = devices.choose(options)
     group = engines.choose(options, device)
     facts: dict[str, Any] = {

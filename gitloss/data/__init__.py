@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gitloss.data import mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
+from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.errors import check_choice
 
@@ -24,7 +25,9 @@ def load(name: str, path: str) -> Dataset:
 
 
 __all__ = [
+    'CENTERED',
     'DATASETS',
+    'PREPROCESSINGS',
     'ArraySource',
     'BatchStream',
     'DataSpec',
@@ -35,4 +38,5 @@ __all__ = [
     'mean_image',
     'padded_batches',
     'part_of',
+    'preprocessed',
 ]
