@@ -20,7 +20,8 @@ def dataset_to_train(options: Options) -> data.Dataset:
     """
     store = checkpoints.CheckpointStore(os.path.join(options.run_dir, 'ckpt'))
     continues = options.resume != 'never' and store.paths()
-    return _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    dataset = _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    return data.preprocessed(dataset, options.preprocessing)
 
 
 def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> data.Dataset:
