@@ -10,11 +10,11 @@ import pytest
 import crew
 import toys
 from callbacks.checkpoint import Checkpoint
+from fake_npu import job, on_the_fake
 from gitloss import data
 from gitloss.backend import tf
 from helpers import Losses, relative_error
 from survival import tensors
-from test_npu import job, on_the_fake
 from trainers import checkpoints, devices, export
 from trainers.engine import runtime
 from trainers.engine.trainer import Trainer
