@@ -18,10 +18,8 @@ if __name__ == '__main__':
 
 import numpy as np  # noqa: E402
 
-import survival  # noqa: E402
-import toys  # noqa: E402
 from callbacks.base import Callback  # noqa: E402
-from trainers import checkpoints, launch  # noqa: E402
+from trainers import launch  # noqa: E402
 from trainers.workers import engines as distribution  # noqa: E402
 
 WAIT = 120
@@ -33,6 +31,8 @@ def settings_of(folder, name, **changes):
     """After one step the momentum slots are the gradients: 0.9 * 0 + g. 12 validation images are
     one batch, 108 training images nine, 40 test images three and a third: the last batch is padded.
     """
+    import toys
+
     return toys.options(
         folder,
         exp_save_dir=os.path.join(str(folder), name),
@@ -50,9 +50,11 @@ def settings_of(folder, name, **changes):
 
 def saved(settings, step):
     """{name: array} of all tensors in the checkpoint of a step."""
-    return survival.tensors(
-        checkpoints.read(os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}'))
-    )
+    import survival
+    from trainers import checkpoints
+
+    path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}')
+    return survival.tensors(checkpoints.read(path))
 
 
 def together(size, work, timeout=60.0, device='cpu'):

@@ -6,6 +6,14 @@ import re
 from callbacks.report import Report
 from drawings import FakeHandle, measured
 
+RESULTS = {
+    'network': 'mnist_cnn',
+    'options': {'dataset': 'mnist', 'data_path': '<b>&'},
+    'versions': {'tensorflow': '2.21'},
+    'throughput': {'images_per_sec': 1234.5},
+    'seconds': {'total': 77.7},
+}
+
 
 def test_report_holds_everything_and_needs_no_network(tmp_path):
     """Rows: by set, under a header: accuracy, loss, git loss. Step, two distances and their ratio,
@@ -14,25 +22,10 @@ def test_report_holds_everything_and_needs_no_network(tmp_path):
     pictures, history, logs = measured(tmp_path)
     pictures.on_train_end(logs)
     (tmp_path / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in history.rows))
-    (tmp_path / 'results.json').write_text(
-        json.dumps(
-            {
-                'network': 'mnist_cnn',
-                'options': {'dataset': 'mnist', 'data_path': '<b>&'},
-                'versions': {'tensorflow': '2.21'},
-                'final': dict(
-                    logs,
-                    train_acc=1.0,
-                    valid_git_loss=0.25,
-                    test_acc=0.875,
-                    seconds=2.5,
-                    images_per_sec=1e9,
-                ),
-                'throughput': {'images_per_sec': 1234.5},
-                'seconds': {'total': 77.7},
-            }
-        )
+    final = dict(
+        logs, train_acc=1.0, valid_git_loss=0.25, test_acc=0.875, seconds=2.5, images_per_sec=1e9
     )
+    (tmp_path / 'results.json').write_text(json.dumps(dict(RESULTS, final=final)))
     report = Report()
     report.handle = pictures.handle
     report.on_train_end(logs)
