@@ -9,6 +9,7 @@ import pytest
 import toys
 from gitloss import data
 from gitloss.backend import tf
+from helpers import operations_behind
 from runs import Watch, trainer_of
 
 ADAM_SLOTS = ['beta1_power', 'beta2_power']
@@ -175,19 +176,11 @@ def test_the_training_graph_has_static_shapes(tmp_path):
     """
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()
-    seen, waiting, open_shapes = set(), [trainer.runtime.net.train_op], []
-    while waiting:
-        op = waiting.pop()
-        if op in seen or op.type in (
-            'IteratorGetNext',
-            'IteratorV2',
-            'OptimizeDataset',
-            'PrefetchDataset',
-        ):
-            continue
-        seen.add(op)
-        waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
-        open_shapes += [tensor.name for tensor in op.outputs if not tensor.shape.is_fully_defined()]
+    host = ('IteratorGetNext', 'IteratorV2', 'OptimizeDataset', 'PrefetchDataset')
+    seen = operations_behind([trainer.runtime.net.train_op], lambda op: op.type in host)
+    open_shapes = [
+        tensor.name for op in seen for tensor in op.outputs if not tensor.shape.is_fully_defined()
+    ]
     assert len(seen) > 200 and open_shapes == []
     assert not {op.type for op in seen} & {'Unique', 'UniqueWithCounts', 'PyFunc', 'EagerPyFunc'}
 
