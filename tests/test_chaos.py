@@ -21,8 +21,8 @@ import toys
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.history import History
+from handles import FakeHandle
 from helpers import Points
-from test_callbacks import FakeHandle
 from trainers import checkpoints, run
 
 STEPS, EVERY, SAVE_EVERY = 40, 20, 7

@@ -14,7 +14,7 @@ from callbacks.keras import KerasCallback
 from gitloss import data
 from gitloss.backend import keras
 from survival import history
-from test_run import command
+from toys import command
 from trainers import callback_list, devices, plugins
 from trainers.engine.trainer import Trainer
 

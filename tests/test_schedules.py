@@ -10,7 +10,7 @@ from callbacks.evaluation import Evaluation
 from gitloss import data
 from gitloss.backend import tf
 from helpers import graph_session
-from test_resume import StopAt, assert_same_run, fit, history_of, weights_of
+from runs import StopAt, assert_same_run, fit, history_of, weights_of
 from trainers import devices
 from trainers.checkpoints import rundir
 from trainers.engine import schedules

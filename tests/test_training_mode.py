@@ -14,8 +14,8 @@ from gitloss.backbones import BACKBONES
 from gitloss.backend import tf
 from helpers import Losses, all_nodes, collectives_of
 from normalised import MOMENTUM, NETWORK, WORKER, newest, options, train
+from runs import StopAt
 from survival import tensors
-from test_resume import StopAt
 from trainers import devices, evaluate, export
 from trainers.engine.graph import TrainingGraph
 from trainers.launch import free_addresses
