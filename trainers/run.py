@@ -49,6 +49,8 @@ def train(options: Options) -> int:
     from trainers.workers import engines
 
     check_choice('--dataset', options.dataset, sorted(data.DATASETS))
+    data.augmentation.parse(options.augment)  # before the data are read
+    data.augmentation.parse(options.augment)  # before the data are read
     dataset = data.load(options.dataset, options.data_folder)
     dataset.require('train', *(['valid'] if options.evaluate else []))
     device = devices.choose(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gitloss.data import mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
+from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.errors import check_choice
 
@@ -26,13 +27,17 @@ def load(name: str, path: str) -> Dataset:
 __all__ = [
     'DATASETS',
     'ArraySource',
+    'Balanced',
     'BatchStream',
     'DataSpec',
     'Dataset',
     'Preprocessing',
+    'Sampler',
+    'Shuffled',
     'Source',
     'load',
     'mean_image',
     'padded_batches',
     'part_of',
+    'sampler',
 ]

@@ -81,10 +81,12 @@ class Source:
     Attributes:
       labels: int32 [n].
       image_shape: (height, width, channels).
+      parallel: whether reading takes so long that several batches are read at once.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, ...]
+    parallel: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,6 +131,8 @@ class ArraySource(Source):
     Raises:
       ValueError: wrong dtype or rank, or the counts differ.
     """
+
+    parallel = False
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         check(
