@@ -102,7 +102,8 @@ class Pictures(Callback):
         self._attempt('animation', self._draw_run)
         self._attempt('curves', self._draw_curves)
         self._attempt('pairs', self._draw_pairs)
-        if self.handle.num_classes <= confusion.MOST_CLASSES:
+        is_small = self.handle.num_classes <= confusion.MOST_CLASSES
+        if is_small and self.figures.evaluation.has_classes:
             self._attempt('confusion', self._write_confusion)
         if self._projection == 'tsne':
             self._attempt('t-SNE', self._draw_tsne)

@@ -159,7 +159,7 @@ class TensorBoard(Callback):
         evaluation = figures.evaluation
         self._add('histograms', step, self._histograms, evaluation)
         self._add('scatter', step, _image, 'embeddings/scatter', figures.scatter)
-        if self.handle.num_classes <= _READABLE_CLASSES:
+        if evaluation.has_classes and self.handle.num_classes <= _READABLE_CLASSES:
             self._add('confusion matrix', step, _image, 'predictions/confusion', figures.confusion)
         self._attempt(
             'Projector files',

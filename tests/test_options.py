@@ -107,6 +107,10 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
             ['--schedule=cosine', '--warmup_steps=9', '--steps=9'],
             '--warmup_steps: expected less than --steps, 9, with --schedule=cosine. Received: 9',
         ),
+        (
+            ['--valid_fraction=0.5', '--test_fraction=0.5'],
+            '--valid_fraction: expected less than 1 with --test_fraction, 0.5. Received: 0.5',
+        ),
     ],
 )
 def test_flags_that_do_not_go_together(arguments, said):
@@ -121,12 +125,13 @@ def names_where(condition):
 
 def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
     """Bound options decide the result: data, network, loss, optimization, measurements, metrics.
-    Free are the folders (data_path, exp_save_dir), what is kept and shown (resume to projection),
+    Free are the folders (data_path, exp_save_dir), the check of the images, which a resumed run
+    does not repeat, what is kept and shown (resume to projection),
     the end (steps, early_stopping, on_nan, max_loss), and the device with its options, so that a
     run of an NPU can be resumed elsewhere. Flags of other commands are never set.
     """
     assert names_where(lambda option: option.resume) == {
-        *('data_path', 'exp_save_dir'),
+        *('data_path', 'exp_save_dir', 'check_images', 'max_broken'),
         *('resume', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection'),
         *('steps', 'early_stopping', 'on_nan', 'max_loss'),
         *('device', 'precision', 'precision_mode', 'loss_scale', 'iterations_per_loop'),
@@ -147,11 +152,13 @@ def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone
 
 
 def test_hyperparameters_are_what_decides_what_is_learned():
-    """All except folders, checkpoints, output, device, workers, and the flags of other commands. Of
-    the options of the device, precision and loss_scale change the arithmetic.
+    """All except folders, the check of the images, checkpoints, output, device, workers, and the
+    flags of other commands. Of the options of the device, precision and loss_scale change the
+    arithmetic.
     """
     assert names_where(lambda option: not option.hyperparameter) == {
         *('data_path', 'exp_save_dir', 'resume', 'save_every', 'keep_checkpoints', 'best'),
+        *('check_images', 'max_broken'),
         *('on_nan', 'max_loss', 'log_every', 'tf_logs', 'projection'),
         *('device', 'precision_mode', 'iterations_per_loop', 'npu_option'),
         *('collective_timeout', 'check_replicas'),

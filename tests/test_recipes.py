@@ -69,7 +69,7 @@ def register(path, import_line, line):
     if mark:
         text = text.replace(mark, mark + line + '\n')
     else:
-        mark = 'figures and figures.evaluation,\n'
+        mark = '        evaluation,\n'
         assert mark in text
         text = text.replace(mark, mark + line + '\n')
     last = re.findall(r'^from (?:gitloss|callbacks|trainers).*\n', text, re.MULTILINE)[0]

@@ -6,11 +6,12 @@ A callback for every run has its line here. Your own callback needs none:
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Sequence, cast
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
 from callbacks.checkpoint import Checkpoint
+from callbacks.dataset import DatasetFiles
 from callbacks.early_stopping import EarlyStopping
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
@@ -20,18 +21,9 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from callbacks.report import Report
 from callbacks.tensorboard import TensorBoard
-from gitloss.data import Dataset
+from gitloss.data import Dataset, Source
 from trainers import command, plugins
 from trainers.options import Options, device_id
-
-
-def _figures(options: Options, dataset: Any) -> Figures:
-    return Figures(
-        Evaluation(dataset.valid, final_source=dataset.test),
-        CenterMeasurement(
-            dataset.train, options.center_init, options.reset_centers, options.distance
-        ),
-    )
 
 
 def build_callbacks(
@@ -47,13 +39,23 @@ def build_callbacks(
     log_file = f'train_{device_id()}{f".worker{rank}" if rank else ""}.log'
     per_call = options.iterations_per_loop
     history = History(facts, options.best, command.STARTED)
-    figures = _figures(options, dataset) if options.evaluate else None
+    centers = evaluation = figures = None
+    if options.evaluate:
+        centers = CenterMeasurement(
+            cast(Source, dataset.train),
+            options.center_init,
+            options.reset_centers,
+            options.distance,
+        )
+        evaluation = Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes)
+        figures = Figures(evaluation, centers) if dataset.valid is not None else None
     callbacks = [
+        DatasetFiles(dataset),
         # First: the others must not use a step that has diverged.
         LossGuard(options.max_loss, options.on_nan == 'rollback'),
         # They measure, and add to the logs that all callbacks below read.
-        figures and figures.centers,
-        figures and figures.evaluation,
+        centers,
+        evaluation,
         # The user's callbacks read the measurements; those below monitor, write and draw theirs.
         *plugins.load(options.callbacks, options),
         EarlyStopping(options.monitor, options.early_stopping) if options.early_stopping else None,
@@ -71,6 +73,6 @@ def build_callbacks(
         # After all callbacks with a state: a run killed before repeats the whole measurement.
         Checkpoint(),
         # Only at the end of the run, from the files of the callbacks above.
-        figures and Report(),
+        centers and Report(),
     ]
     return [callback for callback in callbacks if callback is not None]

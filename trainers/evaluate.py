@@ -13,7 +13,7 @@ import json
 import sys
 from typing import Any, Sequence
 
-from gitloss.errors import check_choice, log
+from gitloss.errors import log
 from trainers import command, streams
 from trainers.options import Options
 
@@ -22,14 +22,12 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
     """{'valid', 'test', 'step', 'checkpoint'}."""
     from callbacks import evaluation
     from callbacks.centers import class_distances
-    from gitloss import data
-    from trainers import checkpoints, devices
+    from trainers import checkpoints, devices, loading
     from trainers.engine import runtime
 
     settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
-    check_choice('--dataset', settings.dataset, sorted(data.DATASETS))
-    dataset = data.load(settings.dataset, settings.data_folder)
+    dataset = loading.dataset_to_measure(settings, checkpoint)
     if dataset.spec.image_shape != spec.image_shape:
         raise ValueError(
             f'--data_path: expected images of the shape that {checkpoint.path} was trained on, '
@@ -44,14 +42,18 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
             classes,
         )
 
-    def measure(source: data.Source | None) -> dict[str, Any] | None:
+    def measure(split: str) -> dict[str, Any] | None:
+        source = getattr(dataset, split)
         if source is None:
             return None
-        losses = evaluation.evaluate(handle, source)[0] if classes == spec.num_classes else {}
-        return dict(losses, **class_distances(handle, source, classes)[0])
+        count = max(classes, int(source.labels.max()) + 1)
+        if count > classes:
+            log.info('%s: only distances, some of its identities are no classes', split)
+        losses = evaluation.evaluate(handle, source)[0] if count == spec.num_classes else {}
+        return dict(losses, **class_distances(handle, source, count)[0])
 
     with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
-        results: dict[str, Any] = {'valid': measure(dataset.valid), 'test': measure(dataset.test)}
+        results: dict[str, Any] = {split: measure(split) for split in ('valid', 'test')}
     return dict(results, step=checkpoint.step, checkpoint=checkpoint.path)
 
 

@@ -1,9 +1,9 @@
 """python -m trainers.export --ckpt_path=output/0: the inference of a checkpoint as a frozen graph,
 for CANN's atc and other tools.
 
-Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels, and
-gitloss.json, which describes it. Prints the atc command that converts the graph to an offline
-model.
+Exports the inference of a checkpoint: gitloss.pb, a frozen graph that takes raw pixels;
+gitloss.json, which describes it; labels.txt, if the classes have names. Prints the atc command that
+converts the graph to an offline model.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import shlex
 import sys
 from typing import Any, Sequence
 
-from gitloss.files import write_atomically
+from gitloss.files import read, write_atomically
 from trainers import command, streams
 from trainers.options import Options, absolute
 
+LABELS = 'labels.txt'  # of a run: the name of each class, a line each
 _SOC = 'Ascend310'  # the card of the published model
 
 
@@ -94,12 +95,10 @@ def export_folder(checkpoint: Any, chosen: str) -> str:
     Raises:
       ValueError: the folder is in a checkpoint, with which it would be removed.
     """
-    from trainers.checkpoints import manifest
+    from trainers.checkpoints import manifest, run_of
 
-    path = os.path.abspath(checkpoint.path)
-    series, name = os.path.split(path)
-    is_of_series = manifest.FOLDER.fullmatch(name) and os.path.basename(series) == 'ckpt'
-    default = os.path.join(os.path.dirname(series), 'export') if is_of_series else path + '.export'
+    path, run = os.path.abspath(checkpoint.path), run_of(checkpoint.path)
+    default = os.path.join(run, 'export') if run else path + '.export'
     folder = part = absolute('export_dir', chosen or default)
     while part != os.path.dirname(part):
         if os.path.isfile(os.path.join(part, manifest.FILE)):
@@ -122,6 +121,20 @@ def atc_command(path: str, images: dict[str, Any], outputs: Sequence[dict[str, A
     )
 
 
+def _copy_labels(checkpoint: Any, folder: str) -> str | None:
+    """Copies the names of the classes from the run. Returns the name of the file; None: the labels
+    have no names, or the run is gone.
+    """
+    from trainers import checkpoints
+
+    run = checkpoints.run_of(checkpoint.path)
+    source = os.path.join(run, LABELS)
+    if not (run and os.path.isfile(source)):
+        return None
+    write_atomically(os.path.join(folder, LABELS), read(source))
+    return LABELS
+
+
 def _write(options: Options, checkpoint: Any) -> tuple[str, str]:
     """Writes the graph and its manifest. Returns the path of the graph and the atc command."""
     folder = export_folder(checkpoint, options.export_dir)
@@ -136,6 +149,7 @@ def _write(options: Options, checkpoint: Any) -> tuple[str, str]:
         'sha256': hashlib.sha256(content).hexdigest(),
         'input': dict(images, pixels='0 to 255', mean_image='in the graph'),
         'outputs': outputs,
+        'labels': _copy_labels(checkpoint, folder),
         'checkpoint': {
             'path': checkpoint.path,
             'step': checkpoint.step,

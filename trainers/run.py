@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
-from gitloss.errors import check_choice
 from trainers import command
 from trainers.options import Options
 
@@ -43,16 +42,12 @@ def _header(
 
 def train(options: Options) -> int:
     """Loads the data and trains. Returns the exit status."""
-    from gitloss import data
-    from trainers import callback_list, devices
+    from trainers import callback_list, devices, loading
     from trainers.engine.trainer import Trainer
     from trainers.workers import engines
 
-    check_choice('--dataset', options.dataset, sorted(data.DATASETS))
-    data.augmentation.parse(options.augment)  # before the data are read
-    data.augmentation.parse(options.augment)  # before the data are read
-    dataset = data.load(options.dataset, options.data_folder)
-    dataset.require('train', *(['valid'] if options.evaluate else []))
+    dataset = loading.dataset_to_train(options)
+    dataset.require('train')
     device = devices.choose(options)
     group = engines.choose(options, device)
     facts: dict[str, Any] = {

@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from gitloss.data import mnist
+import functools
+
+from gitloss.data import folder, mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
+from gitloss.data.selection import ImageSettings, Kind, files_of_run, load_images
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
+from gitloss.data.subset import Subset
 from gitloss.errors import check_choice
 
-# Values of --dataset: functions from --data_path to a Dataset.
+IMAGES = {
+    'folder': Kind(folder.open_folder),
+}
+# Values of --dataset: functions from --data_path and ImageSettings to a Dataset.
 DATASETS = {
     'mnist': mnist.load_mnist,
+    **{name: functools.partial(load_images, name, kind) for name, kind in IMAGES.items()},
 }
 
 
-def load(name: str, path: str) -> Dataset:
+def load(name: str, path: str, settings: ImageSettings | None = None) -> Dataset:
     """Loads a data set by name.
+
+    Args:
+      name: as --dataset.
+      path: as --data_path.
+      settings: what is read of images, None for the defaults; mnist has rules of its own.
 
     Raises:
       ValueError: unknown name, or the loader rejects the data at `path`.
       OSError: a file cannot be read.
     """
-    return DATASETS[check_choice('dataset', name, sorted(DATASETS))](path)
+    return DATASETS[check_choice('dataset', name, sorted(DATASETS))](
+        path, settings or ImageSettings()
+    )
 
 
 __all__ = [
     'DATASETS',
+    'IMAGES',
     'ArraySource',
     'Balanced',
     'BatchStream',
     'DataSpec',
     'Dataset',
+    'ImageSettings',
+    'Kind',
     'Preprocessing',
     'Sampler',
     'Shuffled',
     'Source',
+    'Subset',
+    'files_of_run',
     'load',
+    'load_images',
     'mean_image',
     'padded_batches',
     'part_of',

@@ -16,7 +16,7 @@ import os
 import struct
 import zipfile
 import zlib
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
@@ -202,7 +202,7 @@ def _train_and_valid(
     }
 
 
-def load_mnist(path: str, validation_size: int = 5000) -> Dataset:
+def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> Dataset:
     """Loads MNIST with the split of the authors' code: the first 5,000 training images are the
     validation set, the other 55,000 the training set.
 
@@ -210,6 +210,7 @@ def load_mnist(path: str, validation_size: int = 5000) -> Dataset:
       path: a folder with IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked against a
         SHA256SUMS file if it exists) or with `mnist.npz`, or an npz file. The two training files or
         the two test files may be missing.
+      settings: for images in files; not used.
       validation_size: number of training images to hold out, at most a tenth of them.
 
     Returns:

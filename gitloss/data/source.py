@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from gitloss.errors import check, one_line
 
+SPLITS = ('train', 'valid', 'test')
 _BLOCK_BYTES = 16 << 20  # pixels per read while a whole split is traversed
 
 
@@ -150,16 +151,22 @@ class ArraySource(Source):
 
 
 class Dataset(NamedTuple):
-    """A DataSpec and the splits; a missing split is None."""
+    """A DataSpec and the splits; a missing split is None.
+
+    names: the name of each label, those of the classes first; () if labels have no names.
+    broken: a text about the images that were left out, see gitloss.data.checking.
+    """
 
     spec: DataSpec
     train: Source | None = None
     valid: Source | None = None
     test: Source | None = None
+    names: Sequence[str] = ()
+    broken: str = ''
 
     def require(self, *names: str) -> None:
         """Raises ValueError if one of the splits `names` is missing."""
-        present = [name for name in self._fields[1:] if getattr(self, name) is not None]
+        present = [name for name in SPLITS if getattr(self, name) is not None]
         check(
             set(names) <= set(present),
             '--data_path',

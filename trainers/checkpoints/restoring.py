@@ -83,6 +83,13 @@ def using(path: str, flag: str, work: Callable[[Checkpoint], _Result]) -> _Resul
                 raise
 
 
+def run_of(path: str) -> str:
+    """The folder of the run in whose series the checkpoint at `path` is; '' outside any series."""
+    series, name = os.path.split(os.path.abspath(path))
+    is_of_series = manifest.FOLDER.fullmatch(name) and os.path.basename(series) == 'ckpt'
+    return os.path.dirname(series) if is_of_series else ''
+
+
 def spec_of(checkpoint: Checkpoint) -> DataSpec:
     """The facts of the data that the network depends on. The mean image is one of the weights."""
     with _naming(checkpoint):

@@ -9,7 +9,7 @@ import numpy as np
 
 from callbacks.base import Batch, Handle
 from gitloss import data
-from gitloss.errors import Interrupted
+from gitloss.errors import Interrupted, TrainingError, reason
 from trainers import checkpoints
 from trainers.checkpoints.rundir import RunDir
 from trainers.devices import Device
@@ -90,7 +90,7 @@ class Runtime(Handle):
         losses = net.eval_losses if with_losses else {}
         fetches = {**net.eval_fetches, **losses}
         part = data.part_of(*place)
-        for images, labels, count in data.padded_batches(source, *place):
+        for images, labels, count in self._read(data.padded_batches(source, *place)):
             values = self.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
             if self.agreed[0]:
                 raise Interrupted(self.agreed[0])
@@ -100,6 +100,13 @@ class Runtime(Handle):
                 labels[:count],
                 {name: values[name].item() for name in losses},
             )
+
+    def _read(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Images that can no longer be read end the run, as they do in a training step."""
+        try:
+            yield from batches
+        except (OSError, ValueError) as error:
+            raise TrainingError(f'step {self.step}: {reason(error)}')
 
     def centers(self) -> np.ndarray:
         return self.session.run(self.net.center_table.centers)

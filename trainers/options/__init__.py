@@ -1,8 +1,9 @@
 """Command-line flags -> one frozen, validated Options.
 
-Each option is declared once, as a field in learning.py or running.py, with the commands that take
-it, whether a resumed run or a worker may differ in it, and whether it is a hyperparameter. The
-flags, their checks, --help and the table in the README are derived from the declaration.
+Each option is declared once, as a field in data.py, learning.py or running.py, with the commands
+that take it, whether a resumed run or a worker may differ in it, and whether it is a
+hyperparameter. The flags, their checks, --help and the table in the README are derived from the
+declaration.
 """
 
 from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id

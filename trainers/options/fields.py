@@ -8,6 +8,7 @@ import re
 from typing import Any, Mapping
 
 from gitloss.errors import OptionError
+from trainers.options.data import Data
 from trainers.options.learning import Learning
 from trainers.options.running import Running
 from trainers.options.spec import Option, is_utf8
@@ -16,8 +17,8 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Running, Learning):
-    """All settings. Field names are flag names, those of Learning first.
+class Options(Running, Learning, Data):
+    """All settings. Field names are flag names, those of Data first.
 
     Raises:
       OptionError: a value is not accepted, or two values contradict each other.
@@ -41,6 +42,11 @@ class Options(Running, Learning):
                 f'--warmup_steps: expected less than --steps, {self.steps}, with '
                 f'--schedule=cosine. Received: {self.warmup_steps}',
             ),
+            (
+                self.valid_fraction + self.test_fraction >= 1,
+                '--valid_fraction: expected less than 1 with --test_fraction, '
+                f'{self.test_fraction}. Received: {self.valid_fraction}',
+            ),
         ):
             if wrong:
                 raise OptionError(line)
@@ -53,8 +59,15 @@ class Options(Running, Learning):
 
     @property
     def data_folder(self) -> str:
-        """Path of the data set."""
-        return self.data_path or os.path.join(ROOT, 'data', 'mnist')
+        """Path of the data set; '' if there is neither --data_path nor a default."""
+        default = os.path.join(ROOT, 'data', 'mnist') if self.dataset == 'mnist' else ''
+        return self.data_path or default
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of --image_size and --channels."""
+        height, _, width = self.image_size.partition('x')
+        return int(height), int(width or height), self.channels
 
     @property
     def run_dir(self) -> str:

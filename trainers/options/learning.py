@@ -1,4 +1,4 @@
-"""The options for the learning: data, network, loss and optimization."""
+"""The options for the learning: network, loss and optimization."""
 
 from __future__ import annotations
 
@@ -9,42 +9,7 @@ from trainers.options.spec import POSITIVE, option
 
 @dataclasses.dataclass(frozen=True)
 class Learning:
-    """The first part of Options."""
-
-    dataset: str = option('mnist', 'Data set: mnist, or any other set in its format.', 'data')
-    data_path: str = option(
-        '',
-        'Folder of IDX files, gzipped or raw, or a file mnist.npz. '
-        'Default: data/mnist in the project.',
-        'data',
-        commands=('run', 'evaluate'),
-        resume=True,
-        workers=True,
-        hyperparameter=False,
-    )
-
-    sampler: str = option(
-        'shuffled',
-        'Batches: shuffled, every training image once per epoch; balanced, --images_per_identity '
-        'images of each of batch_size / images_per_identity classes.',
-        'data',
-        choices=('shuffled', 'balanced'),
-    )
-    images_per_identity: int = option(
-        4,
-        'Images of each class in a batch of --sampler=balanced; a class with fewer repeats its '
-        'own. It divides --batch_size.',
-        'data',
-        low=1,
-        high=1 << 20,
-    )
-    augment: str = option(
-        '',
-        'Random changes of the training images, separated by commas and made in this order: flip '
-        '(mirrors half of them), crop[:8] (shifts by up to 8 pixels, edges repeated), '
-        'brightness[:0.2] (adds or subtracts up to 0.2 of 255), contrast[:0.2] (0.8 to 1.2 times).',
-        'data',
-    )
+    """The second part of Options."""
 
     model: str = option(
         'mnist_cnn',

@@ -25,7 +25,7 @@ _free = functools.partial(option, resume=True, hyperparameter=False)
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """The second part of Options."""
+    """The third part of Options."""
 
     evaluate: bool = option(
         True,

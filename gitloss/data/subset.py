@@ -1,0 +1,53 @@
+"""Some images of a source, with labels of their own."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from gitloss.data.images import ImageSource
+from gitloss.data.source import Source
+
+
+class Subset(Source):
+    """Some images of an ImageSource, with labels of their own.
+
+    Args:
+      source: has the images.
+      indices: int64 [n], the images in the source.
+      labels: int [n].
+      data: the fingerprint of the source.
+    """
+
+    def __init__(
+        self, source: ImageSource, indices: np.ndarray, labels: np.ndarray, data: str
+    ) -> None:
+        self._source, self._indices, self._data = source, indices, data
+        self.labels = np.asarray(labels, np.int32)
+        self.image_shape, self.parallel = source.image_shape, source.parallel
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self._source.read(self._indices[indices])
+
+    def encoded(self, index: int) -> bytes:
+        """As of the source."""
+        return self._source.encoded(int(self._indices[index]))
+
+    def where(self, index: int) -> str:
+        """As of the source."""
+        return self._source.where(int(self._indices[index]))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprint of the source, the chosen indices and the labels."""
+        parts = (self._data.encode('ascii'), self._indices.tobytes(), self.labels.tobytes())
+        return hashlib.sha256(b''.join(parts)).hexdigest()
+
+    def part(self, chosen: np.ndarray) -> Subset:
+        """The images where `chosen`, bool [n], is true."""
+        return Subset(self._source, self._indices[chosen], self.labels[chosen], self._data)
+
+    def relabelled(self, labels: np.ndarray) -> Subset:
+        """The same images; label i becomes labels[i]."""
+        return Subset(self._source, self._indices, labels[self.labels], self._data)
