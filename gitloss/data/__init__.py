@@ -6,6 +6,7 @@ import functools
 
 from gitloss.data import folder, mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
+from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
 from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
 from gitloss.data.selection import ImageSettings, Kind, files_of_run, load_images
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
@@ -40,8 +41,10 @@ def load(name: str, path: str, settings: ImageSettings | None = None) -> Dataset
 
 
 __all__ = [
+    'CENTERED',
     'DATASETS',
     'IMAGES',
+    'PREPROCESSINGS',
     'ArraySource',
     'Balanced',
     'BatchStream',
@@ -60,5 +63,6 @@ __all__ = [
     'mean_image',
     'padded_batches',
     'part_of',
+    'preprocessed',
     'sampler',
 ]
