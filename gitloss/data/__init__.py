@@ -7,6 +7,7 @@ import functools
 from gitloss.data import folder, mnist
 from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
+from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
 from gitloss.data.selection import ImageSettings, Kind, files_of_run, load_images
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.data.subset import Subset
@@ -45,12 +46,15 @@ __all__ = [
     'IMAGES',
     'PREPROCESSINGS',
     'ArraySource',
+    'Balanced',
     'BatchStream',
     'DataSpec',
     'Dataset',
     'ImageSettings',
     'Kind',
     'Preprocessing',
+    'Sampler',
+    'Shuffled',
     'Source',
     'Subset',
     'files_of_run',
@@ -60,4 +64,5 @@ __all__ = [
     'padded_batches',
     'part_of',
     'preprocessed',
+    'sampler',
 ]

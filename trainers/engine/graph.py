@@ -44,6 +44,7 @@ class TrainingGraph:
         source: Source | None = None,
     ) -> None:
         self._options, self._device, self._group = options, device, group or OneWorker()
+        self._num_classes = spec.num_classes
         self._rows = options.batch_size // self._group.size
         self.model, self.classifier = network(options, spec, self._rows)
         layers.refuse_foreign_modes(self.model)
@@ -67,12 +68,15 @@ class TrainingGraph:
 
     def _batches(self, source: Source) -> tuple[Tensor, Tensor]:
         """This worker's part of a batch: float32 images, labels."""
+        options, group = self._options, self._group
         stream = data.BatchStream(
             source,
-            self._options.batch_size,
-            self._options.seed,
-            self._group.rank,
-            self._group.size,
+            options.batch_size,
+            options.seed,
+            group.rank,
+            group.size,
+            data.sampler(options.sampler, options.images_per_identity, self._num_classes),
+            options.augment,
         )
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         with tf.name_scope('batches'):

@@ -29,6 +29,11 @@ class Options(Running, Learning, Data):
             option.check(name, getattr(self, name))
         for wrong, line in (
             (
+                self.sampler == 'balanced' and self.batch_size % self.images_per_identity,
+                f'--images_per_identity: expected a divisor of --batch_size, {self.batch_size}, '
+                f'with --sampler=balanced. Received: {self.images_per_identity}',
+            ),
+            (
                 self.schedule == 'step' and not self.decay_steps,
                 '--decay_steps: expected at least 1 with --schedule=step. Received: 0',
             ),
