@@ -18,7 +18,8 @@ from typing import Iterator
 import numpy as np
 
 from gitloss import files
-from gitloss.data.images import ImageSource, Labels
+from gitloss.data.images import ImageSource
+from gitloss.data.texts import Labels
 from gitloss.errors import check, one_line
 
 _MAGIC = 0xCED7230A
