@@ -46,6 +46,36 @@ def read(path: str, limit: int = 1 << 28) -> bytes:
     return content
 
 
+class Reader:
+    """An open regular file, of which any thread reads any part.
+
+    Attributes:
+      path: its name.
+      size: its length in bytes, when it was opened.
+
+    Raises:
+      OSError: it cannot be opened or is not a regular file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, file = path, open_regular(path, os.O_RDONLY, 'rb')
+        self._descriptor = file.fileno()
+        self.size = os.fstat(self._descriptor).st_size
+        weakref.finalize(self, file.close)
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes from `start` on: as many as `length`, or up to the end of the file.
+
+        Raises:
+          OSError: they cannot be read.
+        """
+        try:
+            # pread refuses numbers near 2**63.
+            return os.pread(self._descriptor, length, min(start, self.size))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path)
+
+
 def append(path: str) -> IO[str]:
     """Opens a text file to append to, created if it is missing; also readable.
 

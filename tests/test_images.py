@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gitloss.data import images
+from gitloss.data import images, texts
 from portraits import SHAPE, drawn, encoded, palette, png
 
 FACE = drawn(3)
@@ -146,12 +146,12 @@ def test_any_damage_is_an_error_or_an_image():
 
 def test_texts_are_a_sequence():
     listed = ['a', '', 'grüße', '\udcff/b', 'a']
-    texts = images.Texts(listed)
-    assert list(texts) == listed and len(texts) == 5 and texts[-2] == '\udcff/b'
-    assert texts[1:3] == listed[1:3] and texts.index('grüße') == 2 and 'c' not in texts
+    found = texts.Texts(listed)
+    assert list(found) == listed and len(found) == 5 and found[-2] == '\udcff/b'
+    assert found[1:3] == listed[1:3] and found.index('grüße') == 2 and 'c' not in found
     with pytest.raises(IndexError):
-        texts[5]
-    assert images.Texts(['ab', 'c']).tobytes() != images.Texts(['a', 'bc']).tobytes()
+        found[5]
+    assert texts.Texts(['ab', 'c']).tobytes() != texts.Texts(['a', 'bc']).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_texts_are_a_sequence():
     ],
 )
 def test_labels_are_places_among_the_sorted_names(given, names, labels):
-    found = images.Labels()
+    found = texts.Labels()
     for name in given:
         found.append(name)
     numbers, order = found.sorted()

@@ -6,17 +6,16 @@ What decodes one way on one system and another way on the next, or only with a l
 from __future__ import annotations
 
 import abc
-import array
 import contextlib
 import hashlib
 import io
-import re
-from typing import Any, Iterable, Iterator, Sequence, overload
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from gitloss.data.source import Source
+from gitloss.data.texts import Texts
 from gitloss.errors import check, one_line, reason
 
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP')  # PPM stands for PGM and PBM as well
@@ -31,65 +30,6 @@ _TURNS = {  # by the EXIF tag Orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Texts(Sequence[str]):
-    """A sequence of texts that takes their bytes and 8 more for each, where a list takes 60 more.
-
-    File names that are no UTF-8 come out as os.listdir gives them.
-    """
-
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._bytes, self._ends = bytearray(), array.array('q', [0])
-        for text in texts:
-            self.append(text)
-
-    def append(self, text: str) -> None:
-        """Adds a text at the end."""
-        self._bytes += text.encode('utf-8', 'surrogateescape')
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        content = self._bytes[self._ends[place] : self._ends[place + 1]]
-        return content.decode('utf-8', 'surrogateescape')
-
-    def tobytes(self) -> bytes:
-        """All of them, with their lengths: equal for equal sequences only."""
-        return self._ends.tobytes() + bytes(self._bytes)
-
-
-class Labels:
-    """The labels of images whose identities are named one after the other."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._found = array.array('i')
-
-    def append(self, name: str) -> None:
-        """Adds the identity of the next image."""
-        self._found.append(self._numbers.setdefault(name, len(self._numbers)))
-
-    def sorted(self) -> tuple[np.ndarray, list[str]]:
-        """(labels int32 [n], names of the labels): names that are all numbers by their value,
-        others by their text.
-        """
-        are_numbers = all(re.fullmatch('[0-9]{1,18}', name) for name in self._numbers)
-        names = sorted(self._numbers, key=lambda name: (int(name) if are_numbers else 0, name))
-        rank = np.empty(len(names), np.int32)
-        rank[[self._numbers[name] for name in names]] = np.arange(len(names))
-        return rank[np.array(self._found, np.int32)], names
 
 
 class ImageSource(Source):
@@ -247,3 +187,21 @@ def decoded(content: bytes, where: str, image_shape: tuple[int, ...]) -> np.ndar
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_shape)
+
+
+def examined(images: Any, index: int) -> tuple[bytes, str]:
+    """(the bytes of an image, '' or what is wrong with it: expected ... Received: ...).
+
+    Args:
+      images: an ImageSource, or anything with its `encoded` and `where`.
+    """
+    where = images.where(index)
+    try:
+        content = images.encoded(index)
+        picture(content, where)
+        return content, ''
+    except OSError as error:
+        return b'', f'expected an image. Received: {error.strerror or reason(error)}'
+    except ValueError as error:
+        text, begin = reason(error), one_line(where, 5000) + ': '
+        return b'', text[len(begin) :] if text.startswith(begin) else text
