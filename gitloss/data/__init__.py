@@ -13,7 +13,7 @@ from gitloss.errors import check_choice
 
 IMAGES = {
     'folder': Kind(folder.open_folder),
-    'list': Kind(listing.open_list, ('.list', '.txt')),
+    'list': Kind(listing.open_list, ('.list', '.txt', '.tsv')),
     'recordio': Kind(recordio.open_recordio, ('.rec',)),
     'tfrecord': Kind(tfrecord.open_tfrecord, ('.tfrecord',)),
 }
