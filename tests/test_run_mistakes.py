@@ -64,7 +64,10 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
             {'head': 'sphere'},
             "--head: expected one of arcface, cosface, softmax. Received: 'sphere'",
         ),
-        ({'dataset': 'cifar'}, "--dataset: expected one of mnist. Received: 'cifar'"),
+        (
+            {'dataset': 'cifar'},
+            "--dataset: expected one of folder, list, mnist, recordio, tfrecord. Received: 'cifar'",
+        ),
         (
             {'exp_save_dir': '/dev/null/run'},
             '--exp_save_dir: expected a folder that can be written. Received: ',
