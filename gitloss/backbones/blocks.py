@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 from gitloss.backend import Tensor, keras, tf
 
@@ -13,7 +13,7 @@ def prelu(x: Tensor, name: str) -> Tensor:
     return keras.layers.PReLU(alpha_initializer=start, shared_axes=[1, 2], name=name)(x)
 
 
-def per_channel(glorot: Callable, channels: int) -> Callable:
+def per_channel(glorot: Any, channels: int) -> Callable:
     """The initialiser of a depthwise kernel, with the seed of `glorot`.
 
     Each channel is a convolution with one input and one output, whose Glorot variance is 1 / size.
