@@ -14,8 +14,9 @@ from fake_npu import job, on_the_fake
 from gitloss import data
 from gitloss.backend import tf
 from helpers import Losses, relative_error
+from normalised import newest
 from survival import tensors
-from trainers import checkpoints, devices, export
+from trainers import devices, export
 from trainers.engine import runtime
 from trainers.engine.trainer import Trainer
 
@@ -51,10 +52,6 @@ def options(folder, name, **changes):
         evaluate=False,
     )
     return toys.options(folder, **dict(settings, **changes))
-
-
-def newest(settings):
-    return checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest()
 
 
 @pytest.mark.parametrize('name', SIZES)
