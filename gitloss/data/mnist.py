@@ -241,4 +241,5 @@ def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> 
     if 'test' in parts:
         splits['test'] = ArraySource(*parts['test'])
     classes = 1 + max(int(labels.max()) for _, labels in parts.values())
-    return Dataset(DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean)), **splits)
+    spec = DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean))
+    return Dataset(spec)._replace(**splits)
