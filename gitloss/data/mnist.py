@@ -21,7 +21,15 @@ from typing import Any, Tuple
 import numpy as np
 
 from gitloss import files
-from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
+from gitloss.data.source import (
+    SPLITS,
+    ArraySource,
+    Dataset,
+    DataSpec,
+    Preprocessing,
+    Source,
+    mean_image,
+)
 from gitloss.errors import check, reason
 
 _STEMS = {
@@ -242,4 +250,4 @@ def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> 
         splits['test'] = ArraySource(*parts['test'])
     classes = 1 + max(int(labels.max()) for _, labels in parts.values())
     spec = DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean))
-    return Dataset(spec)._replace(**splits)
+    return Dataset(spec, *map(splits.get, SPLITS))
