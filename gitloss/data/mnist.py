@@ -21,15 +21,7 @@ from typing import Any, Tuple
 import numpy as np
 
 from gitloss import files
-from gitloss.data.source import (
-    SPLITS,
-    ArraySource,
-    Dataset,
-    DataSpec,
-    Preprocessing,
-    Source,
-    mean_image,
-)
+from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.errors import check, reason
 
 _STEMS = {
@@ -244,10 +236,11 @@ def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> 
         'training and test images of one size',
         f'{list(shapes[0][:2])} and {list(shapes[-1][:2])}',
     )
-    splits = _train_and_valid(path, validation_size, *parts['train']) if 'train' in parts else {}
+    splits: dict[str, Any] = {}
+    if 'train' in parts:
+        splits = _train_and_valid(path, validation_size, *parts['train'])
     mean = mean_image(splits['train']) if splits else None
     if 'test' in parts:
         splits['test'] = ArraySource(*parts['test'])
     classes = 1 + max(int(labels.max()) for _, labels in parts.values())
-    spec = DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean))
-    return Dataset(spec, *map(splits.get, SPLITS))
+    return Dataset(DataSpec('mnist', shapes[0], classes, Preprocessing(mean=mean)), **splits)
