@@ -43,9 +43,10 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
 
 
 def _text(run: str, name: str) -> str:
-    """A file of a run; '' if there is none."""
+    """A file of a run; '' if there is none, or no run."""
     path = os.path.join(run, name)
-    return files.read(path).decode('utf-8', 'surrogateescape') if os.path.isfile(path) else ''
+    is_there = run and os.path.isfile(path)
+    return files.read(path).decode('utf-8', 'surrogateescape') if is_there else ''
 
 
 def _loaded(options: Options, broken: str, classes: Sequence[str] = ()) -> data.Dataset:
