@@ -138,7 +138,11 @@ def picture(content: bytes, where: str) -> Image.Image:
         else:
             is_opaque = True
     check(is_opaque, where, 'an opaque image', 'one with transparent pixels')
-    return image.convert('L' if image.mode in ('1', 'L') else 'RGB')
+    return _of_mode(image, 'L' if image.mode in ('1', 'L') else 'RGB')
+
+
+def _of_mode(image: Any, mode: str) -> Any:
+    return image if image.mode == mode else image.convert(mode)  # which copies
 
 
 @contextlib.contextmanager
@@ -183,7 +187,7 @@ def decoded(content: bytes, where: str, image_shape: tuple[int, ...]) -> np.ndar
       ValueError: as `picture` does.
     """
     height, width, channels = image_shape
-    image = picture(content, where).convert('L' if channels == 1 else 'RGB')
+    image = _of_mode(picture(content, where), 'L' if channels == 1 else 'RGB')
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_shape)
