@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import hashlib
 import io
 from typing import Any, Iterator, Sequence
@@ -20,6 +21,9 @@ from gitloss.errors import check, one_line, reason
 
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP')  # PPM stands for PGM and PBM as well
 MOST_PIXELS = 64000000  # of an image: 192 MB decoded
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP) + (
+    (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EFBIG)  # no regular file, or a huge one
+)
 _MODES = ('1', 'L', 'P', 'RGB', 'LA', 'PA', 'RGBA')  # of 8 bits at most, without CMYK
 _TURNS = {  # by the EXIF tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -198,6 +202,9 @@ def examined(images: Any, index: int) -> tuple[bytes, str]:
 
     Args:
       images: an ImageSource, or anything with its `encoded` and `where`.
+
+    Raises:
+      OSError: the system fails, not the file: there are too many open files, a disk is defective.
     """
     where = images.where(index)
     try:
@@ -205,7 +212,9 @@ def examined(images: Any, index: int) -> tuple[bytes, str]:
         picture(content, where)
         return content, ''
     except OSError as error:
-        return b'', f'expected an image. Received: {error.strerror or reason(error)}'
+        if error.errno not in _OF_THE_FILE:
+            raise
+        return b'', f'expected an image. Received: {error.strerror}'
     except ValueError as error:
         text, begin = reason(error), one_line(where, 5000) + ': '
         return b'', text[len(begin) :] if text.startswith(begin) else text
