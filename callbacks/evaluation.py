@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Sequence
 
 import numpy as np
@@ -57,16 +58,15 @@ def _losses(group: str) -> tuple[Metric, ...]:
 
 
 def _distances(group: str) -> tuple[Metric, ...]:
-    """Of a split whose labels are no classes; no choice depends on the test set."""
-    return tuple(
-        Metric(
-            f'{group}_{metric.name}',
-            metric.title,
-            group,
-            None if group == 'test' else metric.higher_is_better,
-            label=metric.label and f'{group} {metric.label}',
-        )
+    """Of a split whose labels are no classes. No choice depends on the test set."""
+    inter, intra, ratio = (
+        dataclasses.replace(metric, name=f'{group}_{metric.name}', group=group, label='')
         for metric in CenterMeasurement.metrics[:3]
+    )
+    if group == 'valid':
+        return inter, intra, dataclasses.replace(ratio, label='valid inter/intra')
+    return tuple(
+        dataclasses.replace(metric, higher_is_better=None) for metric in (inter, intra, ratio)
     )
 
 

@@ -104,7 +104,9 @@ class Pictures(Callback):
         self._attempt('pairs', self._draw_pairs)
         is_small = self.handle.num_classes <= confusion.MOST_CLASSES
         if is_small and self.figures.evaluation.has_classes:
-            self._attempt('confusion', self._write_confusion)
+            self._attempt(
+                'confusion', lambda: self._write(self.figures.confusion(), 'confusion.png')
+            )
         if self._projection == 'tsne':
             self._attempt('t-SNE', self._draw_tsne)
 
@@ -165,9 +167,6 @@ class Pictures(Callback):
         )
         self._write(encoding.png_bytes(plots.distances(*pairs)), 'pairs.png')
 
-    def _write_confusion(self) -> None:
-        self._write(self.figures.confusion(), 'confusion.png')
-
     def _draw_tsne(self) -> None:
         """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
         from sklearn.manifold import TSNE
@@ -190,6 +189,10 @@ class Pictures(Callback):
         ).fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
-        title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
-        figure = plots.scatter(plane[: len(points)], self.figures.evaluation.labels, marks, title)
+        figure = plots.scatter(
+            plane[: len(points)],
+            self.figures.evaluation.labels,
+            marks,
+            f't-SNE of {rows.shape[1]}-dimensional embeddings',
+        )
         self._write(encoding.png_bytes(figure), 'tsne.png')

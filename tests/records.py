@@ -1,8 +1,11 @@
-"""Writers of record files, independent of the readers: RecordIO of MXNet."""
+"""Writers of record files, independent of the readers: RecordIO of MXNet, and
+TFRecord by TensorFlow.
+"""
 
 import os
 import struct
 
+from gitloss.backend import tf
 from portraits import drawn, encoded
 
 MAGIC = struct.pack('<I', 0xCED7230A)
@@ -57,3 +60,33 @@ def faces(labels, header=True):
         head = {0: record([float(count), float(count + len(people))], b'')}
         found = {**head, **found, **dict(enumerate(people, count))}
     return found
+
+
+def write_tfrecord(path, images):
+    """Writes a shard with TensorFlow's own writer: a dictionary of features for each image."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with tf.io.TFRecordWriter(path) as writer:
+        for features in images:
+            writer.write(serialised(features))
+    return path
+
+
+def serialised(features):
+    """A tf.train.Example of bytes, whole numbers and floats."""
+    example = tf.train.Example()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        kind = {bytes: 'bytes_list', int: 'int64_list', float: 'float_list'}[type(value)]
+        getattr(feature, kind).value.append(value)
+    return example.SerializeToString(deterministic=True)
+
+
+def example(label, number=0, text=None, **others):
+    """The features of a drawn image; None leaves one out."""
+    features = {
+        'image/encoded': encoded(drawn(label or 0, number)),
+        'image/class/label': label,
+        'image/class/text': text and text.encode(),
+        **others,
+    }
+    return {name: value for name, value in features.items() if value is not None}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gitloss.data.folder import open_folder
-from gitloss.data.images import Labels, Texts
 from gitloss.data.listing import line, open_list
+from gitloss.data.texts import Labels, Texts
 from portraits import SHAPE, drawn, write
 
 

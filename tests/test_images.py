@@ -1,12 +1,13 @@
 """What is decoded, to which pixels, and what is refused, with which words."""
 
+import errno
 import io
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gitloss.data import images
+from gitloss.data import images, texts
 from portraits import SHAPE, drawn, encoded, palette, png
 
 FACE = drawn(3)
@@ -146,12 +147,12 @@ def test_any_damage_is_an_error_or_an_image():
 
 def test_texts_are_a_sequence():
     listed = ['a', '', 'grüße', '\udcff/b', 'a']
-    texts = images.Texts(listed)
-    assert list(texts) == listed and len(texts) == 5 and texts[-2] == '\udcff/b'
-    assert texts[1:3] == listed[1:3] and texts.index('grüße') == 2 and 'c' not in texts
+    found = texts.Texts(listed)
+    assert list(found) == listed and len(found) == 5 and found[-2] == '\udcff/b'
+    assert found[1:3] == listed[1:3] and found.index('grüße') == 2 and 'c' not in found
     with pytest.raises(IndexError):
-        texts[5]
-    assert images.Texts(['ab', 'c']).tobytes() != images.Texts(['a', 'bc']).tobytes()
+        found[5]
+    assert texts.Texts(['ab', 'c']).tobytes() != texts.Texts(['a', 'bc']).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,31 @@ def test_texts_are_a_sequence():
     ],
 )
 def test_labels_are_places_among_the_sorted_names(given, names, labels):
-    found = images.Labels()
+    found = texts.Labels()
     for name in given:
         found.append(name)
     numbers, order = found.sorted()
     assert order == names and numbers.tolist() == labels and numbers.dtype == np.int32
+
+
+class _Failing:
+    """One image that cannot be read."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def where(self, index):
+        return 'a.png'
+
+    def encoded(self, index):
+        raise self._error
+
+
+def test_a_missing_file_is_a_broken_image_and_a_failing_system_is_not():
+    missing = _Failing(FileNotFoundError(errno.ENOENT, 'No such file', 'a.png'))
+    assert images.examined(missing, 0) == (b'', 'expected an image. Received: No such file')
+    damaged = _Failing(ValueError('a.png: expected this. Received: that'))
+    assert images.examined(damaged, 0) == (b'', 'expected this. Received: that')
+    for number in (errno.EMFILE, errno.EIO, errno.ENOMEM):
+        with pytest.raises(OSError):
+            images.examined(_Failing(OSError(number, 'no', 'a.png')), 0)

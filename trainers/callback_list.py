@@ -6,7 +6,7 @@ A callback for every run has its line here. Your own callback needs none:
 
 from __future__ import annotations
 
-from typing import Any, Sequence, cast
+from typing import Any, Sequence
 
 from callbacks.base import Callback
 from callbacks.centers import CenterMeasurement
@@ -21,9 +21,18 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from callbacks.report import Report
 from callbacks.tensorboard import TensorBoard
-from gitloss.data import Dataset, Source
+from gitloss.data import Dataset
 from trainers import command, plugins
 from trainers.options import Options, device_id
+
+
+def _measurements(options: Options, dataset: Any) -> tuple[CenterMeasurement, Evaluation]:
+    return (
+        CenterMeasurement(
+            dataset.train, options.center_init, options.reset_centers, options.distance
+        ),
+        Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes),
+    )
 
 
 def build_callbacks(
@@ -39,16 +48,10 @@ def build_callbacks(
     log_file = f'train_{device_id()}{f".worker{rank}" if rank else ""}.log'
     per_call = options.iterations_per_loop
     history = History(facts, options.best, command.STARTED)
-    centers = evaluation = figures = None
-    if options.evaluate:
-        centers = CenterMeasurement(
-            cast(Source, dataset.train),
-            options.center_init,
-            options.reset_centers,
-            options.distance,
-        )
-        evaluation = Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes)
-        figures = Figures(evaluation, centers) if dataset.valid is not None else None
+    centers, evaluation = _measurements(options, dataset) if options.evaluate else (None, None)
+    figures = None
+    if centers and evaluation and dataset.valid is not None:
+        figures = Figures(evaluation, centers)
     callbacks = [
         DatasetFiles(dataset),
         # First: the others must not use a step that has diverged.

@@ -6,10 +6,9 @@ output/<device id>/, or to --exp_save_dir.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Callable, Mapping, Sequence
 
-from trainers import command
+from trainers import command, streams
 from trainers.options import Options
 
 
@@ -58,8 +57,13 @@ def train(options: Options) -> int:
         'versions': command.versions(),
         'device': device.name,
     }
-    header = _header(options, dataset, device, group, facts['versions'])
-    callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
+    callbacks = callback_list.build_callbacks(
+        options,
+        dataset,
+        facts,
+        _header(options, dataset, device, group, facts['versions']),
+        group.rank,
+    )
     trainer = Trainer(options, dataset, callbacks, device, facts['versions'], group)
     trainer.fit()
     return 1 if trainer.callbacks.failures else 0
@@ -71,4 +75,4 @@ def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] 
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    streams.leave(main())

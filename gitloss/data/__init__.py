@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from gitloss.data import folder, mnist
+from gitloss.data import folder, listing, mnist, recordio, tfrecord
 from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
 from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
@@ -15,6 +15,9 @@ from gitloss.errors import check_choice
 
 IMAGES = {
     'folder': Kind(folder.open_folder),
+    'list': Kind(listing.open_list, ('.list', '.txt', '.tsv')),
+    'recordio': Kind(recordio.open_recordio, ('.rec',)),
+    'tfrecord': Kind(tfrecord.open_tfrecord, ('.tfrecord',)),
 }
 # Values of --dataset: functions from --data_path and ImageSettings to a Dataset.
 DATASETS = {

@@ -12,12 +12,12 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from gitloss.data.images import picture
+from gitloss.data.images import examined
 from gitloss.data.subset import Subset
 from gitloss.errors import check, log, one_line, reason
 
 _BLOCK = 64  # images that a thread checks at a time
-_SILENCE = 10.0  # seconds between two lines of progress
+SILENCE = 10.0  # seconds between two lines of progress
 
 
 class _Pool:
@@ -112,11 +112,11 @@ def _reasons(pool: _Pool, names: Sequence[str]) -> dict[int, str]:
                 reasons[index] = text
             else:
                 digests[index] = np.frombuffer(digest, np.uint8)
-            if time.monotonic() - shown > _SILENCE:
+            if time.monotonic() - shown > SILENCE:
                 shown = time.monotonic()
                 log.info('checked %d of %d images, %d broken', index + 1, total, len(reasons))
     whole = np.setdiff1d(np.arange(total), list(reasons))
-    for index, other in _mislabelled(digests[whole], pool.labels[whole]):
+    for index, other in mislabelled(digests[whole], pool.labels[whole]):
         where = f'{pool.where(whole[other])} of {names[pool.labels[whole[other]]]}'
         reasons[int(whole[index])] = (
             f'expected an image of one identity. Received: the same bytes as {where}'
@@ -127,20 +127,11 @@ def _reasons(pool: _Pool, names: Sequence[str]) -> dict[int, str]:
 
 def _examined(images: Subset, index: int) -> tuple[bytes, str]:
     """(SHA-1 of an image, '' or what is wrong with it)."""
-    where = images.where(index)
-    try:
-        content = images.encoded(index)
-        picture(content, where)
-        return hashlib.sha1(content).digest(), ''
-    except OSError as error:
-        return b'', f'expected an image. Received: {error.strerror or reason(error)}'
-    except ValueError as error:
-        text = reason(error)
-        begin = one_line(where, 5000) + ': '
-        return b'', text[len(begin) :] if text.startswith(begin) else text
+    content, problem = examined(images, index)
+    return hashlib.sha1(content).digest(), problem
 
 
-def _mislabelled(digests: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+def mislabelled(digests: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
     """(index, index of the first one of another label) of images with equal bytes and unequal
     labels. digests: uint8 [n, 20].
     """

@@ -8,7 +8,8 @@ from typing import Iterator
 import numpy as np
 
 from gitloss import files
-from gitloss.data.images import ImageSource, Labels, Texts
+from gitloss.data.images import ImageSource
+from gitloss.data.texts import Labels, Texts
 from gitloss.errors import check, log, one_line
 
 # Files of the second line are refused by their names when they are read, rather than left out

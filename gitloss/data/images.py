@@ -6,21 +6,24 @@ What decodes one way on one system and another way on the next, or only with a l
 from __future__ import annotations
 
 import abc
-import array
 import contextlib
+import errno
 import hashlib
 import io
-import re
-from typing import Any, Iterable, Iterator, Sequence, overload
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from gitloss.data.source import Source
+from gitloss.data.texts import Texts
 from gitloss.errors import check, one_line, reason
 
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP')  # PPM stands for PGM and PBM as well
 MOST_PIXELS = 64000000  # of an image: 192 MB decoded
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP) + (
+    (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EFBIG)  # no regular file, or a huge one
+)
 _MODES = ('1', 'L', 'P', 'RGB', 'LA', 'PA', 'RGBA')  # of 8 bits at most, without CMYK
 _TURNS = {  # by the EXIF tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,65 +34,6 @@ _TURNS = {  # by the EXIF tag Orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Texts(Sequence[str]):
-    """A sequence of texts that takes their bytes and 8 more for each, where a list takes 60 more.
-
-    File names that are no UTF-8 come out as os.listdir gives them.
-    """
-
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._bytes, self._ends = bytearray(), array.array('q', [0])
-        for text in texts:
-            self.append(text)
-
-    def append(self, text: str) -> None:
-        """Adds a text at the end."""
-        self._bytes += text.encode('utf-8', 'surrogateescape')
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        content = self._bytes[self._ends[place] : self._ends[place + 1]]
-        return content.decode('utf-8', 'surrogateescape')
-
-    def tobytes(self) -> bytes:
-        """All of them, with their lengths: equal for equal sequences only."""
-        return self._ends.tobytes() + bytes(self._bytes)
-
-
-class Labels:
-    """The labels of images whose identities are named one after the other."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._found = array.array('i')
-
-    def append(self, name: str) -> None:
-        """Adds the identity of the next image."""
-        self._found.append(self._numbers.setdefault(name, len(self._numbers)))
-
-    def sorted(self) -> tuple[np.ndarray, list[str]]:
-        """(labels int32 [n], names of the labels): names that are all numbers by their value,
-        others by their text.
-        """
-        are_numbers = all(re.fullmatch('[0-9]{1,18}', name) for name in self._numbers)
-        names = sorted(self._numbers, key=lambda name: (int(name) if are_numbers else 0, name))
-        rank = np.empty(len(names), np.int32)
-        rank[[self._numbers[name] for name in names]] = np.arange(len(names))
-        return rank[np.array(self._found, np.int32)], names
 
 
 class ImageSource(Source):
@@ -198,7 +142,11 @@ def picture(content: bytes, where: str) -> Image.Image:
         else:
             is_opaque = True
     check(is_opaque, where, 'an opaque image', 'one with transparent pixels')
-    return image.convert('L' if image.mode in ('1', 'L') else 'RGB')
+    return _of_mode(image, 'L' if image.mode in ('1', 'L') else 'RGB')
+
+
+def _of_mode(image: Any, mode: str) -> Any:
+    return image if image.mode == mode else image.convert(mode)  # which copies
 
 
 @contextlib.contextmanager
@@ -243,7 +191,30 @@ def decoded(content: bytes, where: str, image_shape: tuple[int, ...]) -> np.ndar
       ValueError: as `picture` does.
     """
     height, width, channels = image_shape
-    image = picture(content, where).convert('L' if channels == 1 else 'RGB')
+    image = _of_mode(picture(content, where), 'L' if channels == 1 else 'RGB')
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_shape)
+
+
+def examined(images: Any, index: int) -> tuple[bytes, str]:
+    """(the bytes of an image, '' or what is wrong with it: expected ... Received: ...).
+
+    Args:
+      images: an ImageSource, or anything with its `encoded` and `where`.
+
+    Raises:
+      OSError: the system fails, not the file: there are too many open files, a disk is defective.
+    """
+    where = images.where(index)
+    try:
+        content = images.encoded(index)
+        picture(content, where)
+        return content, ''
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
+        return b'', f'expected an image. Received: {error.strerror}'
+    except ValueError as error:
+        text, begin = reason(error), one_line(where, 5000) + ': '
+        return b'', text[len(begin) :] if text.startswith(begin) else text

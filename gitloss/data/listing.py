@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 from gitloss import files
 from gitloss.data.folder import FileSource
-from gitloss.data.images import Labels, Texts
+from gitloss.data.texts import Labels, Texts
 from gitloss.errors import check, one_line
 
 _EXPECTED = 'a path and a label, with a tab or a space between them, in quotes if they hold it'

@@ -189,8 +189,8 @@ def load_images(name: str, kind: Kind, path: str, settings: ImageSettings) -> Da
 
 def files_of_run(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files that keep the names and the splits of a run: `labels.txt`, the
-    name of each class; `train.list`, `valid.list` and `test.list`, which --dataset=list reads;
-    `broken.txt`, the images left out.
+    name of each class; `train.list`, `valid.list` and `test.list`, the images of each split, which
+    --dataset=list reads if each has a file of its own; `broken.txt`, the images left out.
     """
     classes = dataset.names[: dataset.spec.num_classes]
     texts = {'labels.txt': ''.join(name + '\n' for name in classes), 'broken.txt': dataset.broken}

@@ -18,13 +18,14 @@ class Data:
         'identity; list, a file with a path and an identity a line; recordio, train.rec and '
         'train.idx of insightface; tfrecord, TFRecord shards of tf.train.Example.',
         'data',
+        commands=('run', 'convert'),
     )
     data_path: str = option(
         '',
         'Folder or file of the data. mnist: a folder of IDX files, gzipped or raw, or a file '
         'mnist.npz; default: data/mnist in the project.',
         'data',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'convert'),
         resume=True,
         workers=True,
         hyperparameter=False,
@@ -106,6 +107,7 @@ class Data:
         'Number of broken images that are left out, and listed in broken.txt of the run. With '
         'more, the run does not start.',
         'data',
+        commands=('run', 'convert'),
         resume=True,
         hyperparameter=False,
         low=0,

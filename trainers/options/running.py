@@ -204,7 +204,7 @@ class Running:
         'Show the log and the warnings of TensorFlow, and the traceback of an error.',
         'output',
         workers=True,
-        commands=('run', 'evaluate', 'export'),
+        commands=('run', 'evaluate', 'export', 'convert'),
     )
 
     format: str = _free(
@@ -227,4 +227,27 @@ class Running:
         commands=('export',),
         low=1,
         high=1 << 20,
+    )
+
+    out_path: str = _free(
+        '',
+        'Folder for the shards. Without it nothing is written: --data_path is only checked.',
+        'conversion',
+        commands=('convert',),
+    )
+    shard_images: int = _free(
+        4096,
+        'Images per shard.',
+        'conversion',
+        commands=('convert',),
+        low=1,
+        high=10**6,
+    )
+    threads: int = _free(
+        0,
+        'Threads that read and decode. 0: one for each core. They do not affect what is written.',
+        'conversion',
+        commands=('convert',),
+        low=0,
+        high=1024,
     )
