@@ -95,15 +95,9 @@ WRITERS = {'folder': write_folder, 'recordio': write_recordio, 'tfrecord': write
 
 
 def opened(kind, folder, size):
-    from gitloss.data import folder as folders
-    from gitloss.data import recordio, tfrecord
+    from gitloss import data
 
-    functions = {
-        'folder': folders.open_folder,
-        'recordio': recordio.open_recordio,
-        'tfrecord': tfrecord.open_tfrecord,
-    }
-    return functions[kind](folder, (size, size, 3))
+    return data.IMAGES[kind].open(folder, (size, size, 3))
 
 
 def training(model, batch, source, **changes):

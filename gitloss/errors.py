@@ -15,7 +15,9 @@ _CALLBACKS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file
 
 def one_line(text: str, length: int = 500) -> str:
     """Untrusted text as one line: no control characters, at most `length` characters."""
-    line = ''.join(char if char.isprintable() else ' ' for char in text[:length])
+    line = text[:length]
+    if not line.isprintable():
+        line = ''.join(char if char.isprintable() else ' ' for char in line)
     return line if len(text) <= length else line + '...'
 
 

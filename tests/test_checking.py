@@ -87,7 +87,7 @@ def test_equal_images_of_one_identity_are_fine(tmp_path):
 def test_the_list_of_the_run_replaces_the_check(damaged, monkeypatch):
     """Also when fewer are accepted, or no check is asked for: what is left out decides the run."""
     dataset = load(damaged, max_broken=4)
-    monkeypatch.setattr(checking, 'picture', None)
+    monkeypatch.setattr(checking, 'examined', None)
     for changes in ({'max_broken': 0}, {'check_images': False}):
         again = load(damaged, broken=dataset.broken, **changes)
         assert again.broken == dataset.broken and again.facts() == dataset.facts()
@@ -107,7 +107,7 @@ def test_an_altered_list_is_refused(damaged):
 
 
 def test_without_the_check_nothing_is_decoded(damaged, monkeypatch):
-    monkeypatch.setattr(checking, 'picture', None)
+    monkeypatch.setattr(checking, 'examined', None)
     dataset = load(damaged, check_images=False)
     assert len(dataset.train) == 12 and dataset.broken == ''
 

@@ -1,5 +1,6 @@
 """What is decoded, to which pixels, and what is refused, with which words."""
 
+import errno
 import io
 
 import numpy as np
@@ -167,3 +168,26 @@ def test_labels_are_places_among_the_sorted_names(given, names, labels):
         found.append(name)
     numbers, order = found.sorted()
     assert order == names and numbers.tolist() == labels and numbers.dtype == np.int32
+
+
+class _Failing:
+    """One image that cannot be read."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def where(self, index):
+        return 'a.png'
+
+    def encoded(self, index):
+        raise self._error
+
+
+def test_a_missing_file_is_a_broken_image_and_a_failing_system_is_not():
+    missing = _Failing(FileNotFoundError(errno.ENOENT, 'No such file', 'a.png'))
+    assert images.examined(missing, 0) == (b'', 'expected an image. Received: No such file')
+    damaged = _Failing(ValueError('a.png: expected this. Received: that'))
+    assert images.examined(damaged, 0) == (b'', 'expected this. Received: that')
+    for number in (errno.EMFILE, errno.EIO, errno.ENOMEM):
+        with pytest.raises(OSError):
+            images.examined(_Failing(OSError(number, 'no', 'a.png')), 0)

@@ -17,7 +17,7 @@ from gitloss import data
 from gitloss.backend import tf
 from gitloss.errors import TrainingError, reason
 from helpers import graph_session, relative_error
-from test_resume import StopAt, assert_same_run, fit, history_of
+from runs import StopAt, assert_same_run, fit, history_of
 from trainers import checkpoints, devices
 from trainers.engine.trainer import Trainer
 

@@ -12,7 +12,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from gitloss.data.images import picture
+from gitloss.data.images import examined
 from gitloss.data.subset import Subset
 from gitloss.errors import check, log, one_line, reason
 
@@ -127,17 +127,8 @@ def _reasons(pool: _Pool, names: Sequence[str]) -> dict[int, str]:
 
 def _examined(images: Subset, index: int) -> tuple[bytes, str]:
     """(SHA-1 of an image, '' or what is wrong with it)."""
-    where = images.where(index)
-    try:
-        content = images.encoded(index)
-        picture(content, where)
-        return hashlib.sha1(content).digest(), ''
-    except OSError as error:
-        return b'', f'expected an image. Received: {error.strerror or reason(error)}'
-    except ValueError as error:
-        text = reason(error)
-        begin = one_line(where, 5000) + ': '
-        return b'', text[len(begin) :] if text.startswith(begin) else text
+    content, problem = examined(images, index)
+    return hashlib.sha1(content).digest(), problem
 
 
 def mislabelled(digests: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:

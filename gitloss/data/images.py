@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import hashlib
 import io
 from typing import Any, Iterator, Sequence
@@ -20,6 +21,9 @@ from gitloss.errors import check, one_line, reason
 
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP')  # PPM stands for PGM and PBM as well
 MOST_PIXELS = 64000000  # of an image: 192 MB decoded
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP) + (
+    (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EFBIG)  # no regular file, or a huge one
+)
 _MODES = ('1', 'L', 'P', 'RGB', 'LA', 'PA', 'RGBA')  # of 8 bits at most, without CMYK
 _TURNS = {  # by the EXIF tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -138,7 +142,11 @@ def picture(content: bytes, where: str) -> Image.Image:
         else:
             is_opaque = True
     check(is_opaque, where, 'an opaque image', 'one with transparent pixels')
-    return image.convert('L' if image.mode in ('1', 'L') else 'RGB')
+    return _of_mode(image, 'L' if image.mode in ('1', 'L') else 'RGB')
+
+
+def _of_mode(image: Any, mode: str) -> Any:
+    return image if image.mode == mode else image.convert(mode)  # which copies
 
 
 @contextlib.contextmanager
@@ -183,7 +191,7 @@ def decoded(content: bytes, where: str, image_shape: tuple[int, ...]) -> np.ndar
       ValueError: as `picture` does.
     """
     height, width, channels = image_shape
-    image = picture(content, where).convert('L' if channels == 1 else 'RGB')
+    image = _of_mode(picture(content, where), 'L' if channels == 1 else 'RGB')
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_shape)
@@ -194,6 +202,9 @@ def examined(images: Any, index: int) -> tuple[bytes, str]:
 
     Args:
       images: an ImageSource, or anything with its `encoded` and `where`.
+
+    Raises:
+      OSError: the system fails, not the file: there are too many open files, a disk is defective.
     """
     where = images.where(index)
     try:
@@ -201,7 +212,9 @@ def examined(images: Any, index: int) -> tuple[bytes, str]:
         picture(content, where)
         return content, ''
     except OSError as error:
-        return b'', f'expected an image. Received: {error.strerror or reason(error)}'
+        if error.errno not in _OF_THE_FILE:
+            raise
+        return b'', f'expected an image. Received: {error.strerror}'
     except ValueError as error:
         text, begin = reason(error), one_line(where, 5000) + ': '
         return b'', text[len(begin) :] if text.startswith(begin) else text

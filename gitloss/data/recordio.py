@@ -26,6 +26,7 @@ _MAGIC = 0xCED7230A
 _JOINT = struct.pack('<I', _MAGIC)
 _FRAME = struct.Struct('<II')
 _HEADER = struct.Struct('<IfQQ')
+_ROWS = 4096  # of the index that are lists of Python at a time
 
 
 class _Records:
@@ -88,8 +89,9 @@ class RecordSource(ImageSource):
         if first[0] == 0 and flag:
             check(last >= 1, self._records.where(0), 'the number of records', last)
             entries = entries[(entries[:, 0] >= 1) & (entries[:, 0] < last)]
-        for key, offset in entries.tolist():
-            labels.append(self._name(self._split(key, offset)[1], key))
+        for start in range(0, len(entries), _ROWS):
+            for key, offset in entries[start : start + _ROWS].tolist():
+                labels.append(self._name(self._split(key, offset)[1], key))
         super().__init__(path, *labels.sorted(), image_shape)
         self._keys, self._offsets = entries.T.copy()
 
