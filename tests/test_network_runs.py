@@ -32,6 +32,12 @@ SIZES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch):
+    """One block of each kind in Inception-ResNet-v1, to save time."""
+    monkeypatch.setattr(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
+
+
 def options(folder, name, **changes):
     """Two steps of eight images, with all that goes around the embedding layer."""
     pixels = SIZES[name]
@@ -63,12 +69,12 @@ def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(
 ):
     """The centers are 0 before the first step, and the embeddings have length 1: the first center
     loss is 1 / 2. The exported graph, which takes raw pixels, gives the embeddings of a sweep to
-    1e-5, and these have length 1 too. A momentum of 0 makes the statistics of the last batch the
-    moving averages: after two steps inference would else give one embedding for all images.
+    1e-4 (constants are folded), and these have length 1 too. A momentum of 0 makes the statistics
+    of the last batch the moving averages: after two steps inference would else give one embedding
+    for all images.
     """
     momentum = property(lambda layer: 0.0, lambda layer, value: None)
     monkeypatch.setattr(BatchNormalization, 'momentum', momentum, raising=False)
-    monkeypatch.setattr(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
     settings, seen = options(tmp_path, name), CenterLosses()
     dataset = data.load('mnist', settings.data_folder)
     dataset = data.preprocessed(dataset, settings.preprocessing)
@@ -85,7 +91,7 @@ def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(
         found = session.run('embeddings:0', {'input_images:0': pixels})
     np.testing.assert_allclose(np.linalg.norm(swept, axis=1), np.ones(8), rtol=1e-5)
     assert np.ptp(swept, axis=0).max() > 0.1
-    assert relative_error(found, swept) < 1e-5
+    assert relative_error(found, swept) < 1e-4
 
 
 class CenterLosses(Losses):
