@@ -69,6 +69,7 @@ def test_a_run_its_continuation_its_evaluation_and_its_export(tmp_path, capsys):
 
     found, err = measured(settings, settings.data_path, capsys)
     assert 'checked' not in err
+    assert found == measured(settings, '', capsys)[0]  # the images of the run
     assert found['test']['acc'] == results_of(settings)['test_acc']
     assert found['valid']['acc'] == results_of(settings)['valid_acc']
 

@@ -23,7 +23,8 @@ class Data:
     data_path: str = option(
         '',
         'Folder or file of the data. mnist: a folder of IDX files, gzipped or raw, or a file '
-        'mnist.npz; default: data/mnist in the project.',
+        'mnist.npz; default: data/mnist in the project. Of a checkpoint trained on images, the '
+        'default is their --data_path.',
         'data',
         commands=('run', 'evaluate', 'convert'),
         resume=True,
