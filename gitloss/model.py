@@ -1,7 +1,8 @@
 """The embedding model: raw pixels -> preprocessing -> backbone -> embeddings.
 
-The saved model takes raw pixels: preprocessing is part of it. `gitloss.heads` has the classifiers
-over the embeddings.
+The saved model takes raw pixels and gives the embeddings that the losses and distances see:
+preprocessing and normalisation are part of it. `gitloss.heads` has the classifiers over the
+embeddings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Callable
 from gitloss.backbones import backbone as backbone_named
 from gitloss.backend import Tensor, keras, tf
 from gitloss.data.source import DataSpec, Preprocessing
+from gitloss.layers import BatchNormalization, Dropout
 
 
 class Preprocess(keras.layers.Layer):
@@ -35,6 +37,13 @@ class Preprocess(keras.layers.Layer):
         return inputs / self._preprocessing.divisor - self.mean_image
 
 
+class UnitLength(keras.layers.Layer):
+    """Rows scaled to length 1; a row of zeros stays as it is."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return tf.nn.l2_normalize(inputs, axis=1)
+
+
 def _glorot(seed: int) -> Callable:
     """A function that returns Glorot uniform initialisers, each with its own seed.
 
@@ -46,17 +55,23 @@ def _glorot(seed: int) -> Callable:
 
 
 def build(
-    spec: DataSpec, backbone: str, embedding_dim: int, batch_size: int | None = None, seed: int = 1
+    spec: DataSpec,
+    backbone: str,
+    embedding_dim: int,
+    batch_size: int | None = None,
+    seed: int = 1,
+    **embedding: Any,
 ) -> keras.Model:
     """Builds an embedding model in the current graph.
 
     Args:
       spec: a gitloss.data.DataSpec; a mean of None is zero until a checkpoint is restored.
-      backbone: a key of gitloss.backbones.BACKBONES.
+      backbone: a name that gitloss.backbones.backbone knows.
       embedding_dim: size of the embeddings.
       batch_size: static batch size of the model's own input; None: any. Calls of the model on other
         tensors are not restricted.
       seed: of all initial weights.
+      embedding: settings of `embedded`.
 
     Returns:
       A keras.Model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
@@ -75,5 +90,34 @@ def build(
     images = keras.Input(shape, batch_size=batch_size, name='input_images')
     preprocess = Preprocess(spec.preprocessing, name='preprocess')
     features = chosen.features(preprocess(images), initializer)
-    embed = keras.layers.Dense(embedding_dim, kernel_initializer=initializer(), name='embeddings')
-    return keras.Model(images, embed(features), name=backbone)
+    embeddings = embedded(features, embedding_dim, initializer, **embedding)
+    return keras.Model(images, embeddings, name=backbone.rpartition(':')[2])
+
+
+def embedded(
+    features: Tensor,
+    embedding_dim: int,
+    initializer: Callable,
+    dropout: float = 0.0,
+    embedding_norm: bool = False,
+    normalize: bool = False,
+) -> Tensor:
+    """The embeddings [batch, embedding_dim] of features [batch, n]: a dense layer.
+
+    Args:
+      dropout: fraction of the features that training drops, in [0, 1).
+      embedding_norm: batch normalisation of the embeddings, without gamma, as in ArcFace's code and
+        facenet. The dense layer then has no bias, which the normalisation would remove.
+      normalize: scale the embeddings to length 1.
+    """
+    if dropout:
+        features = Dropout(dropout, name='dropout')(features)
+    x = keras.layers.Dense(
+        embedding_dim,
+        use_bias=not embedding_norm,
+        kernel_initializer=initializer(),
+        name='embeddings',
+    )(features)
+    if embedding_norm:
+        x = BatchNormalization(momentum=0.9, epsilon=2e-5, scale=False, name='embedding_norm')(x)
+    return UnitLength(name='unit_length')(x) if normalize else x

@@ -157,7 +157,24 @@ def test_embedding_size_and_static_shapes():
 @pytest.mark.parametrize(
     'name, shape, said',
     [
-        ('vgg', (28, 28, 1), "model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        ('vgg', (28, 28, 1), "^model: expected one of .*lenet_pp.*:NAME. Received: 'vgg'$"),
+        (
+            'applications:VGG',
+            (28, 28, 1),
+            "^model=applications:NAME: expected one of .*, MobileNet, .*Xception. Received: 'VGG'$",
+        ),
+        (
+            'applications:MobileNetV2',
+            (31, 32, 3),
+            r'^image_shape: .* MobileNetV2 takes.* Received: \(31, 32, 3\); Input size.*32',
+        ),
+        (
+            'applications:MobileNetV2',
+            (32, 32, 2),
+            r'^image_shape: .* MobileNetV2 takes, 1 or 3 channels. Received: \(32, 32, 2\)$',
+        ),
+        ('mobilefacenet', (16, 15, 3), '^image_shape: expected .* of 16 x 16 pixels or more for'),
+        ('inception_resnet_v1', (74, 80, 3), '^image_shape: expected .* of 75 x 75 pixels or more'),
         (
             'lenet_pp',
             (4, 9, 1),

@@ -55,7 +55,9 @@ def test_bad_data_is_one_line_and_leaves_no_run(tmp_path, capsys, damage, said):
 @pytest.mark.parametrize(
     'change, said',
     [
-        ({'model': 'vgg'}, "--model: expected one of lenet_pp, mnist_cnn. Received: 'vgg'"),
+        ({'model': 'vgg'}, '--model: expected one of inception_resnet_v1, iresnet100, '),
+        ({'model': 'applications:VGG'}, '--model=applications:NAME: expected one of '),
+        ({'augment': 'turn'}, '--augment: expected flip, crop[:1 to 1024 pixels], brightness[:up '),
         (
             {'head': 'sphere'},
             "--head: expected one of arcface, cosface, softmax. Received: 'sphere'",

@@ -28,11 +28,13 @@ def idx_bytes(array):
     return struct.pack(f'>BBBB{array.ndim}I', 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def write_mnist(folder, train=120, test=40, classes=4):
-    """Writes the four IDX files, gzip, and returns the folder as a string."""
+def write_mnist(folder, train=120, test=40, classes=4, size=8):
+    """Writes the four IDX files, gzip, of images of size x size pixels, and returns the folder as a
+    string.
+    """
     os.makedirs(str(folder), exist_ok=True)
     for part, count, seed in (('train', train, 1), ('t10k', test, 2)):
-        images, labels = patterns(count, classes, seed=seed)
+        images, labels = patterns(count, classes, size, seed)
         for kind, array in (('images-idx3', images), ('labels-idx1', labels)):
             with gzip.open(os.path.join(str(folder), f'{part}-{kind}-ubyte.gz'), 'wb') as file:
                 file.write(idx_bytes(array))

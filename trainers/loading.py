@@ -6,6 +6,7 @@ import os
 from typing import Sequence
 
 from gitloss import data, files
+from gitloss.data import augmentation
 from gitloss.errors import check_choice
 from trainers import checkpoints
 from trainers.options import Options
@@ -15,12 +16,14 @@ def dataset_to_train(options: Options) -> data.Dataset:
     """The data set of a run. One that continues leaves out the images that it left out before.
 
     Raises:
-      ValueError: an unknown kind of data, or data that are refused.
+      ValueError: an unknown kind of data or augmentation, or data that are refused.
       OSError: they cannot be read.
     """
+    augmentation.parse(options.augment)  # a mistake is told before the data are read
     store = checkpoints.CheckpointStore(os.path.join(options.run_dir, 'ckpt'))
     continues = options.resume != 'never' and store.paths()
-    return _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    dataset = _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    return data.preprocessed(dataset, options.preprocessing)
 
 
 def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> data.Dataset:
@@ -40,9 +43,10 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
 
 
 def _text(run: str, name: str) -> str:
-    """A file of a run; '' if there is none."""
+    """A file of a run; '' if there is none, or no run."""
     path = os.path.join(run, name)
-    return files.read(path).decode('utf-8', 'surrogateescape') if os.path.isfile(path) else ''
+    is_there = run and os.path.isfile(path)
+    return files.read(path).decode('utf-8', 'surrogateescape') if is_there else ''
 
 
 def _loaded(options: Options, broken: str, classes: Sequence[str] = ()) -> data.Dataset:

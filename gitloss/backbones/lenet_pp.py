@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+from gitloss.backbones.blocks import prelu
 from gitloss.backend import Tensor, keras
 
 
@@ -20,10 +21,6 @@ def features(images: Tensor, initializer: Callable) -> Tensor:
                 kernel_initializer=initializer(),
                 name=f'conv{stage}_{part}',
             )(x)
-            x = keras.layers.PReLU(
-                alpha_initializer=keras.initializers.Constant(0.25),
-                shared_axes=[1, 2],
-                name=f'prelu{stage}_{part}',
-            )(x)
+            x = prelu(x, f'prelu{stage}_{part}')
         x = keras.layers.MaxPooling2D(2, name=f'pool{stage}')(x)
     return keras.layers.Flatten(name='flatten')(x)

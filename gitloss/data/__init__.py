@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Callable
 
 from gitloss.data import folder, listing, mnist, recordio, tfrecord
 from gitloss.data.batches import BatchStream, padded_batches, part_of
+from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
+from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
 from gitloss.data.selection import ImageSettings, Kind, files_of_run, load_images
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.data.subset import Subset
@@ -18,7 +21,7 @@ IMAGES = {
     'tfrecord': Kind(tfrecord.open_tfrecord, ('.tfrecord',)),
 }
 # Values of --dataset: functions from --data_path and ImageSettings to a Dataset.
-DATASETS = {
+DATASETS: dict[str, Callable[[str, ImageSettings], Dataset]] = {
     'mnist': mnist.load_mnist,
     **{name: functools.partial(load_images, name, kind) for name, kind in IMAGES.items()},
 }
@@ -42,15 +45,20 @@ def load(name: str, path: str, settings: ImageSettings | None = None) -> Dataset
 
 
 __all__ = [
+    'CENTERED',
     'DATASETS',
     'IMAGES',
+    'PREPROCESSINGS',
     'ArraySource',
+    'Balanced',
     'BatchStream',
     'DataSpec',
     'Dataset',
     'ImageSettings',
     'Kind',
     'Preprocessing',
+    'Sampler',
+    'Shuffled',
     'Source',
     'Subset',
     'files_of_run',
@@ -59,4 +67,6 @@ __all__ = [
     'mean_image',
     'padded_batches',
     'part_of',
+    'preprocessed',
+    'sampler',
 ]

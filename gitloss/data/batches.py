@@ -1,21 +1,23 @@
 """Training batches as a pure function of (seed, step).
 
-Sample k of the endless stream is sample k mod n of the permutation of epoch k // n. Batch t holds
-the samples t * batch_size ... (t + 1) * batch_size - 1. Every sample occurs once per epoch, batches
-cross epoch boundaries, and no batch is short. The step number alone resumes a run, and the global
-batches do not depend on the number of workers.
+A sampler chooses the samples of the global batch of each step; each worker reads its part of it.
+The step number alone resumes a run, and neither samples nor pixels depend on the number of workers.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Iterator
+import os
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
 from gitloss.backend import tf
+from gitloss.data import augmentation
+from gitloss.data.sampling import Sampler, Shuffled
 from gitloss.data.source import Source
 from gitloss.errors import check
+
+_MOST_READERS = 8  # batches that are read at once
 
 
 class BatchStream:
@@ -24,30 +26,30 @@ class BatchStream:
     Args:
       source: the split to read.
       batch_size: samples per batch; may exceed the number of samples.
-      seed: of all permutations. They come from NumPy's legacy generator, which is the same in all
-        NumPy versions.
+      seed: of the order of the samples and of the augmentation.
       rank, size: worker `rank` of `size` reads only the rank-th part of each batch; `size` divides
         the batch size.
+      sampler: (labels, batch size, seed) -> a Sampler.
+      augment: a value of --augment, see `augmentation.parse`.
+
+    Raises:
+      ValueError: the data do not fit the sampler, or `augment` is invalid.
     """
 
     def __init__(
-        self, source: Source, batch_size: int, seed: int, rank: int = 0, size: int = 1
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+        sampler: Callable[[np.ndarray, int, int], Sampler] = Shuffled,
+        augment: str = '',
     ) -> None:
         self._source, self._batch_size, self._seed = source, batch_size, seed
         self._part = part_of(batch_size, rank, size)
-        # A batch needs the permutation of its epoch, and at a boundary that of the previous one.
-        self._shuffle = functools.lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.RandomState([self._seed, epoch]).permutation(len(self._source))
-
-    def indices(self, step: int) -> np.ndarray:
-        """Indices of the samples of batch `step` (from 0): int64 [batch_size]."""
-        positions = int(step) * self._batch_size + np.arange(self._batch_size, dtype=np.int64)
-        epochs, places = np.divmod(positions, len(self._source))
-        return np.concatenate(
-            [self._shuffle(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-        )
+        self._augmentation = augmentation.parse(augment)
+        self.indices = sampler(source.labels, batch_size, seed).indices
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """This worker's part of batch `step`: (the result of the source's `read`, labels int32
@@ -63,10 +65,12 @@ class BatchStream:
         """A tf.data.Dataset of the batches from `first_step` (int64 scalar tensor) on: images uint8
         [batch_size / size, height, width, channels] and labels, with static shapes.
 
-        Reading and decoding run on the host in parallel with the step, two batches ahead.
+        Reading, decoding and augmentation run on the host in parallel with the step, two batches
+        ahead. Where they take time, several batches are in work at once; their order stays.
 
         Raises:
-          ValueError: the source's `decode` returns another dtype than uint8, or another shape.
+          ValueError: the source's `decode` returns another dtype than uint8, or another shape; the
+        images are too small for the augmentation.
         """
         source, rows = self._source, self._part.stop - self._part.start
         stored = source.read(np.zeros(1, np.int64))  # for its dtype and shape
@@ -81,9 +85,32 @@ class BatchStream:
             images = source.decode(raw)
             check(images.dtype == tf.uint8, 'decode', 'uint8 images', images.dtype.name)
             images.set_shape((rows,) + tuple(source.image_shape))
-            return images, labels
+            return self._augmented(images, step), labels
 
-        return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(at).prefetch(2)
+        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+        if not (source.parallel or self._augmentation):
+            return steps.map(at).prefetch(2)
+        readers = min(os.cpu_count() or 1, _MOST_READERS)
+        return steps.map(at, num_parallel_calls=readers).prefetch(2).with_options(_options(readers))
+
+    def _augmented(self, images: Any, step: Any) -> Any:
+        if not self._augmentation:
+            return images
+        return augmentation.augmented(
+            images, self._augmentation, self._seed, step, self._part, self._batch_size
+        )
+
+
+def _options(threads: int) -> Any:
+    """tf.data options: batches in their order, computed by threads of their own. The threads of the
+    session, of which there may be one alone, are those of the step.
+    """
+    options = tf.data.Options()
+    is_new = hasattr(options, 'threading')  # TensorFlow 1.15 has the same under other names
+    setattr(options, 'deterministic' if is_new else 'experimental_deterministic', True)
+    threading = options.threading if is_new else options.experimental_threading
+    threading.private_threadpool_size = threads
+    return options
 
 
 def part_of(batch_size: int, rank: int, size: int) -> slice:

@@ -10,6 +10,8 @@ from gitloss.layers.dropout import Dropout
 from gitloss.layers.normalization import BatchNormalization
 from gitloss.layers.phase import PhaseLayer
 
+_OF_PIXELS = ('Rescaling', 'Normalization')  # layers that TensorFlow 1.15 has not
+
 
 def adopt(
     build: Callable[[], keras.Model], images: tf.Tensor, seed: Callable[[], int]
@@ -17,7 +19,9 @@ def adopt(
     """The outputs of a Keras model on `images`, with this package's normalisation and dropout.
 
     The model is built in a separate graph and cloned layer by layer, so that Keras's learning phase
-    does not enter the current graph.
+    does not enter the current graph. Layers that scale pixels, Rescaling and Normalization, pass
+    their input on: a backbone receives images after the preprocessing. Glorot uniform initialisers
+    become TensorFlow's, which give the same numbers on TensorFlow 1.15 and 2.x.
 
     Args:
       build: creates the model, without pretrained weights, for example
@@ -32,23 +36,34 @@ def adopt(
       ValueError: batch normalisation over another axis than the last.
     """
 
-    def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return BatchNormalization.from_config(config)
-        if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
-            ones = (1,) * (len(layer.input_shape) - 2)
-            config['noise_shape'] = (None, *ones, layer.input_shape[-1])
-        if isinstance(layer, keras.layers.Dropout):
-            return Dropout.from_config(config)
-        for value in config.values():
-            if isinstance(value, dict) and (value.get('config') or {}).get('seed', 0) is None:
-                value['config']['seed'] = seed()
-        return type(layer).from_config(config)
-
     with tf.Graph().as_default():
         network = build()
-    return keras.models.clone_model(network, clone_function=ours)(images)
+    return keras.models.clone_model(network, clone_function=lambda layer: _ours(layer, seed))(
+        images
+    )
+
+
+def _ours(layer: keras.layers.Layer, seed: Callable[[], int]) -> keras.layers.Layer:
+    """A layer in the place of a Keras model's, with new variables."""
+    config = layer.get_config()
+    if type(layer).__name__ in _OF_PIXELS:
+        return keras.layers.Activation('linear', name=layer.name)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return BatchNormalization.from_config(config)
+    if isinstance(layer, (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)):
+        ones = (1,) * (len(layer.input_shape) - 2)
+        config['noise_shape'] = (None, *ones, layer.input_shape[-1])
+    if isinstance(layer, keras.layers.Dropout):
+        return Dropout.from_config(config)
+    for name, value in config.items():
+        settings = value.get('config') if isinstance(value, dict) else None
+        if not settings or settings.get('seed', 0) is not None:
+            continue
+        if value['class_name'] == 'GlorotUniform':
+            config[name] = tf.glorot_uniform_initializer(seed=seed())
+        else:
+            settings['seed'] = seed()
+    return type(layer).from_config(config)
 
 
 def refuse_foreign_modes(network: keras.Model) -> None:

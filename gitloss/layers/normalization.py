@@ -35,7 +35,7 @@ class BatchNormalization(PhaseLayer, keras.layers.BatchNormalization):
             return self._normalised(inputs, self.moving_mean, self.moving_variance)
         # The fused kernel sees one worker only, and raises an epsilon below cuDNN's minimum.
         gather = self.phase.gather
-        if gather is None and inputs.shape.rank == 4 and self.epsilon > _FUSED_EPSILON:
+        if gather is None and inputs.shape.rank == 4 and self.epsilon >= _FUSED_EPSILON:
             outputs, mean, unbiased = self._fused(inputs)
         else:
             outputs, mean, unbiased = self._global(inputs, gather)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
-from gitloss.errors import log
+from gitloss.data import DataSpec
+from gitloss.errors import check, log
 from trainers import checkpoints
 
 # Scopes of the variables that are initialized if the number of classes or the head differs.
@@ -17,13 +18,19 @@ class WarmStart:
     Args:
       path: a checkpoint, or a folder with checkpoints.
       variables: the weights of the network and the centers.
+      spec: of the training data. Its preprocessing must be that of the checkpoint, whose mean image
+        comes with the weights.
 
     Raises:
-      ValueError: there is no checkpoint, or it is of another model.
+      ValueError: there is no checkpoint, or it is of another model or preprocessing.
     """
 
-    def __init__(self, path: str, variables: Sequence[Any]) -> None:
+    def __init__(self, path: str, variables: Sequence[Any], spec: DataSpec) -> None:
         self._checkpoint = checkpoints.find(path, '--init_checkpoint')
+        saved_spec = checkpoints.spec_of(self._checkpoint)
+        theirs, ours = saved_spec.preprocessing.divisor, spec.preprocessing.divisor
+        expected = f'pixels / {theirs:g}, the preprocessing of --init_checkpoint'
+        check(theirs == ours, '--preprocessing', expected, f'pixels / {ours:g}')
         saved = checkpoints.variables(self._checkpoint)
         taken: list[Any] = []
         self._fresh: list[str] = []

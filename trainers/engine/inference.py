@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gitloss import heads
 from gitloss import model as models
-from gitloss.backbones import BACKBONES, backbone
+from gitloss.backbones import backbone
 from gitloss.backend import keras
 from gitloss.data import DataSpec
 from gitloss.errors import check_choice
@@ -19,17 +19,26 @@ def network(
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
     """
-    check_choice('--model', options.model, sorted(BACKBONES))
+    slope = backbone(options.model, '--model').slope
     check_choice('--head', options.head, sorted(heads.HEADS))
     head = heads.head(
         options.head, None if options.margin < 0 else options.margin, options.scale or None
     )
-    model = models.build(spec, options.model, options.embedding_dim, batch_size, options.seed)
+    model = models.build(
+        spec,
+        options.model,
+        options.embedding_dim,
+        batch_size,
+        options.seed,
+        dropout=options.dropout,
+        embedding_norm=options.embedding_norm,
+        normalize=options.normalize,
+    )
     return model, heads.Classifier(
         head,
         options.embedding_dim,
         spec.num_classes,
-        backbone(options.model).slope,
+        slope,
         options.seed,
     )
 

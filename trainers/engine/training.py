@@ -48,7 +48,9 @@ class TrainingRuntime(Runtime, RunHandle):
         """
         path = self.settings.init_checkpoint
         # The other workers receive the weights.
-        self.warm_start = WarmStart(path, self.net.weights) if path and self.is_chief else None
+        self.warm_start = None
+        if path and self.is_chief:
+            self.warm_start = WarmStart(path, self.net.weights, self._spec)
         self._initial = tf.global_variables_initializer()
         self.group.build(tf.global_variables())
         tf.get_default_graph().finalize()

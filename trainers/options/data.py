@@ -1,4 +1,4 @@
-"""The options for the data: what is read, which images of it, and how they are split."""
+"""The options for the data: what is read, which images of it, their splits and their batches."""
 
 from __future__ import annotations
 
@@ -29,6 +29,28 @@ class Data:
         resume=True,
         workers=True,
         hyperparameter=False,
+    )
+    sampler: str = option(
+        'shuffled',
+        'Batches: shuffled, every training image once per epoch; balanced, --images_per_identity '
+        'images of each of batch_size / images_per_identity classes.',
+        'data',
+        choices=('shuffled', 'balanced'),
+    )
+    images_per_identity: int = option(
+        4,
+        'Images of each class in a batch of --sampler=balanced; a class with fewer repeats its '
+        'own. It divides --batch_size.',
+        'data',
+        low=1,
+        high=1 << 20,
+    )
+    augment: str = option(
+        '',
+        'Random changes of the training images, separated by commas and made in this order: flip '
+        '(mirrors half of them), crop[:8] (shifts by up to 8 pixels, edges repeated), '
+        'brightness[:0.2] (adds or subtracts up to 0.2 of 255), contrast[:0.2] (0.8 to 1.2 times).',
+        'data',
     )
     image_size: str = option(
         '112',

@@ -29,6 +29,11 @@ class Options(Running, Learning, Data):
             option.check(name, getattr(self, name))
         for wrong, line in (
             (
+                self.sampler == 'balanced' and self.batch_size % self.images_per_identity,
+                f'--images_per_identity: expected a divisor of --batch_size, {self.batch_size}, '
+                f'with --sampler=balanced. Received: {self.images_per_identity}',
+            ),
+            (
                 self.schedule == 'step' and not self.decay_steps,
                 '--decay_steps: expected at least 1 with --schedule=step. Received: 0',
             ),
@@ -36,6 +41,15 @@ class Options(Running, Learning, Data):
                 self.schedule == 'cosine' and self.warmup_steps >= self.steps,
                 f'--warmup_steps: expected less than --steps, {self.steps}, with '
                 f'--schedule=cosine. Received: {self.warmup_steps}',
+            ),
+            (
+                self.unfreeze_at and not self.freeze,
+                '--unfreeze_at: expected variables to unfreeze, those of --freeze. Received: none',
+            ),
+            (
+                self.unfreeze_at and self.iterations_per_loop > 1,
+                '--unfreeze_at: expected --iterations_per_loop=1, since the NPU sinks one kind of '
+                f'step. Received: {self.iterations_per_loop}',
             ),
             (
                 self.valid_fraction + self.test_fraction >= 1,

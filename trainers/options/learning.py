@@ -13,10 +13,33 @@ class Learning:
 
     model: str = option(
         'mnist_cnn',
-        'Embedding network: mnist_cnn (the published one) or lenet_pp (LeNet++).',
+        'Embedding network: mnist_cnn (the published one) or lenet_pp (LeNet++) for digits; '
+        'mobilefacenet, iresnet18, iresnet34, iresnet50, iresnet100 or inception_resnet_v1 for '
+        'faces; applications:NAME, a network of tf.keras.applications. See docs/networks.md.',
         'network',
     )
     embedding_dim: int = option(2, 'Dimension of the embeddings.', 'network', low=1, high=65536)
+    dropout: float = option(
+        0.0,
+        'Fraction of the features that training drops before the embedding layer.',
+        'network',
+        accepts=(lambda value: 0 <= value < 1, 'from 0 to less than 1'),
+    )
+    embedding_norm: bool = option(
+        False, 'Batch normalisation of the embeddings, as in ArcFace and facenet.', 'network'
+    )
+    normalize: bool = option(
+        False,
+        'Scale the embeddings to length 1, in the losses too and in everything that is saved.',
+        'network',
+    )
+    preprocessing: str = option(
+        'auto',
+        'Input of the network: mean_image, pixels / 255 minus the mean training image; centered, '
+        '(pixels - 127.5) / 128; auto, what the data set has: mean_image for mnist.',
+        'network',
+        choices=('auto', 'mean_image', 'centered'),
+    )
     norm_statistics: str = option(
         'global',
         'Statistics of batch normalisation with several workers: global, those of the global '
@@ -155,6 +178,19 @@ class Learning:
     freeze: str = option(
         '',
         'Fine-tuning: variables that are not trained, by prefixes of their names, separated by '
-        'commas: conv1,conv2.',
+        'commas: conv1,conv2. backbone: all before the embedding layer.',
         'optimization',
+    )
+    unfreeze_at: int = option(
+        0,
+        'Fine-tuning: the step after which the variables of --freeze are trained too. 0: never.',
+        'optimization',
+        low=0,
+        high=10**9,
+    )
+    backbone_rate: float = option(
+        1.0,
+        'Fine-tuning: factor on the learning rate of the variables before the embedding layer.',
+        'optimization',
+        accepts=POSITIVE,
     )

@@ -158,7 +158,10 @@ def _check_graph(operations):
         if tensor.dtype.base_dtype in (tf.float64, tf.complex64, tf.complex128):
             raise NpuRefuses(f'{tensor.name} is {tensor.dtype.name}')
     for tensor in tensors:
-        if not tensor.shape.is_fully_defined():
+        # The sixth output of FusedBatchNormV3, a buffer without a shape in TensorFlow, has one in
+        # CANN's BatchNorm, [1].
+        is_buffer = tensor.op.type == 'FusedBatchNormV3' and tensor.value_index == 5
+        if not is_buffer and not tensor.shape.is_fully_defined():
             raise NpuRefuses(f'{tensor.name} has the shape {tensor.shape}, not a static one')
 
 
