@@ -163,7 +163,7 @@ def test_hundreds_of_coloured_people_are_drawn(tmp_path, capsys):
         (
             lambda folder: faces.write(folder, 1, 3),
             {},
-            "faces: expected images of at least two identities. Received: only ['person 000']",
+            '--data_path: expected two identities or more with --min_images=1 and --max_classes=0',
         ),
         (
             lambda folder: faces.write(folder, 2, 3),
