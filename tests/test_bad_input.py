@@ -1038,21 +1038,26 @@ def resume_cases():
             yield case(
                 f'{key} {name}',
                 put(key, value),
-                *(
-                    ('correct', 'refused')
-                    if odd_object
-                    else ('correct' if (key, name) == ('epoch', 'huge') else 'passed over',)
-                ),
+                *(('correct', 'refused') if odd_object else ('passed over',)),
             )
     for callback in ('CenterMeasurement', 'History'):
         for name, value in ODD:
             yield case(
                 f'{callback} {name}',
                 put('callbacks', callback, value),
-                'correct' if (callback, name) == ('CenterMeasurement', 'list') else 'refused',
+                {
+                    ('CenterMeasurement', 'list'): 'correct',
+                    (callback, 'huge'): 'passed over',  # a whole number beyond a float
+                }.get((callback, name), 'refused'),
             )
     yield case('rows of text', put('callbacks', 'History', 'rows', 'abc'), 'refused')
     yield case('rows of numbers', put('callbacks', 'History', 'rows', [1, 2]), 'refused')
+    for seconds in (-1, float('nan'), float('inf')):
+        yield case(f'{seconds} s', put('callbacks', 'History', 'seconds', seconds), 'refused')
+    yield case('2^31 skipped steps', put('timing', 'skipped', 1 << 31), 'refused')
+    yield case('a state of 128 bits', put('callbacks', 'Nobody', 1 << 127), 'correct')  # PCG64's
+    yield case('6 measurements in 6 steps', put('epoch', 6), 'correct')
+    yield case('7 measurements in 6 steps', put('epoch', 7), 'passed over')
     yield case('a callback that is not there', put('callbacks', 'Nobody', [1]), 'correct')
     yield case('other sums', put('totals', {'loss': 1.0}), 'refused')
     yield case('sums of no step', put('totals', 'steps', 0), 'refused')
@@ -1060,14 +1065,18 @@ def resume_cases():
     for group, name, value in (
         ('totals', 'seconds', float('nan')),
         ('totals', 'loss', float('inf')),  # as JSON reads 1e400
+        ('totals', 'loss', -float('inf')),
+        ('totals', 'learning_rate', 10**400),  # beyond a float
         ('timing', 'seconds', float('nan')),
         ('timing', 'seconds', -5),
         ('timing', 'steps', float('inf')),
+        ('timing', 'steps', 10**400),
     ):
         yield case(f'{name} of {value} in {group}', put(group, name, value), 'passed over')
     yield case('another seed', put('options', 'seed', 5), 'refused')
     yield case('a seed of text', put('options', 'seed', 'a\nb'), 'refused')
-    yield case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'refused')
+    yield case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'passed over')
+    yield case('another number of classes', put('dataset', 'num_classes', 11), 'refused')
 
 
 CASES = [

@@ -426,6 +426,24 @@ def test_a_linked_run_folder_is_moved_aside_on_its_own_disk(tmp_path, finished):
     assert sorted(os.listdir(str(tmp_path))) == ['data', 'disk', 'link']
 
 
+@pytest.mark.parametrize('resume', ['auto', 'never'])
+@pytest.mark.parametrize('name', ['data', 'run/ckpt/step-00000012', 'home'])
+def test_a_folder_of_something_else_is_not_moved_aside(tmp_path, capsys, finished, name, resume):
+    """The data, a checkpoint, a folder with a thesis: one line, and all stays as it is."""
+    settings = toys.options(tmp_path)
+    shutil.copytree(finished, str(tmp_path / 'run' / 'ckpt'))
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'thesis.tex').write_text('years of work')
+    before = content(tmp_path)
+    path = str(tmp_path / name)
+    flags = toys.flags_of(settings) + ['--exp_save_dir=' + path, '--resume=' + resume]
+    assert run.main(flags) == 2
+    err = capsys.readouterr().err
+    expected = 'trainers.run: --exp_save_dir: expected a new or empty folder, or that of a run. '
+    assert err.startswith(f'{expected}Received: {path}, with other files') and err.count('\n') == 1
+    assert content(tmp_path) == before
+
+
 def test_a_dangling_link_is_no_free_name(tmp_path, finished):
     settings = toys.options(tmp_path)
     shutil.copytree(finished, settings.run_dir + '/ckpt')
