@@ -1,4 +1,4 @@
-"""The options for the data: what is read, which images of it, their splits, batches and conversion."""
+"""The options for the data: what is read, its splits and batches, and the conversion."""
 
 from __future__ import annotations
 
