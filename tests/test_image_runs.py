@@ -158,7 +158,12 @@ def test_hundreds_of_coloured_people_are_drawn(tmp_path, capsys):
     'identities, flags, said',
     [
         ([], [], 'faces: expected images. Received: none'),
-        ([5], [], "faces: expected images of at least two identities. Received: only ['person 005"),
+        (
+            [5],
+            [],
+            '--data_path: expected two identities or more with --min_images=1 and --max_classes=0. '
+            'Received: 1; the largest of 1 has 3 images',
+        ),
         (
             [0, 1],
             ['--data_path='],

@@ -142,7 +142,7 @@ def open_recordio(path: str, image_shape: tuple[int, ...]) -> RecordSource:
 
     Raises:
       ValueError: a damaged or shortened file, an index of another file, a label that is no whole
-        number, no images or those of one identity only.
+        number, no images.
       OSError: a file cannot be read.
     """
     return RecordSource(os.path.join(path, 'train.rec') if os.path.isdir(path) else path, image_shape)
