@@ -27,6 +27,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
+import killable  # noqa: E402
 import survival  # noqa: E402
 
 KILLS_A_RUN = 5
@@ -66,7 +67,7 @@ class Twin:
     def __init__(self, settings, folder, name, python):
         self.python, self.run_dir = python, os.path.join(folder, name)
         begin = time.monotonic()
-        run = survival.Run(flags(settings, folder, name), folder, {}, python)
+        run = killable.Run(flags(settings, folder, name), folder, {}, python)
         run.until(lambda: run.marks.count('step') > 0)
         self.start_up = time.monotonic() - begin
         status = run.wait()
@@ -99,13 +100,13 @@ def one_run(settings, folder, name, twin, chance, kills):
     """
     moments = []
     for _ in range(kills):
-        moment = survival.Run(flags(settings, folder, name), folder, {}, twin.python).kill(
+        moment = killable.Run(flags(settings, folder, name), folder, {}, twin.python).kill(
             *instant(chance, twin, settings.steps)
         )
         if moment is None:  # it was over before
             break
         moments.append(moment)
-    last = survival.Run(flags(settings, folder, name), folder, None, twin.python)
+    last = killable.Run(flags(settings, folder, name), folder, None, twin.python)
     status = last.wait()
     if status:
         return moments, [f'status {status}: {last.printed()}']
@@ -118,7 +119,7 @@ def version(python):
         'tf.__version__)'
     )
     found = subprocess.run(
-        [python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=survival.WAIT, check=True
+        [python, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, timeout=killable.WAIT, check=True
     ).stdout
     python_version, tensorflow_version = found.decode().split()[-2:]
     return f'Python {python_version}, TensorFlow {tensorflow_version}'
@@ -159,7 +160,7 @@ def main():
 
 def _print_table(names, fallen, runs):
     """Prints the kills by moment, and the runs, of each interpreter."""
-    rows = {moment: [fallen[python][moment] for python in names] for moment in survival.MOMENTS}
+    rows = {moment: [fallen[python][moment] for python in names] for moment in killable.MOMENTS}
     rows['all'] = [sum(fallen[python].values()) for python in names]
     rows['runs'] = [runs[python] for python in names]
     print('\n| kills while | {} |\n|---|{}'.format(' | '.join(names.values()), '---|' * len(names)))

@@ -154,8 +154,11 @@ class KerasCallback(Callback):
         self._call('on_train_batch_begin', (batch - 1) % self.handle.every, {'size': self._images})
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        seen = dict(logs, acc=logs['accuracy'], size=self._images)
-        self._call('on_train_batch_end', (batch - 1) % self.handle.every, seen)
+        self._call(
+            'on_train_batch_end',
+            (batch - 1) % self.handle.every,
+            dict(logs, acc=logs['accuracy'], size=self._images),
+        )
 
     def on_train_end(self, logs: Any = None) -> None:
         self._call('on_train_end', self._with_aliases(logs))

@@ -103,7 +103,9 @@ class Pictures(Callback):
         self._attempt('curves', self._draw_curves)
         self._attempt('pairs', self._draw_pairs)
         if self.handle.num_classes <= confusion.MOST_CLASSES:
-            self._attempt('confusion', self._write_confusion)
+            self._attempt(
+                'confusion', lambda: self._write(self.figures.confusion(), 'confusion.png')
+            )
         if self._projection == 'tsne':
             self._attempt('t-SNE', self._draw_tsne)
 
@@ -164,9 +166,6 @@ class Pictures(Callback):
         )
         self._write(encoding.png_bytes(plots.distances(*pairs)), 'pairs.png')
 
-    def _write_confusion(self) -> None:
-        self._write(self.figures.confusion(), 'confusion.png')
-
     def _draw_tsne(self) -> None:
         """t-SNE complements the scatter plot: its distances between clusters have no meaning."""
         from sklearn.manifold import TSNE
@@ -189,6 +188,10 @@ class Pictures(Callback):
         ).fit_transform(rows)
         marks = np.full((len(means), 2), np.nan)
         marks[has_mean] = plane[len(points) :]
-        title = f't-SNE of {rows.shape[1]}-dimensional embeddings'
-        figure = plots.scatter(plane[: len(points)], self.figures.evaluation.labels, marks, title)
+        figure = plots.scatter(
+            plane[: len(points)],
+            self.figures.evaluation.labels,
+            marks,
+            f't-SNE of {rows.shape[1]}-dimensional embeddings',
+        )
         self._write(encoding.png_bytes(figure), 'tsne.png')

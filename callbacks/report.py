@@ -139,14 +139,13 @@ class Report(Callback):
         run_dir = pathlib.Path(self.handle.run_dir)
         results = json.loads((run_dir / 'results.json').read_text('utf-8'))
         history = (run_dir / 'history.jsonl').read_text('utf-8')
-        pictures = [
-            _picture(path, caption)
-            for pattern, caption in _PICTURES.items()
-            for path in sorted((run_dir / 'plots').glob(pattern))[-1:]
-        ]
         sections = {
             'Result': _result(results, self.handle.metrics),
-            'Pictures': '\n'.join(pictures),
+            'Pictures': '\n'.join(
+                _picture(path, caption)
+                for pattern, caption in _PICTURES.items()
+                for path in sorted((run_dir / 'plots').glob(pattern))[-1:]
+            ),
             'Measurements': _measurements(
                 [json.loads(line) for line in history.splitlines()], self.handle.metrics
             ),
@@ -158,5 +157,4 @@ class Report(Callback):
             f'Git loss: {results["options"]["dataset"]}, {results["network"]}, '
             f'{results["final"]["step"]} steps'
         )
-        page = _PAGE.substitute(title=html.escape(title), body=body)
-        self.handle.write('report.html', page)
+        self.handle.write('report.html', _PAGE.substitute(title=html.escape(title), body=body))

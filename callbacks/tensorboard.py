@@ -127,9 +127,10 @@ class TensorBoard(Callback):
         return {metric.tag: metric.full_title for metric in measured or shown}
 
     def _write_hparams(self) -> None:
-        values = summaries.hparams_start(self._hparams, self._columns(), _FIRST_HPARAMS)
         # A resumed run removes the file: TensorBoard uses the first experiment.
-        self._write_file(_BEGIN, 0, values)
+        self._write_file(
+            _BEGIN, 0, summaries.hparams_start(self._hparams, self._columns(), _FIRST_HPARAMS)
+        )
 
     def _event_file(self, suffix: str = '') -> summaries.EventFile:
         return summaries.EventFile(self.handle.run_dir, suffix, lambda: self.handle.run_dir)
@@ -188,9 +189,13 @@ class TensorBoard(Callback):
             tests = {
                 name: self._last[name] for name in self._last if self._tag(name).startswith('test/')
             }
-            values = [*_scalars(tests, self._tag), summaries.hparams_end(self._status)]
-            step = self._last.get('step', self.handle.step)
             try:
-                self._attempt('end', self._write_file, _END, step, values)
+                self._attempt(
+                    'end',
+                    self._write_file,
+                    _END,
+                    self._last.get('step', self.handle.step),
+                    [*_scalars(tests, self._tag), summaries.hparams_end(self._status)],
+                )
             finally:
                 self._events.close()

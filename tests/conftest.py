@@ -1,12 +1,16 @@
-"""Set-up shared by all tests: one hypothesis profile, seeds."""
+"""Set-up shared by all tests: one hypothesis profile, seeds, the fakes of cards and machines."""
 
+import json
 import logging
 import os
 import random
+import sys
 
 import hypothesis
 import numpy as np
 import pytest
+
+from machine import HISTORY, RESULTS, TRAINER, Machine
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'fakes')
 CARD_VARIABLES = (
@@ -50,3 +54,34 @@ def _logging_restored():
     _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING
     yield
     _LOG.handlers, _LOG.level, _LOG.propagate, logging.raiseExceptions = _LOGGING
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine for the shell scripts, without any Python."""
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def zoo(machine):
+    """A machine whose $PYTHON only pretends to train: it leaves RESULTS and HISTORY in $RUN."""
+    (machine.home / 'results.json').write_text(json.dumps(RESULTS))
+    (machine.home / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in HISTORY))
+    machine.variables = {
+        'PYTHON': machine.script(machine.home / 'trainer', TRAINER.replace('REAL', sys.executable))
+    }
+    return machine
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Makes the fake importable. Its imported modules, except npu_init, are forgotten
+    afterwards.
+    """
+    monkeypatch.syspath_prepend(FAKES)
+    yield
+    for name in [
+        name for name in sys.modules if name.split('.')[0] in ('npu_bridge', 'npu_device')
+    ]:
+        assert not name.endswith('npu_init')
+        del sys.modules[name]

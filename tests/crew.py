@@ -24,6 +24,37 @@ from trainers.workers import engines as distribution  # noqa: E402
 
 WAIT = 120
 PROGRAM = (os.path.join(ROOT, 'tests', 'crew.py'),)
+STEPS, EVERY, BATCH = 16, 8, 12
+
+
+def settings_of(folder, name, **changes):
+    """After one step the momentum slots are the gradients: 0.9 * 0 + g. 12 validation images are
+    one batch, 108 training images nine, 40 test images three and a third: the last batch is padded.
+    """
+    import toys
+
+    return toys.options(
+        folder,
+        exp_save_dir=os.path.join(str(folder), name),
+        steps=STEPS,
+        update_centers=EVERY,
+        batch_size=BATCH,
+        optimizer='momentum',
+        learning_rate=0.01,
+        save_every='1',
+        keep_checkpoints=STEPS + 1,
+        check_replicas=5,
+        **changes,
+    )
+
+
+def saved(settings, step):
+    """{name: array} of all tensors in the checkpoint of a step."""
+    import survival
+    from trainers import checkpoints
+
+    path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}')
+    return survival.tensors(checkpoints.read(path))
 
 
 def together(size, work, timeout=60.0, device='cpu'):

@@ -1,5 +1,5 @@
 """Helpers shared by the tests: running graph code, recording losses, measuring the error of a
-float32 result.
+float32 result, looking into a graph.
 """
 
 import collections
@@ -74,3 +74,25 @@ def all_nodes(graph):
 def static_shapes(node):
     """Static shapes of a node's outputs."""
     return [tf.TensorShape(shape) for shape in node.attr['_output_shapes'].list.shape]
+
+
+def operations_behind(fetches, is_left_out=lambda op: False):
+    """All operations that a run of the fetches needs, except those left out and their inputs."""
+    found, waiting = set(), [getattr(fetch, 'op', fetch) for fetch in fetches]
+    while waiting:
+        op = waiting.pop()
+        if op not in found and not is_left_out(op):
+            found.add(op)
+            waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return found
+
+
+def collectives_of(fetches):
+    """{name: names of all operations it needs} of the collectives between devices in a run of
+    `fetches`; those of integers, which pass between hosts, are left out.
+    """
+    return {
+        op.name: {needed.name for needed in operations_behind([op])}
+        for op in operations_behind(tf.nest.flatten(fetches))
+        if op.type.startswith('Collective') and op.get_attr('group_key') == 1
+    }

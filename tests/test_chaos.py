@@ -9,21 +9,20 @@ import itertools
 import os
 import random
 import re
-import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 
+import killable
 import survival
 import toys
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.history import History
+from handles import FakeHandle
 from helpers import Points
-from test_callbacks import FakeHandle
-from test_checkpoints import Session
 from trainers import checkpoints, run
 
 STEPS, EVERY, SAVE_EVERY = 40, 20, 7
@@ -62,7 +61,7 @@ class Story:
 
     def start(self, name, plan=None):
         os.makedirs(self.path('of ' + name), exist_ok=True)
-        return survival.Run(flags(self.folder, name), self.path('of ' + name), plan)
+        return killable.Run(flags(self.folder, name), self.path('of ' + name), plan)
 
     def twin(self):
         self.twin_status = self.start('twin').wait()
@@ -225,55 +224,6 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(story, monkeypatch, 
     with jumping_clock(monkeypatch):
         assert run.main(arguments) == 0
     assert survival.differences(story.path('starved'), story.path('twin')) == []
-
-
-# --- the checkpoints themselves -------------------------------------------------------------------
-
-
-def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
-    """One checkpoint is kept. That of step 20 is damaged; the run continues from step 10 and saves
-    14, which must stay.
-    """
-    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
-    with Session() as session:
-        session.save(store, 10)
-        kept = os.path.join(str(tmp_path), 'step-00000010')
-        shutil.copytree(kept, kept[:-2] + '20')  # its manifest names another step
-        assert store.newest().step == 10
-        session.save(store, 14)
-        assert [os.path.basename(path) for path in store.paths()] == [
-            'step-00000014',
-            'step-00000020',
-        ]
-        assert store.newest().step == 14
-        session.save(store, 20)
-        assert [os.path.basename(path) for path in store.paths()] == [
-            'step-00000020'
-        ] and store.newest().step == 20
-
-
-def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
-    """The same step is saved again: the old checkpoint is set aside, and the kill comes before the
-    new one is in its place.
-    """
-    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
-
-    def rename(source, target, real=os.rename):
-        if source.endswith('.tmp'):
-            raise KeyboardInterrupt
-        real(source, target)
-
-    with Session() as session:
-        session.save(store, 5)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(os, 'rename', rename)
-            session.save(store, 5)
-        assert (
-            sorted(os.listdir(str(tmp_path))) == ['step-00000005.old', 'step-00000005.tmp']
-            and store.newest().step == 5
-        )
-        session.save(store, 6)
-        assert sorted(os.listdir(str(tmp_path))) == ['step-00000006']
 
 
 def test_a_measurement_that_is_broken_off_leaves_no_trace_in_the_state():

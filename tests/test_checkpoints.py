@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 
@@ -161,3 +162,49 @@ def test_a_folder_with_digits_of_another_script_is_no_checkpoint(run, tmp_path):
     run.save(store, 5)
     run.save(store, 6)
     assert sorted(os.listdir(store.folder)) == ['step-00000006', os.path.basename(other)]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path):
+    """One checkpoint is kept. That of step 20 is damaged; the run continues from step 10 and saves
+    14, which must stay.
+    """
+    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
+    with Session() as session:
+        session.save(store, 10)
+        kept = os.path.join(str(tmp_path), 'step-00000010')
+        shutil.copytree(kept, kept[:-2] + '20')  # its manifest names another step
+        assert store.newest().step == 10
+        session.save(store, 14)
+        assert [os.path.basename(path) for path in store.paths()] == [
+            'step-00000014',
+            'step-00000020',
+        ]
+        assert store.newest().step == 14
+        session.save(store, 20)
+        assert [os.path.basename(path) for path in store.paths()] == [
+            'step-00000020'
+        ] and store.newest().step == 20
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
+    """The same step is saved again: the old checkpoint is set aside, and the kill comes before the
+    new one is in its place.
+    """
+    store = checkpoints.CheckpointStore(str(tmp_path), keep=1)
+
+    def rename(source, target, real=os.rename):
+        if source.endswith('.tmp'):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with Session() as session:
+        session.save(store, 5)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, 'rename', rename)
+            session.save(store, 5)
+        assert (
+            sorted(os.listdir(str(tmp_path))) == ['step-00000005.old', 'step-00000005.tmp']
+            and store.newest().step == 5
+        )
+        session.save(store, 6)
+        assert sorted(os.listdir(str(tmp_path))) == ['step-00000006']

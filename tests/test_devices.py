@@ -1,4 +1,4 @@
-"""--device and --precision on ordinary machines; those of the NPU are in test_npu.py."""
+"""--device and --precision on ordinary machines; those of the NPU are in test_npu_devices.py."""
 
 import os
 import subprocess

@@ -151,10 +151,8 @@ def test_only_the_inference_is_in_it(trained, capsys):
         {'name': 'logits', 'tensor': 'logits:0', 'shape': [1, 4], 'dtype': 'float32'},
         {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [1], 'dtype': 'int32'},
     ]
-    assert (
-        manifest['checkpoint']['step'] == 12
-        and manifest['versions']['tensorflow'] == tf.__version__
-    )
+    assert manifest['checkpoint']['step'] == 12
+    assert manifest['versions']['tensorflow'] == tf.__version__
 
 
 def test_the_atc_command_is_ready(trained, capsys):

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from test_npu import python
+from fake_npu import python
 from trainers.devices import npu
 
 # One process runs all rows, each in a graph of its own, and prints their outcomes.

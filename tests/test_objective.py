@@ -7,7 +7,7 @@ from gitloss import heads
 from gitloss.backend import tf
 from gitloss.centers import CenterTable
 from helpers import graph_session, relative_error
-from test_losses import numpy_center, numpy_git
+from loss_reference import numpy_center, numpy_git
 from trainers.engine.objective import Objective
 from trainers.options import Options
 from trainers.workers.group import OneWorker

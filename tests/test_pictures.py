@@ -1,10 +1,8 @@
-"""Pictures and the report, from made-up arrays, without TensorFlow."""
+"""The pictures of a run, from made-up arrays, without TensorFlow."""
 
 import gc
-import io
 import json
 import os
-import re
 import weakref
 
 import numpy as np
@@ -13,68 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from callbacks.base import RunHandle
-from callbacks.centers import CenterMeasurement
-from callbacks.evaluation import Evaluation
-from callbacks.figures import Figures
-from callbacks.history import History
-from callbacks.pictures import Pictures
-from callbacks.report import Report
-from gitloss import metrics
-from gitloss.figures import confusion, encoding, plots, view
-from gitloss.metrics import declaration
-from helpers import Points
-from trainers.engine.meter import Meter
-
-
-class FakeHandle(RunHandle):
-    num_classes, step = 3, 0
-    metrics = declaration.by_name(
-        Meter(('loss', 'git_loss', 'accuracy'), 16).metrics
-        + [*Evaluation.metrics, *CenterMeasurement.metrics]
-    )
-
-    def __init__(self, run_dir):
-        self.run_dir = str(run_dir)
-
-
-def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
-    """(a Pictures callback after measurements at `steps`, with embeddings that grow with the step;
-    its history; the last logs).
-    """
-    random = np.random.RandomState(0)
-    labels = (np.arange(60) % 3).astype(np.int32)
-    evaluation, centers, history = (
-        Evaluation(Points(None, labels)),
-        CenterMeasurement(None),
-        History(),
-    )
-    figures = Figures(evaluation, centers)
-    pictures = Pictures(figures, history, projection)
-    pictures.handle = figures.handle = FakeHandle(tmp_path)
-    pictures.handle.step = step
-    pictures.on_train_begin({})
-    base = random.randn(3, dim)
-    logs = {}
-    for number, at in enumerate(steps, 1):
-        evaluation.embeddings = (at * (base[labels] + 0.1 * random.randn(60, dim))).astype(
-            np.float32
-        )
-        evaluation.predictions = evaluation.all_predictions = labels
-        centers.means = at * base
-        logs = {
-            'step': at,
-            'train_loss': 1.0 / at,
-            'valid_loss': 1.1 / at,
-            'valid_acc': 0.9,
-            'inter_cls_dist': 1.0 * at,
-            'intra_cls_dist': 0.1,
-            'inter_over_intra': 10.0 * at,
-        }
-        history.rows.append(logs)
-        figures.on_epoch_end(number, logs)
-        pictures.on_epoch_end(number, logs)
-    return pictures, history, logs
+from drawings import measured
+from gitloss.figures import confusion, plots
 
 
 @pytest.mark.parametrize('dim', [1, 2, 5])
@@ -95,33 +33,6 @@ def test_every_picture_of_a_run(tmp_path, dim, caplog):
     )
     assert Image.open(str(tmp_path / 'plots' / 'scatter.gif')).n_frames == 3
     assert not caplog.records
-
-
-def test_an_animation_keeps_the_colours_of_the_classes():
-    """A class of one point beside nine classes of 200: where the PNG has the exact color of a
-    class, the GIF has it within 8 of 255, in all frames.
-    """
-    random = np.random.RandomState(0)
-    labels = np.append(np.repeat(np.arange(9), 200), 9)
-    points = np.stack([np.cos(labels), np.sin(labels)], axis=1) + 0.05 * random.randn(
-        len(labels), 2
-    )
-    figures = [
-        plots.scatter(points * size, labels, np.full((10, 2), np.nan), limit=3.0) for size in (1, 2)
-    ]
-    frames = [encoding.gif_frame(figure) for figure in figures]
-    animation = Image.open(io.BytesIO(encoding.gif_bytes(frames)))
-    for number, figure in enumerate(figures):
-        animation.seek(number)
-        drawn = np.asarray(
-            Image.open(io.BytesIO(encoding.png_bytes(figure))).convert('RGB')
-        ).astype(int)
-        kept = np.asarray(animation.convert('RGB')).astype(int)
-        assert kept[drawn.min(axis=-1) == 255].min() == 255  # white stays white
-        for colour in plots.COLOURS:
-            rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
-            there = np.abs(drawn - rgb).max(axis=-1) <= 1
-            assert there.sum() > 20 and np.abs(kept[there] - rgb).max() <= 8, (number, colour)
 
 
 def test_an_animation_is_bounded_and_drawn_one_frame_at_a_time(tmp_path, monkeypatch, caplog):
@@ -153,34 +64,6 @@ def test_an_animation_is_bounded_and_drawn_one_frame_at_a_time(tmp_path, monkeyp
         dark.append(np.asarray(animation.convert('L')).max() < 10)
     # Equal frames become one that is shown as long: 99 white ones of 0.7 s, then the last.
     assert sum(durations) == 99 * 700 + 2100 and dark[-1] and sum(dark) == 1
-
-
-@pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize(
-    'values, scale', [([0.0, 0.0], 'linear'), ([0.0, 0.5], 'log'), ([], 'linear')]
-)
-def test_curves_of_zeros_have_a_linear_axis(values, scale, caplog):
-    figure = plots.curves({'loss': (range(len(values)), values)}, 'losses', 'loss')
-    encoding.png_bytes(figure)
-    assert figure.axes[0].get_yscale() == scale and not caplog.records
-
-
-@pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize('genuine', [[], [0.0]])
-def test_pairs_of_one_sample_or_of_equal_ones(genuine, caplog):
-    figure = plots.distances(np.array(genuine), np.array([]))
-    encoding.png_bytes(figure)
-    assert (figure.axes[0].get_legend() is None) == (not genuine) and not caplog.records
-
-
-@pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize('count', [1, 2, 3, 9])
-def test_a_plane_of_few_or_equal_samples(count):
-    """No variance: any two orthogonal axes will do, and all points are at the origin."""
-    points = np.ones((count, 5), np.float32)
-    np.testing.assert_array_equal(view.plane(points)(points), np.zeros((count, 2)))
-    _, axes = view.principal_axes(points.astype(np.float64))
-    np.testing.assert_allclose(axes.T.dot(axes), np.eye(2), atol=1e-12)
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'device', 'noise'])
@@ -344,103 +227,3 @@ def test_thousands_of_classes_have_their_pictures_but_no_confusion_matrix(tmp_pa
     lines = figure.axes[0].lines
     assert len(lines) == 51 and sum(len(line.get_xdata()) for line in lines[:50]) == 3000
     assert len(lines[0].get_xdata()) == np.sum(labels % 50 == 0)
-
-
-def test_principal_axes():
-    """Points along (3, 4, 0) / 5 with a little spread along the third axis: those two axes, largest
-    entry positive.
-    """
-    along, across = np.linspace(-5, 5, 11)[:, None], np.array([[0.1], [-0.1]] * 5 + [[0.0]])
-    points = 7.0 + along * np.array([[0.6, 0.8, 0.0]]) + across * np.array([[0.0, 0.0, 1.0]])
-    origin, axes = view.principal_axes(points)
-    np.testing.assert_allclose(origin, points.mean(axis=0))
-    np.testing.assert_allclose(np.abs(axes[:, 0]), [0.6, 0.8, 0.0], atol=0.02)
-    assert axes[1, 0] > 0.79 and axes[2, 1] > 0.99
-
-
-def test_pair_distances():
-    """(0,0) and (3,4) of class 0: genuine 5. (0,1) of class 1: impostors |(0,0)-(0,1)| = 1 and
-    |(3,4)-(0,1)| = sqrt(18).
-    """
-    genuine, impostor = metrics.pair_distances(
-        np.array([[0, 0], [3, 4], [0, 1]], np.float32), np.array([0, 0, 1])
-    )
-    np.testing.assert_allclose(genuine, [5.0])
-    np.testing.assert_allclose(sorted(impostor), [1.0, np.sqrt(18)])
-
-
-@pytest.mark.parametrize(
-    'count, most, numbers',
-    [(0, 5, []), (1, 5, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9]), (7, 1, [0])],
-)
-def test_an_even_choice(count, most, numbers):
-    assert metrics.evenly_spaced(count, most).tolist() == numbers
-
-
-def test_pairs_of_a_set_that_is_sorted_by_class():
-    """4000 samples in four classes, in order of class: 1000 evenly spaced ones have 250 of each
-    class, 4 * 250 * 249 / 2 genuine pairs and 6 * 250^2 impostors. Classes 0 and 1 are on the first
-    axis, 2 and 3 on the second: both axes are in the plane.
-    """
-    labels = np.repeat(np.arange(4), 1000)
-    genuine, impostor = metrics.pair_distances(labels[:, None] * np.ones((1, 3)), labels)
-    assert (len(genuine), len(impostor)) == (4 * 250 * 249 // 2, 6 * 250**2)
-    corners = np.array([[9, 0, 0], [-9, 0, 0], [0, 0, 5], [0, 0, -5]], np.float64)
-    np.testing.assert_allclose(
-        np.abs(view.plane(corners[labels])(corners)), np.abs(corners[:, [0, 2]]), atol=0.1
-    )
-
-
-def test_report_holds_everything_and_needs_no_network(tmp_path):
-    pictures, history, logs = measured(tmp_path)
-    pictures.on_train_end(logs)
-    final = dict(
-        logs, train_acc=1.0, valid_git_loss=0.25, test_acc=0.875, seconds=2.5, images_per_sec=1e9
-    )
-    results = {
-        'network': 'mnist_cnn',
-        'options': {'dataset': 'mnist', 'data_path': '<b>&'},
-        'versions': {'tensorflow': '2.21'},
-        'final': final,
-        'throughput': {'images_per_sec': 1234.5},
-        'seconds': {'total': 77.7},
-    }
-    (tmp_path / 'results.json').write_text(json.dumps(results))
-    (tmp_path / 'history.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in history.rows))
-    report = Report()
-    report.handle = pictures.handle
-    report.on_train_end(logs)
-    text = (tmp_path / 'report.html').read_text()
-    assert (
-        len(re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text))
-        == 6
-        == text.count('<img ')
-    )
-    assert (
-        'http' not in text
-        and '&lt;b&gt;&amp;' in text
-        and '<title>Git loss: mnist, mnist_cnn, 15 steps</title>' in text
-    )
-    # By set, under a header: accuracy, loss, git loss. Step, two distances and their ratio,
-    # throughput, time. Then the other tables.
-    assert text.count('<tr>') == (1 + 3) + (4 + 2) + 4 + 2 + 1
-    assert (
-        '<td>accuracy</td><td class="n">1.0000</td><td class="n">0.9000</td><td '
-        'class="n">0.8750</td>' in text
-    )
-    assert (
-        '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>' in text
-    )
-    assert (
-        '<td>inter / intra</td><td class="n">150.0</td>' in text
-        and '>1234<' in text
-        and '1000000000' not in text
-    )
-
-
-def test_a_run_without_results_has_no_report_and_says_so(tmp_path, caplog):
-    report = Report()
-    report.handle = FakeHandle(tmp_path)
-    with caplog.at_level('WARNING', logger='gitloss'):
-        report.on_train_end({})
-    assert 'no report.html' in caplog.text and not (tmp_path / 'report.html').exists()

@@ -1,7 +1,6 @@
 """--callbacks, and the example of docs/callbacks.md."""
 
-import json
-import os
+import pathlib
 import re
 
 import pytest
@@ -14,10 +13,12 @@ from callbacks.history import History
 from callbacks.keras import KerasCallback
 from gitloss import data
 from gitloss.backend import keras
-from test_run import command
+from survival import history
+from toys import command
 from trainers import callback_list, devices, plugins
 from trainers.engine.trainer import Trainer
 
+GUIDE = pathlib.Path(toys.options_module.ROOT, 'docs', 'callbacks.md')
 MINE = """
 from callbacks.base import Callback
 from gitloss.backend import keras
@@ -73,14 +74,8 @@ def test_modules_files_functions_classes_and_lists(mine, tmp_path):
         'my_gitloss_callbacks:without',
         tmp_path,
     )
-    assert [type(callback).__name__ for callback in found] == [
-        'Plain',
-        'Plain',
-        'KerasCallback',
-        'Set',
-        'Set',
-        'Plain',
-    ]
+    names = ' '.join(type(callback).__name__ for callback in found)
+    assert names == 'Plain Plain KerasCallback Set Set Plain'
     assert isinstance(found[2], KerasCallback) and isinstance(
         found[2].wrapped, keras.callbacks.CSVLogger
     )
@@ -120,20 +115,17 @@ def test_modules_files_functions_classes_and_lists(mine, tmp_path):
         (
             'my_gitloss_callbacks:broken',
             'expected a factory that can be called. Received: my_gitloss_callbacks:broken, which '
-            'gives '
-            'ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 26)',
+            'gives ZeroDivisionError: division by zero (my_gitloss_callbacks.py, line 26)',
         ),
         (
             'my_gitloss_callbacks:number',
             'expected a factory of callbacks. Received: my_gitloss_callbacks:number, which gives '
-            'one refused: '
-            'callbacks: expected objects of callbacks.base.Callback',
+            'one refused: callbacks: expected objects of callbacks.base.Callback',
         ),
         (
             'my_gitloss_callbacks:board',
             'which gives one refused: callbacks: expected callbacks that can work in a '
-            'graph-mode run. Received: '
-            'keras.TensorBoard; it traces a Keras model',
+            'graph-mode run. Received: keras.TensorBoard; it traces a Keras model',
         ),
     ],
 )
@@ -157,8 +149,7 @@ def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_pa
         result.stderr.splitlines()[-1]
         == "trainers.run: Late.on_epoch_end: KeyError: 'nothing' (mine.py, line 8)"
     )
-    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
-        assert [json.loads(line)['one'] for line in file] == [1.0]
+    assert [row['one'] for row in history(settings.run_dir)] == [1.0]
     told = command(toys.flags_of(settings) + ['--tf_logs', '--resume=never'], cwd=tmp_path)
     assert (
         told.returncode == 1 and 'Traceback' in told.stderr and "KeyError: 'nothing'" in told.stderr
@@ -168,10 +159,7 @@ def test_a_mistake_of_ones_own_is_a_line_and_numpy_numbers_are_no_mistake(tmp_pa
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
     """The file in the documentation."""
-    with open(
-        os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8'
-    ) as file:
-        code = re.search(r'```python\n(.*?)```', file.read(), re.DOTALL).group(1)
+    code = re.search(r'```python\n(.*?)```', GUIDE.read_text('utf-8'), re.DOTALL).group(1)
     path = tmp_path_factory.mktemp('docs') / 'separation.py'
     path.write_text(code)
     return path
@@ -201,8 +189,7 @@ def test_the_example_of_the_documentation(example, tmp_path):
         return mine[0].best
 
     assert fit(8) <= fit(12)
-    with open(os.path.join(toys.options(tmp_path).run_dir, 'history.jsonl')) as file:
-        rows = [json.loads(line) for line in file]
+    rows = history(toys.options(tmp_path).run_dir)
     found = [row['inter_cls_dist'] - 2 * row['intra_cls_dist'] for row in rows]
     assert [row['inter_margin'] for row in rows] == found and len(found) == 3
     assert [row['inter_margin_best'] for row in rows] == [max([0.0] + found[:n]) for n in (1, 2, 3)]
@@ -210,10 +197,7 @@ def test_the_example_of_the_documentation(example, tmp_path):
 
 @pytest.mark.parametrize('evaluate', [True, False])
 def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
-    with open(
-        os.path.join(toys.options_module.ROOT, 'docs', 'callbacks.md'), encoding='utf-8'
-    ) as file:
-        rows = re.findall(r'^\| \d \| (.*) \|$', file.read(), re.MULTILINE)
+    rows = re.findall(r'^\| \d \| (.*) \|$', GUIDE.read_text('utf-8'), re.MULTILINE)
     told = [
         name
         for row in rows
@@ -247,8 +231,7 @@ def test_the_commands_of_the_documentation(example, tmp_path):
     )
     result = command(toys.flags_of(settings), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
-        rows = [json.loads(line) for line in file]
+    rows = history(settings.run_dir)
     assert (
         rows[-1]['step'] == 8
         and 'stopping after step 8: keras.EarlyStopping, best score 1\n' in result.stderr

@@ -1,74 +1,19 @@
-"""A run that is interrupted and continued, guarded, or started from the weights of another run."""
+"""A run that is interrupted and continued, in its folder or in a new one."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import toys
 from callbacks.base import Callback
-from callbacks.checkpoint import Checkpoint
-from callbacks.guards import LossGuard
-from callbacks.history import History
 from gitloss import data
-from gitloss.backend import tf
-from gitloss.errors import Interrupted, TrainingError
-from trainers import checkpoints, devices
+from gitloss.errors import Interrupted
+from runs import StopAt, assert_same_run, fit, history_of
+from trainers import checkpoints
 from trainers.checkpoints import rundir
-from trainers.engine.trainer import Trainer
-
-
-class StopAt(Callback):
-    """Interrupts the run without a chance to save, like a kill."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == self._step:
-            raise KeyboardInterrupt
-
-
-def fit(settings, *extra):
-    callbacks = (
-        [LossGuard(settings.max_loss, settings.on_nan == 'rollback')]
-        + list(extra)
-        + [History(), Checkpoint()]
-    )
-    trainer = Trainer(
-        settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)
-    )
-    return trainer.fit()
-
-
-def weights_of(settings, step):
-    path = os.path.join(settings.run_dir, 'ckpt', f'step-{step:08}', 'model')
-    reader = tf.train.load_checkpoint(path)
-    return {name: reader.get_tensor(name) for name, _ in tf.train.list_variables(path)}
-
-
-def history_of(settings):
-    with open(os.path.join(settings.run_dir, 'history.jsonl')) as file:
-        return [
-            {
-                name: value
-                for name, value in json.loads(line).items()
-                if name not in ('seconds', 'images_per_sec')
-            }
-            for line in file
-        ]
-
-
-def assert_same_run(one, other, step):
-    left, right = weights_of(one, step), weights_of(other, step)
-    assert set(left) == set(right)
-    for name in left:
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    assert history_of(one) == history_of(other)
 
 
 @pytest.mark.parametrize('save_every, killed_at', [('', 6), ('', 11), ('3', 8), ('1', 5)])
@@ -262,158 +207,3 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
     with open(str(tmp_path / 'run' / 'run.lock')) as file:
         assert file.read() == f'{os.getpid()}\n'
     directory.release()
-
-
-class Poison(Callback):
-    """Makes the loss of one step NaN in the logs, `times` times."""
-
-    def __init__(self, step, times=1):
-        self.step_number, self.times, self.seen = step, times, []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(batch)
-        if batch == self.step_number and self.times:
-            self.times -= 1
-            logs['loss'] = float('nan')
-
-
-def fit_poisoned(settings, poison):
-    callbacks = [
-        poison,
-        LossGuard(settings.max_loss, settings.on_nan == 'rollback'),
-        History(),
-        Checkpoint(),
-    ]
-    return Trainer(
-        settings, data.load('mnist', settings.data_folder), callbacks, devices.choose(settings)
-    ).fit()
-
-
-def test_nan_stops_and_leaves_the_last_checkpoint(tmp_path):
-    settings = toys.options(tmp_path)
-    with pytest.raises(
-        TrainingError, match='step 6: expected a finite loss. Received: loss nan, softmax_loss '
-    ):
-        fit_poisoned(settings, Poison(6))
-    store = checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt'))
-    assert store.newest().step == 4
-
-
-def test_rollback_goes_back_with_half_the_rate(tmp_path):
-    """NaN at step 6 twice: back to step 4 each time, so steps 5 and 6 run three times; the final
-    rate is 0.001 * 0.25.
-    """
-    settings = toys.options(tmp_path, on_nan='rollback')
-    poison = Poison(6, times=2)
-    fit_poisoned(settings, poison)
-    assert poison.seen == [1, 2, 3, 4, 5, 6, 5, 6, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert weights_of(settings, 12)['learning_rate'] == np.float32(0.001) * np.float32(0.25)
-    assert [row['step'] for row in history_of(settings)] == [4, 8, 12]
-
-
-def test_rollback_gives_up_in_the_end(tmp_path):
-    with pytest.raises(TrainingError, match='rolled back 10 times already'):
-        fit_poisoned(toys.options(tmp_path, on_nan='rollback'), Poison(6, times=100))
-
-
-def test_rollback_without_a_checkpoint_stops(tmp_path):
-    with pytest.raises(TrainingError, match='step 2: .*there is no checkpoint to go back to'):
-        fit_poisoned(toys.options(tmp_path, on_nan='rollback'), Poison(2))
-
-
-def test_a_loss_beyond_the_bound_counts_as_gone_wrong(tmp_path):
-    with pytest.raises(
-        TrainingError, match='step 1: expected a loss of at most 0.5. Received: loss '
-    ):
-        fit(toys.options(tmp_path, max_loss=0.5))
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    """The loss of step 4 is still finite, but its update breaks the weights, right before the
-    measurement saves them.
-    """
-
-    class Break(Callback):
-        def build(self):
-            self.op = tf.assign(
-                self.handle.net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan'))
-            )
-
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 4:
-                self.handle.session.run(self.op)
-
-    settings = toys.options(tmp_path)
-    with pytest.raises(TrainingError, match='step 4: expected finite weights to save'):
-        fit(settings, Break())
-    assert not os.path.isdir(os.path.join(settings.run_dir, 'ckpt'))
-
-
-def test_fine_tuning_with_other_classes(tmp_path, caplog):
-    """The convolutions come from the checkpoint, and conv1 stays frozen; the classifier and the
-    centers have other shapes and start afresh.
-    """
-    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
-    fit(first)
-    toys.write_mnist(tmp_path / 'three', classes=3)
-    second = toys.options(
-        tmp_path,
-        data_path=str(tmp_path / 'three'),
-        init_checkpoint=first.run_dir,
-        freeze='conv1,conv2_1/bias',
-        steps=4,
-    )
-    with caplog.at_level('INFO', logger='gitloss'):
-        fit(second)
-    assert (
-        'fresh: logits/kernel, logits/bias, center_loss/centers, center_loss/updates' in caplog.text
-    )
-    before, after = weights_of(first, 12), weights_of(second, 4)
-    for name in ('conv1_1/kernel', 'conv1_2/bias', 'conv2_1/bias', 'preprocess/mean_image'):
-        np.testing.assert_array_equal(before[name], after[name])
-    moved = np.abs(before['conv2_1/kernel'] - after['conv2_1/kernel']).max()
-    # Four steps of Adam at 0.001 move a weight by 0.004 at most; a fresh start would be off by 0.1.
-    assert 0 < moved < 0.01
-    assert after['logits/kernel'].shape == (2, 3)
-    assert 'conv1_1/kernel/Adam' not in after
-
-
-def test_fine_tuning_with_another_head(tmp_path, caplog):
-    """A checkpoint of ArcFace has no PReLU and no bias: they start afresh, everything else is
-    loaded.
-    """
-    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'), head='arcface')
-    fit(first)
-    with caplog.at_level('INFO', logger='gitloss'):
-        fit(toys.options(tmp_path, init_checkpoint=first.run_dir))
-    assert caplog.text.count('; fresh: prelu/alpha, logits/bias\n') == 1
-
-
-@pytest.mark.parametrize(
-    'change, said',
-    [
-        (
-            {'freeze': 'conv9'},
-            "--freeze: expected patterns of variable names, conv1_1, .* Received: 'conv9', which "
-            'matches none',
-        ),
-        ({'freeze': '*'}, '--freeze: expected to leave a variable to train'),
-        (
-            {'init_checkpoint': '/no/such/run'},
-            "--init_checkpoint: expected a checkpoint, .* Received: '/no/such/run'",
-        ),
-    ],
-)
-def test_fine_tuning_mistakes_are_named(tmp_path, change, said):
-    with pytest.raises(ValueError, match=said):
-        fit(toys.options(tmp_path, **change))
-    assert not (tmp_path / 'run').exists()
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    first = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'first'))
-    fit(first)
-    with pytest.raises(
-        ValueError, match=r'--init_checkpoint: expected conv1_1/kernel of shape \[5, 5, 1, 32\]'
-    ):
-        fit(toys.options(tmp_path, model='lenet_pp', init_checkpoint=first.run_dir))

@@ -147,3 +147,23 @@ def test_ctrl_c_during_the_imports_is_silent(tmp_path):
     process.send_signal(signal.SIGINT)
     assert end(process) == (-signal.SIGINT, '', '')
     assert not os.path.exists(settings.run_dir)
+
+
+@pytest.mark.parametrize('name, said', [('other', 'shut down'), (streams.UNFINISHED, '')])
+def test_a_process_with_an_unfinished_thread_ends_at_once(name, said):
+    """The shutdown of the interpreter, in which such a thread would abort the process, calls the
+    functions of atexit.
+    """
+    program = (
+        'import atexit, threading, time; from trainers import streams; '
+        'atexit.register(print, "shut down", end=""); '
+        f'threading.Thread(target=time.sleep, args=(60,), name="{name}", daemon=True).start(); '
+        'streams.leave(3)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=options_module.ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (3, said)

@@ -7,37 +7,12 @@ import numpy as np
 import pytest
 
 import toys
-from callbacks.base import Callback
 from gitloss import data
 from gitloss.backend import tf
-from gitloss.errors import TrainingError
-from helpers import pixels
-from trainers import checkpoints, devices
-from trainers.engine.trainer import Trainer
+from helpers import operations_behind
+from runs import Watch, trainer_of
 
 ADAM_SLOTS = ['beta1_power', 'beta2_power']
-
-
-def trainer_of(settings, callbacks=()):
-    return Trainer(
-        settings,
-        data.load('mnist', settings.data_folder),
-        list(callbacks),
-        devices.choose(settings),
-    )
-
-
-class Watch(Callback):
-    """Keeps the logs of every step and, through fetches, tensors by name."""
-
-    def __init__(self, tensors=None):
-        self.logs, self.tensors = [], tensors
-
-    def fetches(self, step):
-        return self.tensors(self.handle) if self.tensors else {}
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.logs.append(dict(logs))
 
 
 def test_total_is_the_weighted_sum_of_the_parts(tmp_path):
@@ -64,7 +39,7 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
             self.final = self.handle.centers()
 
     watch = Centers(lambda handle: {'embeddings': handle.net.embeddings})
-    trainer = Trainer(settings, dataset, [watch], devices.choose(settings))
+    trainer = trainer_of(settings, [watch], dataset)
     trainer.fit()
     centers = np.zeros((4, 2))
     for step, logs in enumerate(watch.logs):
@@ -139,7 +114,7 @@ def test_diagnostics_of_a_step(tmp_path):
             self.counts = self.handle.center_updates()
 
     watch = Counting(lambda handle: {'embeddings': handle.net.embeddings})
-    Trainer(settings, dataset, [watch], devices.choose(settings)).fit()
+    trainer_of(settings, [watch], dataset).fit()
     labels, logs = data.BatchStream(dataset.train, 16, 1).batch(0)[1], watch.logs[0]
     sizes = np.bincount(labels, minlength=4)
     moves = [
@@ -149,58 +124,6 @@ def test_diagnostics_of_a_step(tmp_path):
     assert logs['git_floor'] == pytest.approx((sizes**2).sum() / 16.0**2)
     assert logs['center_drift'] == pytest.approx(np.mean(moves), rel=1e-5)
     assert watch.counts.tolist() == sizes.tolist()
-
-
-def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(tmp_path):
-    """Adam with a rate of 1e30 makes the weights overflow in its first steps."""
-    from callbacks.checkpoint import Checkpoint
-    from callbacks.guards import LossGuard
-
-    with pytest.raises(
-        TrainingError, match=r'step \d+: expected a finite loss. Received: loss (nan|inf)'
-    ):
-        trainer_of(toys.options(tmp_path, learning_rate=1e30), [LossGuard(), Checkpoint()]).fit()
-
-
-def test_labels_beyond_the_classes_are_refused_before_the_training(tmp_path):
-    settings = toys.options(tmp_path)
-    dataset = data.load('mnist', settings.data_folder)
-    with pytest.raises(
-        ValueError,
-        match=r'^labels of the training set: expected 0 to 2 for 3 classes\. Received: 0 to 3$',
-    ):
-        Trainer(
-            settings,
-            dataset._replace(spec=dataset.spec._replace(num_classes=3)),
-            [],
-            devices.choose(settings),
-        )
-
-
-def test_a_label_that_goes_bad_in_the_run_ends_it_at_its_step_and_leaves_the_checkpoint(tmp_path):
-    """On a CPU the gather of the center detects it: at step 6 with batches of 16, because sample 5
-    * 16 of the stream is the first bad one.
-    """
-    settings = toys.options(tmp_path, save_every='4')
-    dataset = data.load('mnist', settings.data_folder)
-    first = data.BatchStream(dataset.train, 16, settings.seed)
-    labels = dataset.train.labels.copy()
-    fine = set(np.concatenate([first.indices(step) for step in range(5)]))
-    bad = next(number for number in first.indices(5) if number not in fine)
-
-    class Spoil(Callback):
-        def on_train_begin(self, logs=None):
-            labels[bad] = 99
-
-    trainer = Trainer(
-        settings,
-        dataset._replace(train=data.ArraySource(pixels(dataset.train), labels)),
-        [Spoil()],
-        devices.choose(settings),
-    )
-    with pytest.raises(TrainingError, match=r'^step 6: .*99'):
-        trainer.fit()
-    assert checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest().step == 4
 
 
 def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):
@@ -241,46 +164,10 @@ def test_it_learns(tmp_path):
         tmp_path, steps=120, update_centers=120, embedding_dim=8, learning_rate=0.003
     )
     dataset = data.load('mnist', settings.data_folder)
-    logs = Trainer(
-        settings,
-        dataset,
-        [Evaluation(dataset.valid, final_source=dataset.test)],
-        devices.choose(settings),
+    logs = trainer_of(
+        settings, [Evaluation(dataset.valid, final_source=dataset.test)], dataset
     ).fit()
     assert logs['valid_acc'] == 1.0 and logs['test_acc'] > 0.95
-
-
-def test_stop_ends_the_training_with_a_measurement(tmp_path):
-    class Stopper(Callback):
-        steps = ()
-
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 5:
-                self.handle.stop('enough')
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.steps += (logs['step'],)
-
-    stopper = Stopper()
-    assert trainer_of(toys.options(tmp_path), [stopper]).fit()['step'] == 5
-    assert stopper.steps == (4, 5)
-
-
-def test_a_failing_callback_still_closes_the_others(tmp_path):
-    class Failing(Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise RuntimeError('broken')
-
-    class Closing(Callback):
-        closed = False
-
-        def close(self):
-            self.closed = True
-
-    closing = Closing()
-    with pytest.raises(RuntimeError, match='broken'):
-        trainer_of(toys.options(tmp_path), [Failing(), closing]).fit()
-    assert closing.closed
 
 
 def test_the_training_graph_has_static_shapes(tmp_path):
@@ -289,19 +176,11 @@ def test_the_training_graph_has_static_shapes(tmp_path):
     """
     trainer = trainer_of(toys.options(tmp_path))
     trainer.fit()
-    seen, waiting, open_shapes = set(), [trainer.runtime.net.train_op], []
-    while waiting:
-        op = waiting.pop()
-        if op in seen or op.type in (
-            'IteratorGetNext',
-            'IteratorV2',
-            'OptimizeDataset',
-            'PrefetchDataset',
-        ):
-            continue
-        seen.add(op)
-        waiting.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
-        open_shapes += [tensor.name for tensor in op.outputs if not tensor.shape.is_fully_defined()]
+    host = ('IteratorGetNext', 'IteratorV2', 'OptimizeDataset', 'PrefetchDataset')
+    seen = operations_behind([trainer.runtime.net.train_op], lambda op: op.type in host)
+    open_shapes = [
+        tensor.name for op in seen for tensor in op.outputs if not tensor.shape.is_fully_defined()
+    ]
     assert len(seen) > 200 and open_shapes == []
     assert not {op.type for op in seen} & {'Unique', 'UniqueWithCounts', 'PyFunc', 'EagerPyFunc'}
 

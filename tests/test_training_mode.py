@@ -1,7 +1,6 @@
 """Whole runs of a network with batch normalisation, dropout and weight decay."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -9,67 +8,23 @@ import pytest
 import crew
 import toys
 from callbacks.base import Callback
-from callbacks.checkpoint import Checkpoint
 from callbacks.history import History
-from gitloss import data, layers
-from gitloss.backbones import BACKBONES, Backbone
-from gitloss.backend import keras, tf
-from helpers import Losses, all_nodes
+from gitloss import data
+from gitloss.backbones import BACKBONES
+from gitloss.backend import tf
+from helpers import Losses, all_nodes, collectives_of
+from normalised import MOMENTUM, NETWORK, WORKER, newest, options, train
+from runs import StopAt
 from survival import tensors
-from test_distribution import collectives_of
-from test_resume import StopAt
-from trainers import checkpoints, devices, evaluate, export
+from trainers import devices, evaluate, export
 from trainers.engine.graph import TrainingGraph
-from trainers.engine.trainer import Trainer
 from trainers.launch import free_addresses
 from trainers.workers.engines import Collectives
-
-MOMENTUM = 0.9
-
-
-def features(images, initializer):
-    """Normalization of the images and of their pixels, so that a replay needs no weights; then both
-    kinds between trained layers, and dropout.
-    """
-    conv = keras.layers.Conv2D(4, 3, kernel_initializer=initializer(), name='conv')
-    x = conv(layers.BatchNormalization(momentum=MOMENTUM, name='of_images')(images))
-    x = keras.layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM, name='of_features')(x))
-    pixels = keras.layers.Flatten()(images)
-    pixels = layers.BatchNormalization(momentum=MOMENTUM, name='of_pixels')(pixels)
-    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), pixels])
-    x = keras.layers.Dense(8, kernel_initializer=initializer(), name='dense')(x)
-    return layers.Dropout(0.25, name='drop')(x)
-
-
-NETWORK = Backbone(features, slope=None)
-# A worker has to be told of the network.
-WORKER = (
-    '-c',
-    'import sys; sys.path[:0] = [".", "tests"]; import test_training_mode as mode, crew; '
-    'from trainers import run; mode.BACKBONES["normalised"] = mode.NETWORK; '
-    'sys.exit(run.main(work=lambda settings: crew.trainer_of(settings).fit() and 0))',
-)
 
 
 @pytest.fixture(autouse=True)
 def _network(monkeypatch):
     monkeypatch.setitem(BACKBONES, 'normalised', NETWORK)
-
-
-def options(folder, **changes):
-    settings = dict(model='normalised', weight_decay=1e-3, optimizer='momentum', learning_rate=0.02)
-    return toys.options(folder, **dict(settings, **changes))
-
-
-def train(settings, *callbacks):
-    dataset = data.load('mnist', settings.data_folder)
-    trainer = Trainer(settings, dataset, [*callbacks, Checkpoint()], devices.choose(settings))
-    logs = trainer.fit()
-    return logs, newest(settings)
-
-
-def newest(settings):
-    return checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest()
 
 
 def test_moving_averages_equal_a_replay_in_numpy(tmp_path):

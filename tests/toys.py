@@ -3,6 +3,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 
@@ -62,3 +64,15 @@ def flags_of(settings):
         for name, value in settings.as_dict().items()
         if 'run' in options_module.FIELDS[name].commands
     ]
+
+
+def command(arguments, module='trainers.run', python=sys.executable, cwd=options_module.ROOT):
+    environment = dict(os.environ, PYTHONPATH=options_module.ROOT)
+    return subprocess.run(
+        [python, '-m', module] + arguments,
+        cwd=str(cwd),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )

@@ -8,7 +8,6 @@ of images of other classes only the distances are measured.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from typing import Any, Sequence
@@ -59,8 +58,9 @@ def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
     from trainers import checkpoints
 
-    measure = functools.partial(_results, options)
-    results = checkpoints.using(options.ckpt_path, '--ckpt_path', measure)
+    results = checkpoints.using(
+        options.ckpt_path, '--ckpt_path', lambda found: _results(options, found)
+    )
     streams.output(json.dumps(results))
     return 0
 

@@ -6,11 +6,10 @@ output/<device id>/, or to --exp_save_dir.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Callable, Mapping, Sequence
 
 from gitloss.errors import check_choice
-from trainers import command
+from trainers import command, streams
 from trainers.options import Options
 
 
@@ -60,8 +59,13 @@ def train(options: Options) -> int:
         'versions': command.versions(),
         'device': device.name,
     }
-    header = _header(options, dataset, device, group, facts['versions'])
-    callbacks = callback_list.build_callbacks(options, dataset, facts, header, group.rank)
+    callbacks = callback_list.build_callbacks(
+        options,
+        dataset,
+        facts,
+        _header(options, dataset, device, group, facts['versions']),
+        group.rank,
+    )
     trainer = Trainer(options, dataset, callbacks, device, facts['versions'], group)
     trainer.fit()
     return 1 if trainer.callbacks.failures else 0
@@ -73,4 +77,4 @@ def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] 
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    streams.leave(main())

@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Callable, Iterator
+import threading
+from typing import Callable, Iterator, NoReturn
 
+UNFINISHED = 'unfinished'  # name of a thread that may be inside TensorFlow when the process ends
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the status that shells give programs with no reader
 
 
@@ -82,6 +84,17 @@ def guarded(command: str, work: Callable[[], int]) -> int:
         return 2
     finally:
         _detach()
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with an exit status.
+
+    A thread that returns from TensorFlow while the interpreter shuts down aborts the process, which
+    then has another status: it ends at once if there is one.
+    """
+    if any(thread.name == UNFINISHED for thread in threading.enumerate()):
+        os._exit(status)
+    sys.exit(status)
 
 
 def _detach() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gitloss.backend import Tensor, tf
 from gitloss.errors import WorkerLost, log, one_line, reason
+from trainers import streams
 from trainers.workers.cluster import answers
 from trainers.workers.group import OneWorker
 
@@ -187,7 +188,7 @@ class Workers(OneWorker):
             with contextlib.suppress(tf.errors.OpError):
                 work()
 
-        thread = threading.Thread(target=attempt, daemon=True)
+        thread = threading.Thread(target=attempt, name=streams.UNFINISHED, daemon=True)
         thread.start()
         thread.join(min(self._timeout, 10.0))
 

@@ -65,6 +65,12 @@ def _check_config(config):
             )
         value = getattr(value, FIELD_OF[key])
         values[key] = value.decode() if isinstance(value, bytes) else value
+    _check_values(values)
+    return values
+
+
+def _check_values(values):
+    """The settings that contradict each other."""
     if 'precision_mode' in values and 'precision_mode_v2' in values:
         raise NpuRefuses('precision_mode and precision_mode_v2')
     if 'modify_mixlist' in values and 'mix' not in values.get(
@@ -82,7 +88,6 @@ def _check_config(config):
         not values.get('enable_data_pre_proc') or values.get('mix_compile_mode')
     ):
         raise NpuRefuses('sinking needs enable_data_pre_proc, and no mix_compile_mode')
-    return values
 
 
 def _new_init(self, target='', graph=None, config=None):
@@ -189,25 +194,30 @@ def _new_run(self, fetches, feed_dict=None, options=None, run_metadata=None):
     ]
     times = self._npu.get('iterations_per_loop', 1)
     if loop:
-        if [op.name for op in loop] != ['IterationOp']:
-            raise NpuRefuses(
-                'expected one IterationOp at the root name scope, received %s'
-                % [op.name for op in loop]
-            )
-        if feed_dict:
-            raise NpuRefuses('a feed_dict in a sunk loop')
-        if 'OneShotIterator' in {op.type for op in self.graph.get_operations()}:
-            raise NpuRefuses('a one-shot iterator in a sunk loop')
-        variable = self.graph.get_collection('npu_runconfig_iterations_per_loop')[0]
-        if _run(self, variable) != times - 1:
-            raise NpuRefuses(
-                'iterations_per_loop was loaded as another number than the session was made with'
-            )
+        _check_loop(self, loop, feed_dict, times)
         for _ in range(times - 1):
             _run(self, loop)
     elif times > 1 and training:
         raise NpuRefuses('a training step beside the IterationOp')
     return _run(self, fetches, feed_dict, options, run_metadata)
+
+
+def _check_loop(session, loop, feed_dict, times):
+    """What the adapter asks of a sunk loop of `times` steps."""
+    if [op.name for op in loop] != ['IterationOp']:
+        raise NpuRefuses(
+            'expected one IterationOp at the root name scope, received %s'
+            % [op.name for op in loop]
+        )
+    if feed_dict:
+        raise NpuRefuses('a feed_dict in a sunk loop')
+    if 'OneShotIterator' in {op.type for op in session.graph.get_operations()}:
+        raise NpuRefuses('a one-shot iterator in a sunk loop')
+    variable = session.graph.get_collection('npu_runconfig_iterations_per_loop')[0]
+    if _run(session, variable) != times - 1:
+        raise NpuRefuses(
+            'iterations_per_loop was loaded as another number than the session was made with'
+        )
 
 
 tf.Session.__init__, tf.Session.run = _new_init, _new_run

@@ -1,0 +1,1 @@
+"""Seeded damage to every kind of input: each module makes the cases of one kind."""

@@ -1,0 +1,38 @@
+"""The requirements, the locks and the package agree on what is installed."""
+
+import os
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+
+from machine import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _lines(name):
+    with open(os.path.join(ROOT, name)) as file:
+        return [line.strip() for line in file if line.strip() and not line.startswith(('#', '-r'))]
+
+
+def test_package_dependencies_are_lines_of_the_requirements():
+    with open(os.path.join(ROOT, 'pyproject.toml'), 'rb') as file:
+        project = tomllib.load(file)['project']
+    assert set(project['dependencies']) <= set(_lines('requirements.txt'))
+    for extra in project['optional-dependencies'].values():
+        assert set(extra) <= set(_lines('requirements-dev.txt'))
+
+
+@pytest.mark.parametrize(
+    'lock, version', [('requirements-py37.lock', '3.7'), ('requirements-py311.lock', '3.11')]
+)
+def test_locks_pin_all_that_is_required(lock, version):
+    pins = dict(line.lower().replace('-', '_').split('==') for line in _lines(lock))
+    for line in _lines('requirements.txt') + _lines('requirements-dev.txt'):
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate({'python_version': version}):
+            assert wanted.specifier.contains(pins[wanted.name.lower().replace('-', '_')]), line
