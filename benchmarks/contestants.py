@@ -14,8 +14,11 @@ from measuring import ROOT, cores, median_ms
 BATCH = 128
 
 
-def ours(steps):
-    """Median ms of a step of the real trainer."""
+def ours(steps, dataset=None, warm_up=15, **values):
+    """Median ms of a step of the real trainer, by default with the settings of flags/full.cfg.
+
+    values: other settings.
+    """
     from callbacks.base import Callback
     from gitloss import data
     from trainers import callback_list, devices, options
@@ -32,19 +35,21 @@ def ours(steps):
 
     with tempfile.TemporaryDirectory() as folder:
         settings = options.Options(
-            steps=steps + 15,
-            update_centers=steps + 15,
+            steps=steps + warm_up,
+            update_centers=steps + warm_up,
             evaluate=False,
             exp_save_dir=folder,
             device='cpu',
+            **values,
         )
-        dataset = data.load(settings.dataset, settings.data_folder)
+        dataset = dataset or data.load(settings.dataset, settings.data_folder)
         clock = Clock()
         callbacks = callback_list.build_callbacks(
             settings, dataset, {'versions': {}, 'device': 'cpu'}, []
         ) + [clock]
         Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()
-    return statistics.median(b - a for a, b in zip(clock.ends[14:], clock.ends[15:])) * 1e3
+    ends = clock.ends[warm_up - 1 :]
+    return statistics.median(b - a for a, b in zip(ends, ends[1:])) * 1e3
 
 
 def _batches():
@@ -125,68 +130,13 @@ def upstream(steps):
         return median_ms(step, steps)
 
 
-def _torch_network():
-    """(layers up to the embeddings, layers up to the logits)."""
-    from torch import nn
-
-    layers, channels = [], 1
-    for filters in (32, 64, 128):
-        for _ in range(2):
-            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
-            channels = filters
-        layers.append(nn.MaxPool2d(2))
-    body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1152, 2))
-    return body, nn.Sequential(nn.PReLU(2, 0.0), nn.Linear(2, 10))
-
-
-def _torch_objective(body, head):
-    """(images, labels, centers) -> (total loss, embeddings)."""
-    import torch
-    from torch.nn import functional
-
-    eye = torch.eye(BATCH)
-
-    def objective(pixels, classes, table):
-        embeddings = body(pixels)
-        rows = table[classes]
-        difference = (embeddings[:, None] - rows[None, :]) * (1 - eye)[:, :, None]
-        total = (
-            functional.cross_entropy(head(embeddings), classes)
-            + ((embeddings - rows) ** 2).mean()
-            + (1 / (1 + difference**2)).mean()
-        )
-        return total, embeddings
-
-    return objective
-
-
 def _torch(steps, compiled):
     """Median ms of a step of the same network, loss and optimizer in PyTorch."""
     import torch
+    import twins
 
-    torch.set_num_threads(cores())
-    body, head = _torch_network()
-    objective = _torch_objective(body, head)
-    if compiled:
-        objective = torch.compile(objective)
-    centers, batches = torch.zeros(10, 2), _batches()
-    optimizer = torch.optim.Adam(list(body.parameters()) + list(head.parameters()), 1e-3, eps=1e-8)
-
-    def step():
-        pixels, classes = next(batches)
-        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        classes = torch.from_numpy(classes.astype('int64'))
-        optimizer.zero_grad(set_to_none=True)
-        total, embeddings = objective(pixels, classes, centers)
-        total.backward()
-        optimizer.step()
-        with torch.no_grad():
-            counts = torch.bincount(classes, minlength=10)[classes]
-            moves = -0.5 * (centers[classes] - embeddings) / (1 + counts)[:, None]
-            centers.index_add_(0, classes, moves)
-        return total.item()
-
-    return median_ms(step, steps)
+    centers = torch.zeros(10, 2)
+    return median_ms(twins.training_step(*twins.mnist_cnn(), _batches(), centers, compiled), steps)
 
 
 def _tensorflow_product(size):

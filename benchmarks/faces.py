@@ -1,66 +1,64 @@
-"""Rank-1 identification with a run on faces: which training image is nearest to each test image?
+"""The contestants of step.py --model: a network for faces in the real trainer and in PyTorch.
 
-python benchmarks/faces.py output/faces [--data_path=DIR]
-
-The gallery is the training images of the run, the probes are its test images. A probe is right if
-its nearest gallery image, by Euclidean distance and by cosine, is of the same person. Prints one
-JSON object.
+Images are random pixels: 32 of 112 x 112 x 3 in a batch, of 100 identities. Loss and optimizer are
+those of flags/full.cfg, the embeddings those of the network's paper.
 """
 
-import json
+import itertools
 
-import measuring
-import numpy as np
+from contestants import ours
+from measuring import median_ms
 
-from gitloss.data import Source
-from trainers import checkpoints, devices, loading
-from trainers.engine import runtime
-from trainers.options import Options
-
-
-def embedded(handle, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """(embeddings float64 [n, dim], labels int32 [n]) of a split."""
-    batches = [(points, labels) for points, _, labels, _ in handle.sweep(source)]
-    points, labels = (np.concatenate(parts) for parts in zip(*batches))
-    return points.astype(np.float64), labels
+BATCH = 32
+_CLASSES = 100
+_WARM_UP = 3
 
 
-def rank_1(probes: np.ndarray, labels: np.ndarray, gallery: np.ndarray, names: np.ndarray) -> float:
-    """The fraction of the probes [n, dim] whose nearest row of the gallery [k, dim] has their
-    label.
-    """
-    squares = np.sum(gallery**2, axis=1)[None, :] - 2.0 * probes.dot(gallery.T)
-    return float(np.mean(names[squares.argmin(axis=1)] == labels))
+def _dim(model):
+    return 128 if model == 'mobilefacenet' else 512
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def _dataset():
+    import numpy
+
+    from gitloss import data
+
+    random = numpy.random.RandomState(0)
+    source = data.ArraySource(
+        random.randint(0, 256, (8 * BATCH, 112, 112, 3)).astype(numpy.uint8),
+        random.randint(0, _CLASSES, 8 * BATCH).astype(numpy.int32),
+    )
+    spec = data.DataSpec('random', source.image_shape, _CLASSES, data.CENTERED)
+    return data.Dataset(spec, source)
 
 
-def main() -> None:
-    parser = measuring.parser(__doc__)
-    parser.add_argument('run', help='folder of a run, or a checkpoint')
-    parser.add_argument('--data_path', default='', help='the data, if they have moved')
-    arguments = parser.parse_args()
-    checkpoint = checkpoints.find(arguments.run, 'run')
-    settings = Options.restored(checkpoints.options_of(checkpoint).as_dict(), device='cpu')
-    if arguments.data_path:
-        settings = Options.restored(settings.as_dict(), data_path=arguments.data_path)
-    dataset = loading.dataset_to_measure(settings, checkpoint)
-    dataset.require('train', 'test')
-    with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
-        gallery, names = embedded(handle, dataset.train)
-        probes, labels = embedded(handle, dataset.test)
-    result = {
-        'people': len(np.unique(names)),
-        'gallery': len(gallery),
-        'probes': len(probes),
-        'rank_1_euclidean': rank_1(probes, labels, gallery, names),
-        'rank_1_cosine': rank_1(unit(probes), labels, unit(gallery), names),
-        'step': checkpoint.step,
+def _ours(model, steps):
+    return ours(
+        steps, _dataset(), _WARM_UP, model=model, embedding_dim=_dim(model), batch_size=BATCH
+    )
+
+
+def _torch(model, steps, is_channels_last):
+    import numpy
+    import torch
+    import twins
+
+    source, dim = _dataset().train, _dim(model)
+    pixels = (source.images(numpy.arange(len(source))) - numpy.float32(127.5)) / 128
+    parts = [slice(start, start + BATCH) for start in range(0, len(source), BATCH)]
+    batches = itertools.cycle([(pixels[part], source.labels[part]) for part in parts])
+    body, head = twins.network(model, dim, _CLASSES)
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    body, centers = body.to(memory_format=layout), torch.zeros(_CLASSES, dim)
+    return median_ms(
+        twins.training_step(body, head, batches, centers, False, layout), steps, _WARM_UP
+    )
+
+
+def contestants(model):
+    """{name: function of the number of steps} for a network of gitloss/backbones for faces."""
+    return {
+        'ours': lambda steps: _ours(model, steps),
+        'torch': lambda steps: _torch(model, steps, False),
+        'torch_channels_last': lambda steps: _torch(model, steps, True),
     }
-    print(json.dumps(result))
-
-
-if __name__ == '__main__':
-    main()

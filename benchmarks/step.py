@@ -3,6 +3,7 @@ the ceiling.
 
     python benchmarks/step.py --growth
     python benchmarks/step.py [--rounds=3] [--steps=60] [--peer=/path/to/python3.7] [--json=FILE]
+    python benchmarks/step.py --model=mobilefacenet [--rounds=3] [--steps=60] [--peer=...]
 
 Every contestant runs in a separate process, one after the other on the same cores, in --rounds
 rounds. A round gives the median of its steps after a warm-up, the table the median of the rounds.
@@ -17,6 +18,9 @@ Compare ratios within one run, not milliseconds.
   sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: the peak of the
               cores
 
+`--model` is mobilefacenet or an iresnet, beside the same network in PyTorch (contiguous and
+channels_last): 32 images of 112 x 112 pixels, forward, backward and optimizer.
+
 `--growth` prints another table: ours over batch, embedding size and classes, in both forms of the
 git loss, with the slope between neighbours and the peak memory. `--peer` adds ours and upstream on
 a second interpreter, with the other TensorFlow. A step of 128 images takes 22.4 GFLOP.
@@ -28,6 +32,7 @@ import math
 import statistics
 import sys
 
+import faces
 from contestants import BATCH, CONTESTANTS
 from measuring import median_ms, memory_mib, parser, run_case, training_session, write_json
 
@@ -94,18 +99,20 @@ def growth():
             print(f'| {name} | {value:,} | {" | ".join(cells)} |', flush=True)
 
 
+def _contestants(model):
+    return CONTESTANTS if model == 'mnist_cnn' else faces.contestants(model)
+
+
 def _measured(arguments):
     """{label: a number of each round} of all contestants that run."""
-    runs = [(sys.executable, name, name) for name in CONTESTANTS]
+    names = _contestants(arguments.model)
+    runs = [(sys.executable, name, name) for name in names]
     if arguments.peer:
-        runs += [
-            (arguments.peer, name, name + ' (peer)')
-            for name in ('ours', 'upstream', 'sgemm_tensorflow')
-        ]
+        runs += [(arguments.peer, name, name + ' (peer)') for name in names if 'torch' not in name]
     seen = {label: [] for _, _, label in runs}
     for number in range(arguments.rounds):
         for python, name, label in runs:
-            case = f'--case={name}', f'--steps={arguments.steps}'
+            case = f'--case={name}', f'--steps={arguments.steps}', f'--model={arguments.model}'
             value, failure = run_case(__file__, *case, python=python)
             if failure:
                 print(f'{label}: not run: {failure}', file=sys.stderr)
@@ -135,10 +142,18 @@ def _print(medians):
             print(f'| {label} | | | {value:.0f} | {100 * value / ceiling:.0f} % | |')
 
 
+def _print_faces(medians):
+    print('| | ms/step | images/s | ours is faster by |\n|---|---|---|---|')
+    for label, value in medians.items():
+        speed, factor = faces.BATCH / value * 1e3, value / medians['ours']
+        print(f'| {label} | {value:.1f} | {speed:.1f} | {factor:.2f}x |')
+
+
 def main():
     flags = parser(__doc__)
     flags.add_argument('--rounds', type=int, default=3)
     flags.add_argument('--steps', type=int, default=60)
+    flags.add_argument('--model', default='mnist_cnn')
     flags.add_argument('--peer')
     flags.add_argument('--json')
     flags.add_argument('--growth', action='store_true')
@@ -151,11 +166,11 @@ def main():
         form, *sizes = arguments.size
         print(json.dumps(_grown(form, *map(int, sizes))))
     elif arguments.case:
-        print(json.dumps(CONTESTANTS[arguments.case](arguments.steps)))
+        print(json.dumps(_contestants(arguments.model)[arguments.case](arguments.steps)))
     else:
         seen = _measured(arguments)
         medians = {label: statistics.median(values) for label, values in seen.items() if values}
-        _print(medians)
+        (_print if arguments.model == 'mnist_cnn' else _print_faces)(medians)
         write_json(arguments.json, {'medians': medians, 'rounds': seen})
     return 0
 
