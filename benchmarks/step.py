@@ -32,9 +32,10 @@ import math
 import statistics
 import sys
 
-import faces
 from contestants import BATCH, CONTESTANTS
 from measuring import median_ms, memory_mib, parser, run_case, training_session, write_json
+
+import faces
 
 GFLOP = 22.4
 USUAL = {'batch': BATCH, 'dim': 2, 'classes': 10}
