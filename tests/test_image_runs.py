@@ -30,8 +30,10 @@ def results_of(settings):
 
 
 def measured(settings, folder, capsys):
-    """(the object that trainers.evaluate prints, its log)."""
-    flags = [f'--ckpt_path={settings.run_dir}', f'--data_path={folder}', '--batch_size=16']
+    """(the object that trainers.evaluate prints of the newest checkpoint, its log)."""
+    newest = sorted(os.listdir(path_in(settings, 'ckpt')))[-1]
+    flags = [f'--ckpt_path={path_in(settings, "ckpt", newest)}']
+    flags += [f'--data_path={folder}', '--batch_size=16']
     capsys.readouterr()
     assert evaluate.main(flags + ['--device=cpu']) == 0
     out, err = capsys.readouterr()
@@ -69,6 +71,7 @@ def test_a_run_its_continuation_its_evaluation_and_its_export(tmp_path, capsys):
 
     found, err = measured(settings, settings.data_path, capsys)
     assert 'checked' not in err
+    assert found == measured(settings, '', capsys)[0]  # the images of the run
     assert found['test']['acc'] == results_of(settings)['test_acc']
     assert found['valid']['acc'] == results_of(settings)['valid_acc']
 
@@ -79,18 +82,14 @@ def test_a_run_its_continuation_its_evaluation_and_its_export(tmp_path, capsys):
 
 def test_identities_that_are_no_classes_have_distances_alone(tmp_path, capsys):
     faces.write(tmp_path / 'faces', 8, 4)
-    settings = faces.options(
-        tmp_path, split='identity', valid_fraction=0.25, best='valid_inter_over_intra'
-    )
+    fractions = dict(valid_fraction=0.25, test_fraction=0.25)
+    settings = faces.options(tmp_path, split='identity', best='valid_inter_over_intra', **fractions)
     assert trained(settings) == 0
     final = results_of(settings)
     distances = ['inter_cls_dist', 'inter_over_intra', 'intra_cls_dist']
     for part in ('valid', 'test'):
-        wanted = [f'{part}_{name}' for name in distances]
-        assert [
-            name for name in sorted(final) if name.startswith(part) and name != 'test_images'
-        ] == (wanted[:1] + wanted[2:] if part == 'test' else wanted)
-    assert 'acc' not in capsys.readouterr().err.splitlines()[-1]
+        found = sorted(name for name in final if name.startswith(part) and name != 'test_images')
+        assert found == [f'{part}_{name}' for name in distances]
     assert not os.path.exists(path_in(settings, 'plots', 'confusion.png'))
     assert os.path.exists(path_in(settings, 'plots', 'pairs.png'))
     assert json.loads(text_of(settings, 'results.json'))['best_by'] == 'valid_inter_over_intra'
@@ -156,30 +155,35 @@ def test_hundreds_of_coloured_people_are_drawn(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'write, changes, said',
+    'identities, flags, said',
     [
-        (lambda folder: os.makedirs(folder), {}, 'faces: expected images. Received: none'),
+        ([], [], 'faces: expected images. Received: none'),
         (
-            lambda folder: faces.write(folder, 1, 3),
-            {},
-            '--data_path: expected two identities or more with --min_images=1 and --max_classes=0',
+            [5],
+            [],
+            '--data_path: expected two identities or more with --min_images=1 and --max_classes=0. '
+            'Received: 1; the largest of 1 has 3 images',
         ),
         (
-            lambda folder: faces.write(folder, 2, 3),
-            {'data_path': ''},
+            [0, 1],
+            ['--data_path='],
             '--data_path: expected the images of --dataset=folder. Received: none',
+        ),
+        (
+            [0, 1],
+            ['--min_images=4'],
+            '--data_path: expected two identities or more with --min_images=4 and --max_classes=0.',
         ),
     ],
 )
-def test_data_that_cannot_be_trained_on_leave_no_run(tmp_path, capsys, write, changes, said):
-    write(str(tmp_path / 'faces'))
-    flags = {**faces.options(tmp_path).as_dict(), **changes}
-    settings = faces.options(tmp_path, **changes) if not changes else None
-    arguments = [f'--{name}={flags[name]}' for name in ('dataset', 'data_path', 'exp_save_dir')]
-    assert run.main(arguments + ['--device=cpu']) == 2
+def test_data_that_cannot_be_trained_on_leave_no_run(tmp_path, capsys, identities, flags, said):
+    os.makedirs(str(tmp_path / 'faces'))
+    faces.write(tmp_path / 'faces', identities, 3)
+    settings = faces.options(tmp_path)
+    assert trained(settings, *flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith('trainers.run: ') and said in lines[0]
-    assert not os.path.exists(flags['exp_save_dir']) and (settings or changes)
+    assert not os.path.exists(settings.run_dir)
 
 
 _REMOVER = """

@@ -214,19 +214,19 @@ def test_the_fingerprint_covers_data_choice_and_labels(folder, tmp_path):
     assert len({base, *(each.train.fingerprint for each in others)}) == 5
 
 
-def test_the_lists_of_a_run_are_read_again(folder, tmp_path):
+def test_the_lists_of_a_run_are_read_again(tmp_path):
     """With --dataset=list --split=given: the same names, labels and pixels."""
-    dataset = load(folder, split='identity', valid_fraction=0.2, test_fraction=0.2)
+    folder, run = faces.write(tmp_path / 'faces', 8, 2), tmp_path / 'run'
+    dataset = load(folder, split='identity', valid_fraction=0.25, test_fraction=0.25)
+    run.mkdir()
     for name, content in data.files_of_run(dataset):
-        (tmp_path / name).write_bytes(content)
-    assert sorted(os.listdir(str(tmp_path))) == sorted(
+        (run / name).write_bytes(content)
+    assert sorted(os.listdir(str(run))) == sorted(
         ['labels.txt', 'broken.txt', 'train.list', 'valid.list', 'test.list']
     )
-    assert (tmp_path / 'labels.txt').read_text() == ''.join(
-        name + '\n' for name in dataset.names[:3]
-    )
-    again = load(tmp_path, 'list', split='given')
-    assert again.names == dataset.names
+    assert (run / 'labels.txt').read_text() == ''.join(name + '\n' for name in dataset.names[:4])
+    again = load(run, 'list', split='given')
+    assert again.names == dataset.names and again.spec.num_classes == 4
     for part in PARTS:
         np.testing.assert_array_equal(getattr(again, part).labels, getattr(dataset, part).labels)
         np.testing.assert_array_equal(pixels(getattr(again, part)), pixels(getattr(dataset, part)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Sequence
 
@@ -31,12 +32,16 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
     images that its run left out are left out if the data are the same.
 
     Args:
-      options: those of the checkpoint, see `Options.with_saved`.
+      options: those of the checkpoint, see `Options.with_saved`. Without --data_path, images are
+        those of the run.
 
     Raises:
       ValueError: an unknown kind of data, or data that are refused.
       OSError: they cannot be read.
     """
+    if not options.data_folder:
+        saved = checkpoints.options_of(checkpoint).data_path
+        options = dataclasses.replace(options, data_path=saved)
     run = checkpoints.run_of(checkpoint.path)
     names = _text(run, 'labels.txt').split('\n')[:-1]
     return _loaded(options, broken=_text(run, 'broken.txt'), classes=names)

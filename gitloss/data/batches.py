@@ -70,7 +70,7 @@ class BatchStream:
 
         Raises:
           ValueError: the source's `decode` returns another dtype than uint8, or another shape; the
-        images are too small for the augmentation.
+            images are too small for the augmentation.
         """
         source, rows = self._source, self._part.stop - self._part.start
         stored = source.read(np.zeros(1, np.int64))  # for its dtype and shape

@@ -203,8 +203,7 @@ def _train_and_valid(
 
 
 def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> Dataset:
-    """Loads MNIST with the split of the authors' code: the first 5,000 training images are the
-    validation set, the other 55,000 the training set.
+    """Loads MNIST; the first 5,000 training images are the validation set, as in the authors' code.
 
     Args:
       path: a folder with IDX files (`train-images-idx3-ubyte`, ..., gzip or raw, checked against a

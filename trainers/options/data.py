@@ -1,11 +1,14 @@
-"""The options for the data: what is read, which images of it, their splits and their batches."""
+"""The options for the data: what is read, its splits and batches, and the conversion."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 from trainers.options.spec import option
+
+_free = functools.partial(option, resume=True, hyperparameter=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Data:
     data_path: str = option(
         '',
         'Folder or file of the data. mnist: a folder of IDX files, gzipped or raw, or a file '
-        'mnist.npz; default: data/mnist in the project.',
+        'mnist.npz; default: data/mnist in the project. Of a checkpoint trained on images, the '
+        'default is their --data_path.',
         'data',
         commands=('run', 'evaluate', 'convert'),
         resume=True,
@@ -94,21 +98,40 @@ class Data:
         low=0.0,
         high=0.9,
     )
-    check_images: bool = option(
+    check_images: bool = _free(
         True,
         'Before a new run, decode every image once, and look for equal images of two identities. '
         '--nocheck_images: a broken image ends the run when it is read.',
         'data',
-        resume=True,
-        hyperparameter=False,
     )
-    max_broken: int = option(
+    max_broken: int = _free(
         0,
         'Number of broken images that are left out, and listed in broken.txt of the run. With '
         'more, the run does not start.',
         'data',
         commands=('run', 'convert'),
-        resume=True,
-        hyperparameter=False,
         low=0,
+    )
+
+    out_path: str = _free(
+        '',
+        'Folder for the shards. Without it nothing is written: --data_path is only checked.',
+        'conversion',
+        commands=('convert',),
+    )
+    shard_images: int = _free(
+        4096,
+        'Images per shard.',
+        'conversion',
+        commands=('convert',),
+        low=1,
+        high=10**6,
+    )
+    threads: int = _free(
+        0,
+        'Threads that read and decode. 0: one for each core. They do not affect what is written.',
+        'conversion',
+        commands=('convert',),
+        low=0,
+        high=1024,
     )

@@ -228,26 +228,3 @@ class Running:
         low=1,
         high=1 << 20,
     )
-
-    out_path: str = _free(
-        '',
-        'Folder for the shards. Without it nothing is written: --data_path is only checked.',
-        'conversion',
-        commands=('convert',),
-    )
-    shard_images: int = _free(
-        4096,
-        'Images per shard.',
-        'conversion',
-        commands=('convert',),
-        low=1,
-        high=10**6,
-    )
-    threads: int = _free(
-        0,
-        'Threads that read and decode. 0: one for each core. They do not affect what is written.',
-        'conversion',
-        commands=('convert',),
-        low=0,
-        high=1024,
-    )
