@@ -39,7 +39,8 @@ class Pictures(Callback):
     a resumed run. A picture that fails is a warning, once per kind, and never stops the training.
 
     Args:
-      figures: the Figures of each measurement.
+      figures: the Figures of each measurement; None, without validation images: only the curves
+        over the steps are drawn.
       history: has the logs of all measurements.
       projection: "pca", or "tsne" for `tsne.png` too.
 
@@ -49,13 +50,14 @@ class Pictures(Callback):
 
     chief_only = True
 
-    def __init__(self, figures: Figures, history: History, projection: str = 'pca') -> None:
+    def __init__(self, figures: Figures | None, history: History, projection: str = 'pca') -> None:
         if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
             raise ValueError(
                 '--projection: expected scikit-learn to be installed for tsne. Received: none; '
                 'pip install scikit-learn'
             )
-        self.figures, self._history, self._projection = figures, history, projection
+        self.figures: Any = figures
+        self._history, self._projection = history, projection
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')
 
     def _write(self, content: bytes, *names: str) -> None:
@@ -74,7 +76,8 @@ class Pictures(Callback):
                 os.remove(path)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._attempt('scatter', self._write_scatter, logs['step'])
+        if self.figures is not None:
+            self._attempt('scatter', self._write_scatter, logs['step'])
 
     def _write_scatter(self, step: int) -> None:
         # In memory: zipfile prints a traceback on a full disk.
@@ -99,8 +102,12 @@ class Pictures(Callback):
         )
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._attempt('animation', self._draw_run)
         self._attempt('curves', self._draw_curves)
+        if self.figures is not None:
+            self._draw_points()
+
+    def _draw_points(self) -> None:
+        self._attempt('animation', self._draw_run)
         self._attempt('pairs', self._draw_pairs)
         is_small = self.handle.num_classes <= confusion.MOST_CLASSES
         if is_small and self.figures.evaluation.has_classes:

@@ -109,6 +109,7 @@ def test_a_run_without_validation_measures_the_rest(tmp_path, capsys, has_test):
     assert 'intra_cls_dist' in final and not any(name.startswith('valid') for name in final)
     assert ('test_acc' in final) == has_test
     assert os.path.exists(path_in(settings, 'report.html'))
+    assert sorted(os.listdir(path_in(settings, 'plots'))) == ['distances.png', 'losses.png']
     assert len(os.listdir(path_in(settings, 'ckpt'))) == 3
     found, _ = measured(settings, settings.data_path, capsys)
     assert found['valid'] is None and (found['test'] is None) != has_test
@@ -161,7 +162,7 @@ def test_hundreds_of_coloured_people_are_drawn(tmp_path, capsys):
         (
             lambda folder: faces.write(folder, 1, 3),
             {},
-            "faces: expected images of at least two identities. Received: only ['person 000']",
+            '--data_path: expected two identities or more with --min_images=1 and --max_classes=0',
         ),
         (
             lambda folder: faces.write(folder, 2, 3),

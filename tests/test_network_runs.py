@@ -10,13 +10,17 @@ import pytest
 import crew
 import toys
 from callbacks.checkpoint import Checkpoint
+from fake_npu import job, on_the_fake
 from gitloss import data
+from gitloss.backbones import inception_resnet_v1
 from gitloss.backend import tf
-from helpers import Losses, relative_error
+from gitloss.layers import BatchNormalization
+from helpers import Losses, operations_behind, relative_error
+from normalised import newest
 from survival import tensors
-from test_npu import job, on_the_fake
-from trainers import checkpoints, devices, export
+from trainers import devices, export
 from trainers.engine import runtime
+from trainers.engine.graph import TrainingGraph
 from trainers.engine.trainer import Trainer
 
 # {network: smallest height and width of an image}
@@ -28,8 +32,14 @@ SIZES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch):
+    """One block of each kind in Inception-ResNet-v1, to save time."""
+    monkeypatch.setattr(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
+
+
 def options(folder, name, **changes):
-    """Three steps of eight images, with all that goes around the embedding layer."""
+    """Two steps of eight images, with all that goes around the embedding layer."""
     pixels = SIZES[name]
     path = os.path.join(str(folder), f'data{pixels}')
     if not os.path.isdir(path):
@@ -38,9 +48,9 @@ def options(folder, name, **changes):
         model=name,
         data_path=path,
         exp_save_dir=os.path.join(str(folder), name),
-        steps=3,
+        steps=2,
         batch_size=8,
-        update_centers=3,
+        update_centers=2,
         embedding_dim=4,
         dropout=0.2,
         embedding_norm=True,
@@ -53,21 +63,23 @@ def options(folder, name, **changes):
     return toys.options(folder, **dict(settings, **changes))
 
 
-def newest(settings):
-    return checkpoints.CheckpointStore(os.path.join(settings.run_dir, 'ckpt')).newest()
-
-
 @pytest.mark.parametrize('name', SIZES)
-def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(tmp_path, name):
+def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(
+    tmp_path, monkeypatch, name
+):
     """The centers are 0 before the first step, and the embeddings have length 1: the first center
     loss is 1 / 2. The exported graph, which takes raw pixels, gives the embeddings of a sweep to
-    1e-5, and these have length 1 too.
+    1e-4 (constants are folded), and these have length 1 too. A momentum of 0 makes the statistics
+    of the last batch the moving averages: after two steps inference would else give one embedding
+    for all images.
     """
+    momentum = property(lambda layer: 0.0, lambda layer, value: None)
+    monkeypatch.setattr(BatchNormalization, 'momentum', momentum, raising=False)
     settings, seen = options(tmp_path, name), CenterLosses()
     dataset = data.load('mnist', settings.data_folder)
     dataset = data.preprocessed(dataset, settings.preprocessing)
     Trainer(settings, dataset, [seen, Checkpoint()], devices.choose(settings)).fit()
-    assert len(seen.seen) == 3 and np.isfinite(seen.seen).all()
+    assert len(seen.seen) == 2 and np.isfinite(seen.seen).all()
     assert seen.centers[0] == pytest.approx(0.5, rel=1e-5)
     checkpoint, test = newest(settings), dataset.test
     with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
@@ -78,8 +90,8 @@ def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(tmp_path
         pixels = test.images(np.arange(8))
         found = session.run('embeddings:0', {'input_images:0': pixels})
     np.testing.assert_allclose(np.linalg.norm(swept, axis=1), np.ones(8), rtol=1e-5)
-    assert np.ptp(swept, axis=0).max() > 1e-3
-    assert relative_error(found, swept) < 1e-5
+    assert np.ptp(swept, axis=0).max() > 0.1
+    assert relative_error(found, swept) < 1e-4
 
 
 class CenterLosses(Losses):
@@ -99,13 +111,31 @@ def test_they_train_on_the_npu(tmp_path):
     not; MobileFaceNet with loss scaling, in a sunk loop of two steps.
     """
     sunk = {'loss_scale': 'dynamic', 'adam_epsilon': 1e-4, 'iterations_per_loop': 2}
-    shared = dict(device='npu', steps=2, update_centers=2)
-    jobs = [
-        job(options(tmp_path, name, **shared, **(sunk if name == 'mobilefacenet' else {})))
-        for name in SIZES
-    ]
-    for name, result in zip(SIZES, on_the_fake(*jobs)):
+    kinds = {'mobilefacenet': sunk, 'applications:MobileNet': {}}
+    jobs = [job(options(tmp_path, name, device='npu', **flags)) for name, flags in kinds.items()]
+    for name, result in zip(kinds, on_the_fake(*jobs)):
         assert result.returncode == 0, (name, result.stderr)
+
+
+@pytest.mark.parametrize('name', ['iresnet18', 'inception_resnet_v1'])
+def test_their_graphs_for_the_npu_are_static(tmp_path, name):
+    """As the fake demands: all shapes of what a step runs are static, but for the buffer of the
+    fused normalisation, whose shape CANN knows, and for shapes computed of constants.
+    """
+    settings = options(tmp_path, name)
+    dataset = data.load('mnist', settings.data_folder)
+    device = devices.Device('npu', '', None, True)
+    with tf.Graph().as_default():
+        net = TrainingGraph(settings, dataset.spec, device, source=dataset.train)
+        ops = operations_behind([net.train_op], lambda op: op.type.startswith('Iterator'))
+    is_open = [
+        (op.type, output.value_index)
+        for op in ops
+        for output in op.outputs
+        if op.type != 'BroadcastGradientArgs' and not output.shape.is_fully_defined()
+    ]
+    assert set(is_open) == {('FusedBatchNormV3', 5)}
+    assert len(ops) > 1000
 
 
 def test_two_workers_train_mobilefacenet_as_one(tmp_path):
@@ -113,7 +143,7 @@ def test_two_workers_train_mobilefacenet_as_one(tmp_path):
     dropout masks: all weights agree to 1e-3 of their largest value. One step with other masks or
     statistics moves them by 1e-1 and more.
     """
-    shared = dict(optimizer='sgd', learning_rate=0.01, steps=2, update_centers=2)
+    shared = dict(optimizer='sgd', learning_rate=0.01)
     alone = options(tmp_path, 'mobilefacenet', **shared)
     crew.trainer_of(alone).fit()
     together = options(

@@ -167,8 +167,15 @@ def test_inception_resnet_v1_is_that_of_facenet():
         counts = parameters(network)
         stem = [f'stem/{number}/relu' for number in range(1, 7)]
         stem.insert(3, 'stem/pool')
-        blocks = ['a5/relu', 'reduction_a/concat', 'b10/relu', 'reduction_b/concat', 'c5/relu']
-        found = shapes(network, [*stem, *blocks, 'c6/sum', 'pool'])
+        blocks = [
+            'a5/relu',
+            'reduction_a/concat',
+            'b10/relu',
+            'reduction_b/concat',
+            'c5/relu',
+            'c_last/sum',
+        ]
+        found = shapes(network, [*stem, *blocks, 'c_last/sum', 'pool'])
         averages = [v for v in network.non_trainable_weights if '/moving_' in v.op.name]
         averages = sum(v.shape.num_elements() for v in averages)
     assert found == [
@@ -193,7 +200,7 @@ def test_inception_resnet_v1_is_that_of_facenet():
         'reduction_a': 1709056,
         **{f'b{number}': 689536 for number in range(1, 11)},
         'reduction_b': 3344256,
-        **{f'c{number}': 1600000 for number in range(1, 7)},
+        **{f'c{number}': 1600000 for number in (1, 2, 3, 4, 5, '_last')},
         'embeddings': 229376,
         'embedding_norm': 128,
     }

@@ -63,6 +63,7 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
         *('device', 'precision', 'precision_mode', 'loss_scale', 'iterations_per_loop'),
         *('npu_option', 'collective_timeout', 'check_replicas'),
         *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+        *('out_path', 'shard_images', 'threads'),
     }
 
 
@@ -89,6 +90,7 @@ def test_hyperparameters_are_what_decides_what_is_learned():
         *('device', 'precision_mode', 'iterations_per_loop', 'npu_option'),
         *('collective_timeout', 'check_replicas'),
         *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+        *('out_path', 'shard_images', 'threads'),
     }
     found = options.Options(lambda_g=0.5).hyperparameters()
     assert found['lambda_g'] == 0.5
@@ -101,8 +103,8 @@ def flags_of_command(command):
 
 def test_each_command_takes_what_it_uses():
     """An evaluation takes data, batches and a device, and reads the rest from the checkpoint; an
-    export takes none of these; a run takes everything except the flags that only the other two
-    have.
+    export takes none of these; a conversion takes data only; a run takes everything except the
+    flags that only the others have.
     """
     evaluates = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
         *('device', 'precision', 'precision_mode', 'npu_option')
@@ -110,7 +112,9 @@ def test_each_command_takes_what_it_uses():
     exports = {'ckpt_path', 'tf_logs', 'format', 'export_dir', 'export_batch'}
     assert flags_of_command('evaluate') == evaluates
     assert flags_of_command('export') == exports
-    alone = {'ckpt_path', 'format', 'export_dir', 'export_batch'}
+    alone = {'out_path', 'shard_images', 'threads'}
+    assert flags_of_command('convert') == alone | {'dataset', 'data_path', 'max_broken', 'tf_logs'}
+    alone |= {'ckpt_path', 'format', 'export_dir', 'export_batch'}
     assert flags_of_command('run') == set(options.FIELDS) - alone
 
 

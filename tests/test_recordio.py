@@ -131,10 +131,9 @@ def test_records_without_images_are_refused_when_they_are_read(tmp_path):
         open_recordio(write_recordio(tmp_path, broken), SHAPE)
 
 
-def test_a_header_without_images_and_one_identity_are_refused(tmp_path):
-    for labels, line in (([], 'images. Received: none'), ([3, 3], 'images of at least two ident')):
-        with pytest.raises(ValueError, match=f'train.rec: expected {line}'):
-            open_recordio(write_recordio(tmp_path, faces(labels)), SHAPE)
+def test_a_header_without_images_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='train.rec: expected images. Received: none'):
+        open_recordio(write_recordio(tmp_path, faces([])), SHAPE)
 
 
 def test_a_frame_of_the_writer(tmp_path):

@@ -72,7 +72,7 @@ def build_callbacks(
             facts={'versions': dict(facts['versions'], device=facts['device'])},
             hparams=options.hyperparameters(),
         ),
-        figures and Pictures(figures, history, options.projection),
+        centers and Pictures(figures, history, options.projection),
         # After all callbacks with a state: a run killed before repeats the whole measurement.
         Checkpoint(),
         # Only at the end of the run, from the files of the callbacks above.

@@ -22,7 +22,8 @@ def dataset_to_train(options: Options) -> data.Dataset:
     augmentation.parse(options.augment)  # a mistake is told before the data are read
     store = checkpoints.CheckpointStore(os.path.join(options.run_dir, 'ckpt'))
     continues = options.resume != 'never' and store.paths()
-    return _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    dataset = _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    return data.preprocessed(dataset, options.preprocessing)
 
 
 def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> data.Dataset:
@@ -42,9 +43,10 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
 
 
 def _text(run: str, name: str) -> str:
-    """A file of a run; '' if there is none."""
+    """A file of a run; '' if there is none, or no run."""
     path = os.path.join(run, name)
-    return files.read(path).decode('utf-8', 'surrogateescape') if os.path.isfile(path) else ''
+    is_there = run and os.path.isfile(path)
+    return files.read(path).decode('utf-8', 'surrogateescape') if is_there else ''
 
 
 def _loaded(options: Options, broken: str, classes: Sequence[str] = ()) -> data.Dataset:

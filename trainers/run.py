@@ -41,14 +41,12 @@ def _header(
 
 def train(options: Options) -> int:
     """Loads the data and trains. Returns the exit status."""
-    from gitloss import data
     from trainers import callback_list, devices, loading
     from trainers.engine.trainer import Trainer
     from trainers.workers import engines
 
     dataset = loading.dataset_to_train(options)
     dataset.require('train')
-    dataset = data.preprocessed(dataset, options.preprocessing)
     device = devices.choose(options)
     group = engines.choose(options, device)
     facts: dict[str, Any] = {

@@ -13,6 +13,7 @@ from typing import Any, Callable, Sequence
 from gitloss.backend import Tensor, keras
 from gitloss.layers import BatchNormalization
 
+REPEATS = {'a': 5, 'b': 10, 'c': 5}
 # A convolution is (filters, kernel size, stride, padding), stride 1 and padding 'same' if left out;
 # a branch is a sequence of convolutions, a block one of branches.
 _POOLED = 3  # a pool follows this convolution of the stem
@@ -54,15 +55,15 @@ def features(images: Tensor, initializer: Callable) -> Tensor:
     for number, conv in enumerate(STEM, 1):
         x = _conv(x, initializer, f'stem/{number}', *conv)
         x = _pool(x, 'stem/pool') if number == _POOLED else x
-    for number in range(1, 6):
+    for number in range(1, REPEATS['a'] + 1):
         x = _residual(x, BLOCK_A, 0.17, initializer, f'a{number}')
     x = _reduction(x, REDUCTION_A, initializer, 'reduction_a')
-    for number in range(1, 11):
+    for number in range(1, REPEATS['b'] + 1):
         x = _residual(x, BLOCK_B, 0.10, initializer, f'b{number}')
     x = _reduction(x, REDUCTION_B, initializer, 'reduction_b')
-    for number in range(1, 6):
+    for number in range(1, REPEATS['c'] + 1):
         x = _residual(x, BLOCK_C, 0.20, initializer, f'c{number}')
-    x = _residual(x, BLOCK_C, 1.0, initializer, 'c6', is_last=True)
+    x = _residual(x, BLOCK_C, 1.0, initializer, 'c_last', is_last=True)
     return keras.layers.GlobalAveragePooling2D(name='pool')(x)
 
 

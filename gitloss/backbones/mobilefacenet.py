@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from gitloss.backbones.blocks import prelu
+from gitloss.backbones.blocks import per_channel, prelu
 from gitloss.backend import Tensor, keras
 from gitloss.layers import BatchNormalization
 
@@ -85,7 +85,7 @@ def _depthwise(
         strides,
         padding=padding,
         use_bias=False,
-        depthwise_initializer=initializer(),
+        depthwise_initializer=per_channel(initializer(), x.shape.as_list()[-1]),
         name=f'{name}/conv',
     )
     return _normalised(conv(x), name, is_linear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Callable
 
 from gitloss.data import folder, listing, mnist, recordio, tfrecord
 from gitloss.data.batches import BatchStream, padded_batches, part_of
@@ -20,7 +21,7 @@ IMAGES = {
     'tfrecord': Kind(tfrecord.open_tfrecord, ('.tfrecord',)),
 }
 # Values of --dataset: functions from --data_path and ImageSettings to a Dataset.
-DATASETS = {
+DATASETS: dict[str, Callable[[str, ImageSettings], Dataset]] = {
     'mnist': mnist.load_mnist,
     **{name: functools.partial(load_images, name, kind) for name, kind in IMAGES.items()},
 }

@@ -29,7 +29,7 @@ class FileSource(ImageSource):
       image_shape: (height, width, channels) of what `read` returns.
 
     Raises:
-      ValueError: there are no images, or all are of one identity.
+      ValueError: there are no images.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ def open_folder(path: str, image_shape: tuple[int, ...]) -> FileSource:
       image_shape: (height, width, channels) to which images are scaled.
 
     Raises:
-      ValueError: no folder, no images in folders, or those of one identity only.
+      ValueError: no folder, or no images in folders.
       OSError: a folder cannot be read.
     """
     shown = one_line(path, 5000)

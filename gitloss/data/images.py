@@ -52,7 +52,7 @@ class ImageSource(Source):
       names: label i is that of the identity names[i]. All are different.
 
     Raises:
-      ValueError: there are no images, or all are of one identity.
+      ValueError: there are no images.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class ImageSource(Source):
     ) -> None:
         path = one_line(path, 5000)
         check(len(labels), path, 'images', 'none')
-        check(len(names) > 1, path, 'images of at least two identities', f'only {list(names)!r}')
         check(image_shape[2] in (1, 3), 'image_shape', '1 or 3 channels', image_shape)
         self.labels, self.names, self.image_shape = np.asarray(labels, np.int32), names, image_shape
 

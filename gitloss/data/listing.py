@@ -36,7 +36,7 @@ def open_list(path: str, image_shape: tuple[int, ...]) -> FileSource:
       image_shape: (height, width, channels) to which images are scaled.
 
     Raises:
-      ValueError: a line of another form, no lines, or one label only.
+      ValueError: a line of another form, or no lines.
       OSError: the list cannot be read.
     """
     shown, paths, labels = one_line(path, 5000), Texts(), Labels()

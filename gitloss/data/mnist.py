@@ -236,7 +236,9 @@ def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> 
         'training and test images of one size',
         f'{list(shapes[0][:2])} and {list(shapes[-1][:2])}',
     )
-    splits = _train_and_valid(path, validation_size, *parts['train']) if 'train' in parts else {}
+    splits: dict[str, Any] = {}
+    if 'train' in parts:
+        splits = _train_and_valid(path, validation_size, *parts['train'])
     mean = mean_image(splits['train']) if splits else None
     if 'test' in parts:
         splits['test'] = ArraySource(*parts['test'])

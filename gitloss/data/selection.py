@@ -14,11 +14,10 @@ import numpy as np
 from gitloss.data import checking
 from gitloss.data.images import ImageSource
 from gitloss.data.listing import line
-from gitloss.data.source import SPLITS, Dataset, DataSpec, Preprocessing
+from gitloss.data.preprocessing import CENTERED
+from gitloss.data.source import SPLITS, Dataset, DataSpec
 from gitloss.data.subset import Subset
 from gitloss.errors import check, log, one_line
-
-_CENTERED = Preprocessing(128.0, 127.5 / 128.0)  # (pixels - 127.5) / 128
 
 
 class ImageSettings(NamedTuple):
@@ -180,7 +179,7 @@ def load_images(name: str, kind: Kind, path: str, settings: ImageSettings) -> Da
     numbers = {name: label for label, name in enumerate(ordered)}
     labels = np.array([numbers.get(name, -1) for name in names], np.int32)
     return Dataset(
-        DataSpec(name, settings.image_shape, len(classes), _CENTERED),
+        DataSpec(name, settings.image_shape, len(classes), CENTERED),
         names=tuple(ordered),
         broken=broken,
         **{split: images.relabelled(labels) for split, images in splits.items()},

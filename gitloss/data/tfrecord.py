@@ -97,7 +97,7 @@ def open_tfrecord(path: str, image_shape: tuple[int, ...]) -> ShardSource:
 
     Raises:
       ValueError: an unfinished conversion, a shard that is damaged or cut short, an index of
-        another shard, no images or those of one identity only.
+        another shard, no images.
       OSError: a file cannot be read.
     """
     if os.path.isfile(os.path.join(path, MANIFEST)):

@@ -8,16 +8,28 @@ from typing import Iterable
 from gitloss import layers
 from gitloss.backend import Tensor, keras
 
+# First parts of the names of variables around the backbone.
+_AROUND = ('preprocess', 'embedding')
 
-def matching(patterns: str, names: Iterable[str]) -> set[str]:
+
+def of_backbone(model: keras.Model) -> list[str]:
+    """Names of the variables of the network before the embedding layer."""
+    names = (variable.op.name for variable in model.weights)
+    return [name for name in names if not name.startswith(_AROUND)]
+
+
+def matching(patterns: str, names: Iterable[str], backbone: Iterable[str] = ()) -> set[str]:
     """Names that begin with one of the comma-separated patterns (shell wildcards allowed).
+
+    Args:
+      backbone: the names that the pattern `backbone` stands for.
 
     Raises:
       ValueError: a pattern matches nothing.
     """
     chosen: set[str] = set()
     for pattern in (part.strip() for part in patterns.split(',') if part.strip()):
-        found = fnmatch.filter(names, pattern + '*')
+        found = backbone if pattern == 'backbone' else fnmatch.filter(names, pattern + '*')
         if not found:
             expected = ', '.join(sorted({name.split('/')[0] for name in names}))
             raise ValueError(
@@ -42,15 +54,19 @@ def trainable(model: keras.Model, others: list[Tensor], patterns: str) -> list[T
     Raises:
       ValueError: a pattern matches nothing, or nothing is left to train.
     """
+    normalizations = [
+        layer for layer in model.submodules if isinstance(layer, layers.BatchNormalization)
+    ]
+    for layer in normalizations:
+        layer.trainable = True  # an earlier call may have frozen it
     weights = {variable.op.name: variable for variable in model.trainable_weights + others}
     averages = [v.op.name for v in model.non_trainable_weights if '/moving_' in v.name]
-    frozen = matching(patterns, sorted([*weights, *averages]))
+    frozen = matching(patterns, sorted([*weights, *averages]), of_backbone(model))
     if frozen.issuperset(weights):
         raise ValueError(
             f'--freeze: expected to leave a variable to train. Received: {patterns!r}, '
             'which matches all'
         )
-    for layer in model.submodules:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = not frozen.issuperset(v.op.name for v in layer.weights)
+    for layer in normalizations:
+        layer.trainable = not frozen.issuperset(v.op.name for v in layer.weights)
     return [variable for name, variable in weights.items() if name not in frozen]

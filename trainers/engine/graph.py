@@ -3,41 +3,25 @@ operations. No session, no loop.
 
 Name scopes serve readers of the graph in TensorBoard. None is open where variables are created,
 because checkpoints identify variables by name.
-
-The order inside a step matters: the forward pass, the losses and the gradients read the weights and
-centers of before the step; then, in the same `session.run`, the optimizer updates the weights and
-the center rule updates the centers. After an overflow under loss scaling neither is updated: an
-infinite embedding would make its center infinite for good.
-
-With several workers each one runs the network on its part of the batch. Embeddings and labels are
-gathered, and every worker updates the centers with the whole batch. The softmax term, the accuracy
-and the gradients are partial sums, which are summed over the workers once.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, Collection
 
-from gitloss import convolution, data, layers, losses
+from gitloss import data, layers
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec, Source
 from trainers import devices
 from trainers.devices import npu
-from trainers.engine import schedules
-from trainers.engine.freezing import trainable
+from trainers.engine import optimizers, schedules
+from trainers.engine.freezing import of_backbone, trainable
 from trainers.engine.inference import network
 from trainers.engine.objective import Objective
+from trainers.engine.step import Step
 from trainers.options import Options
 from trainers.workers.group import OneWorker
-
-_OPTIMIZERS = {
-    'adam': lambda rate, options: tf.train.AdamOptimizer(rate, epsilon=options.adam_epsilon),
-    'sgd': lambda rate, options: tf.train.GradientDescentOptimizer(rate),
-    'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
-    'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate),
-}
 
 
 class TrainingGraph:
@@ -101,73 +85,51 @@ class TrainingGraph:
             return tf.cast(images, tf.float32), labels
 
     def _build_training(self, source: Source) -> None:
-        options, objective = self._options, self._objective
-        images, labels = self._batches(source)
+        options = self._options
+        batch = self._batches(source)
         self.global_step = tf.train.get_or_create_global_step()
-        variables = trainable(self.model, self.classifier.weights, options.freeze)
-        embeddings = self._embeddings_of(images)
-        logits = self.classifier.logits(embeddings)
-        self.embeddings = self._group.all_gather(embeddings)
-        all_labels = self._group.all_gather(labels)
-        terms = objective.terms(
-            logits,
-            labels,
-            self.embeddings,
-            all_labels,
-            objective.decay(layers.decayed(variables), self.model.get_losses_for(None)),
-        )
-        with tf.name_scope('accuracy'):
-            is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
-            accuracy = objective.part_of_mean(tf.cast(is_right, tf.float32))
-        optimizer = self._optimizer()
-        gradients = [pair[0] for pair in optimizer.compute_gradients(terms['loss'], variables)]
-        terms, (accuracy, *gradients) = objective.reduced(terms, [accuracy, *gradients])
-        self.train_op, drift = self._updates(
-            optimizer, list(zip(gradients, variables)), all_labels, list(terms.values())
-        )
-        with tf.control_dependencies([self.train_op]):
-            # An overflow makes it no step, a sunk loop several steps.
-            self.steps_done = self.global_step.read_value()
+        # With --unfreeze_at there are two steps, of which the second trains all variables.
+        patterns = [options.freeze, ''] if options.unfreeze_at else [options.freeze]
+        names = [{v.op.name for v in self._trained(pattern)} for pattern in patterns]
+        optimizer = self._optimizer(late=names[-1] - names[0])
+        self._steps = [
+            Step(
+                self.model,
+                self.classifier,
+                self.center_table,
+                self._objective,
+                options,
+                self._device,
+                self._group,
+                batch,
+                optimizer,
+                self.loss_scaled,
+                self._trained(pattern),
+            )
+            for pattern in patterns
+        ]
         self.load_loop = None
         if options.iterations_per_loop > 1:
-            self.train_op, self.load_loop = npu.sunk(self.train_op, options.iterations_per_loop)
-        self.step_fetches = dict(terms, accuracy=accuracy, center_drift=drift)
-        with tf.name_scope('git_floor'):
-            self.step_fetches['git_floor'] = losses.git_floor(all_labels, options.git_loss_form)
+            step = self._steps[0]
+            step.train_op, self.load_loop = npu.sunk(step.train_op, options.iterations_per_loop)
+        self.enter(0)
         with tf.name_scope('weights_are_finite'):
-            updated = variables + [variable for variable, _ in self._moving_averages]
             self.weights_are_finite = tf.reduce_all(
-                [tf.reduce_all(tf.is_finite(variable)) for variable in updated]
+                [tf.reduce_all(tf.is_finite(variable)) for variable in self._steps[-1].updated]
             )
 
-    def _embeddings_of(self, images: Tensor) -> Tensor:
-        """The network in its training phase. Keeps the updates of moving averages for `_move`."""
-        group, size = self._group, self._options.batch_size
-        is_global = group.size > 1 and self._options.norm_statistics == 'global'
-        phase = layers.Phase(
-            self._options.seed,
-            self.global_step.read_value(),
-            data.part_of(size, group.rank, group.size),
-            size,
-            functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
-        )
-        layers.enter(self.model, phase)
-        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
-            embeddings = self.model(images, training=True)
-        self._moving_averages = phase.moves
-        # Local statistics differ; their mean keeps the replicas equal.
-        if group.size > 1 and not is_global and phase.moves:
-            variables, values = zip(*phase.moves)
-            sums = group.all_reduce(list(values))
-            self._moving_averages = [(v, total / group.size) for v, total in zip(variables, sums)]
-        return embeddings
+    def enter(self, done: int) -> None:
+        """Makes the attributes those of the step that follows `done` steps: `train_op`,
+        `steps_done`, `step_fetches` and `embeddings`, see `Step`.
+        """
+        step = self._steps[-1 if done >= self._options.unfreeze_at else 0]
+        self.train_op, self.steps_done = step.train_op, step.steps_done
+        self.step_fetches, self.embeddings = step.fetches, step.embeddings
 
-    def _move(self, all_labels: Tensor) -> Tensor:
-        """Updates the variables without gradients: centers, moving averages of normalization."""
-        moves = [tf.assign(variable, value) for variable, value in self._moving_averages]
-        return tf.group(self.center_table.update(self.embeddings, all_labels), *moves)
+    def _trained(self, pattern: str) -> list[Tensor]:
+        return trainable(self.model, self.classifier.weights, pattern)
 
-    def _optimizer(self) -> Any:
+    def _optimizer(self, late: Collection[str]) -> Any:
         options = self._options
         self.learning_rate = tf.get_variable(
             'learning_rate',
@@ -187,46 +149,10 @@ class TrainingGraph:
                 options.decay_steps,
                 options.decay_rate,
             )
-        plain = _OPTIMIZERS[options.optimizer](self.rate_of_step, options)
+        plain = optimizers.optimizer(self.rate_of_step, options, of_backbone(self.model), late)
         optimizer = devices.loss_scaled(plain, options, self._device)
         self.loss_scaled = optimizer is not plain
         return optimizer
-
-    def _updates(
-        self, optimizer: Any, gradients: list, all_labels: Tensor, terms: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """(the op that updates weights and centers, the mean move of the batch's centers)."""
-        with tf.name_scope('move_centers') as scope:
-            before = self.center_table.rows(all_labels)
-        averages = [value for _, value in self._moving_averages]
-        reads = [before] + terms + [gradient for gradient, _ in gradients] + averages
-        if self.loss_scaled:
-            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
-        else:
-            update = optimizer.apply_gradients(gradients, self.global_step)
-            with tf.name_scope(scope), tf.control_dependencies(reads):
-                move_centers = self._move(all_labels)
-        with tf.name_scope(scope):
-            with tf.control_dependencies([move_centers]):
-                after = self.center_table.rows(all_labels)
-            drift = losses.mean_drift(before, after, all_labels)
-        return tf.group(update, move_centers), drift
-
-    def _guarded_updates(
-        self, optimizer: Any, gradients: list, all_labels: Tensor, reads: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """(update of the weights, update of the centers): after an overflow neither has an effect.
-
-        Only the global step tells whether an optimizer with loss scaling skipped its update.
-        """
-        with tf.control_dependencies(reads):
-            # `+ 1` forces a copy: in TF 1.15 a bare read may alias the variable and see the update
-            following = self.global_step.read_value() + 1
-        with tf.control_dependencies([following]):
-            update = optimizer.apply_gradients(gradients, self.global_step)
-        with tf.control_dependencies([update]):
-            is_done = tf.equal(self.global_step.read_value(), following)
-        return update, tf.cond(is_done, lambda: self._move(all_labels), tf.no_op)
 
     def _build_evaluation(self) -> None:
         self.eval_images = tf.placeholder(tf.uint8, self.model.input.shape, name='images')

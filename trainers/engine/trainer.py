@@ -164,6 +164,7 @@ class Trainer:
         if not meter.totals:
             self.callbacks.run('on_epoch_begin', meter.epoch + 1, {})
         batch = runtime.step + per_run
+        net.enter(runtime.step)
         self.callbacks.run('on_train_batch_begin', batch, {})
         fetches = self.callbacks.fetches(
             batch, dict(net.step_fetches, learning_rate=net.rate_of_step)

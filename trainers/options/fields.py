@@ -43,6 +43,15 @@ class Options(Running, Learning, Data):
                 f'--schedule=cosine. Received: {self.warmup_steps}',
             ),
             (
+                self.unfreeze_at and not self.freeze,
+                '--unfreeze_at: expected variables to unfreeze, those of --freeze. Received: none',
+            ),
+            (
+                self.unfreeze_at and self.iterations_per_loop > 1,
+                '--unfreeze_at: expected --iterations_per_loop=1, since the NPU sinks one kind of '
+                f'step. Received: {self.iterations_per_loop}',
+            ),
+            (
                 self.valid_fraction + self.test_fraction >= 1,
                 '--valid_fraction: expected less than 1 with --test_fraction, '
                 f'{self.test_fraction}. Received: {self.valid_fraction}',

@@ -178,6 +178,19 @@ class Learning:
     freeze: str = option(
         '',
         'Fine-tuning: variables that are not trained, by prefixes of their names, separated by '
-        'commas: conv1,conv2.',
+        'commas: conv1,conv2. backbone: all before the embedding layer.',
         'optimization',
+    )
+    unfreeze_at: int = option(
+        0,
+        'Fine-tuning: the step after which the variables of --freeze are trained too. 0: never.',
+        'optimization',
+        low=0,
+        high=10**9,
+    )
+    backbone_rate: float = option(
+        1.0,
+        'Fine-tuning: factor on the learning rate of the variables before the embedding layer.',
+        'optimization',
+        accepts=POSITIVE,
     )

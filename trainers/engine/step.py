@@ -1,0 +1,148 @@
+"""One training step as operations of the graph: forward pass, objective, gradients, updates.
+
+The order inside a step matters: the forward pass, the losses and the gradients read the weights and
+centers of before the step; then, in the same `session.run`, the optimizer updates the weights and
+the center rule updates the centers. After an overflow under loss scaling neither is updated: an
+infinite embedding would make its center infinite for good.
+
+With several workers each one runs the network on its part of the batch. Embeddings and labels are
+gathered, and every worker updates the centers with the whole batch. The softmax term, the accuracy
+and the gradients are partial sums, which are summed over the workers once.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gitloss import convolution, data, layers, losses
+from gitloss.backend import Tensor, keras, tf
+from gitloss.centers import CenterTable
+from gitloss.heads import Classifier
+from trainers.devices import Device
+from trainers.engine.objective import Objective
+from trainers.options import Options
+from trainers.workers.group import OneWorker
+
+
+class Step:
+    """Builds a training step of some of the variables.
+
+    Args:
+      model, classifier, table: what the step trains.
+      objective: the terms of the loss.
+      options, device, group: of the run.
+      batch: this worker's part of the batch: images float32, labels.
+      optimizer: updates the variables. With loss scaling it may skip an update.
+      loss_scaled: whether it does.
+      variables: the variables to train. Layers whose `trainable` is False are in inference mode.
+
+    Attributes:
+      train_op: runs the step.
+      steps_done: the global step after it. An overflow makes it no step, a sunk loop several steps.
+      fetches: {name: scalar}, the values to log.
+      embeddings: of the global batch, float32 [batch, dim].
+      updated: the variables that the step updates, without the centers.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        classifier: Classifier,
+        table: CenterTable,
+        objective: Objective,
+        options: Options,
+        device: Device,
+        group: OneWorker,
+        batch: tuple[Tensor, Tensor],
+        optimizer: Any,
+        loss_scaled: bool,
+        variables: list[Tensor],
+    ) -> None:
+        self._model, self._table, self._options = model, table, options
+        self._device, self._group, self._loss_scaled = device, group, loss_scaled
+        self._global_step = tf.train.get_global_step()
+        images, labels = batch
+        embeddings = self._embeddings_of(images)
+        logits = classifier.logits(embeddings)
+        self.embeddings = group.all_gather(embeddings)
+        all_labels = group.all_gather(labels)
+        decay = objective.decay(layers.decayed(variables), model.get_losses_for(None))
+        terms = objective.terms(logits, labels, self.embeddings, all_labels, decay)
+        with tf.name_scope('accuracy'):
+            is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
+            accuracy = objective.part_of_mean(tf.cast(is_right, tf.float32))
+        gradients = [pair[0] for pair in optimizer.compute_gradients(terms['loss'], variables)]
+        terms, (accuracy, *gradients) = objective.reduced(terms, [accuracy, *gradients])
+        self.train_op, drift = self._updates(
+            optimizer, list(zip(gradients, variables)), all_labels, list(terms.values())
+        )
+        with tf.control_dependencies([self.train_op]):
+            self.steps_done = self._global_step.read_value()
+        self.fetches = dict(terms, accuracy=accuracy, center_drift=drift)
+        with tf.name_scope('git_floor'):
+            self.fetches['git_floor'] = losses.git_floor(all_labels, options.git_loss_form)
+        self.updated = variables + [variable for variable, _ in self._moving_averages]
+
+    def _embeddings_of(self, images: Tensor) -> Tensor:
+        """The network in its training phase. Keeps the updates of moving averages for `_move`."""
+        group, size = self._group, self._options.batch_size
+        is_global = group.size > 1 and self._options.norm_statistics == 'global'
+        phase = layers.Phase(
+            self._options.seed,
+            self._global_step.read_value(),
+            data.part_of(size, group.rank, group.size),
+            size,
+            functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
+        )
+        layers.enter(self._model, phase)
+        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
+            embeddings = self._model(images, training=True)
+        self._moving_averages = phase.moves
+        # Local statistics differ; their mean keeps the replicas equal.
+        if group.size > 1 and not is_global and phase.moves:
+            variables, values = zip(*phase.moves)
+            sums = group.all_reduce(list(values))
+            self._moving_averages = [(v, total / group.size) for v, total in zip(variables, sums)]
+        return embeddings
+
+    def _move(self, all_labels: Tensor) -> Tensor:
+        """Updates the variables without gradients: centers, moving averages of normalization."""
+        moves = [tf.assign(variable, value) for variable, value in self._moving_averages]
+        return tf.group(self._table.update(self.embeddings, all_labels), *moves)
+
+    def _updates(
+        self, optimizer: Any, gradients: list, all_labels: Tensor, terms: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(the op that updates weights and centers, the mean move of the batch's centers)."""
+        with tf.name_scope('move_centers') as scope:
+            before = self._table.rows(all_labels)
+        averages = [value for _, value in self._moving_averages]
+        reads = [before] + terms + [gradient for gradient, _ in gradients] + averages
+        if self._loss_scaled:
+            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
+        else:
+            update = optimizer.apply_gradients(gradients, self._global_step)
+            with tf.name_scope(scope), tf.control_dependencies(reads):
+                move_centers = self._move(all_labels)
+        with tf.name_scope(scope):
+            with tf.control_dependencies([move_centers]):
+                after = self._table.rows(all_labels)
+            drift = losses.mean_drift(before, after, all_labels)
+        return tf.group(update, move_centers), drift
+
+    def _guarded_updates(
+        self, optimizer: Any, gradients: list, all_labels: Tensor, reads: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(update of the weights, update of the centers): after an overflow neither has an effect.
+
+        Only the global step tells whether an optimizer with loss scaling skipped its update.
+        """
+        with tf.control_dependencies(reads):
+            # `+ 1` forces a copy: in TF 1.15 a bare read may alias the variable and see the update
+            following = self._global_step.read_value() + 1
+        with tf.control_dependencies([following]):
+            update = optimizer.apply_gradients(gradients, self._global_step)
+        with tf.control_dependencies([update]):
+            is_done = tf.equal(self._global_step.read_value(), following)
+        return update, tf.cond(is_done, lambda: self._move(all_labels), tf.no_op)
