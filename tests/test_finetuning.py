@@ -57,9 +57,21 @@ def test_the_backbone_rests_until_it_is_unfrozen(tmp_path):
     np.testing.assert_array_equal(one['of_features/moving_mean'], np.zeros(4))
 
 
-@pytest.mark.parametrize('step', [3, 4, 5])
-def test_a_run_resumed_around_the_unfreezing_is_bit_equal(tmp_path, step):
-    shared = dict(steps=8, update_centers=8, save_every='1', freeze='backbone', unfreeze_at=4)
+@pytest.mark.parametrize('step, scale', [(3, ''), (4, ''), (5, ''), (3, '1024'), (6, '1024')])
+def test_a_run_resumed_around_the_unfreezing_is_bit_equal(tmp_path, step, scale):
+    """With Adam, whose powers of beta are variables: two for each of the two groups of variables,
+    also where loss scaling creates them inside a conditional.
+    """
+    shared = dict(
+        steps=8,
+        update_centers=8,
+        save_every='1',
+        freeze='backbone',
+        unfreeze_at=4,
+        backbone_rate=0.1,
+        optimizer='adam',
+        loss_scale=scale,
+    )
     whole = options(tmp_path, exp_save_dir=str(tmp_path / 'whole'), **shared)
     train(whole)
     settings = options(tmp_path, **shared)
@@ -68,6 +80,8 @@ def test_a_run_resumed_around_the_unfreezing_is_bit_equal(tmp_path, step):
     train(settings)
     one, two = tensors(newest(whole)), tensors(newest(settings))
     assert sorted(one) == sorted(two)
+    powers = [value for name, value in one.items() if 'beta1_power' in name]
+    assert sorted(powers) == pytest.approx([0.9**9, 0.9**5])  # after 8 and 4 steps
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name], err_msg=name)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Callable, Collection, Iterable
+from typing import Any, Callable, Collection, Iterable, Mapping
 
 from gitloss.backend import Tensor, tf
 from trainers.options import Options
@@ -22,13 +21,13 @@ class _Groups(tf.train.Optimizer):
     It is one optimizer to loss scaling, which skips an update as a whole.
 
     Args:
+      optimizers: {group: optimizer}.
       group_of: name of a variable -> its group.
-      make: group -> its optimizer.
     """
 
-    def __init__(self, group_of: Callable[[str], Any], make: Callable[[Any], Any]) -> None:
+    def __init__(self, optimizers: Mapping[Any, Any], group_of: Callable[[str], Any]) -> None:
         super().__init__(use_locking=False, name='groups')
-        self._group_of, self._make = group_of, functools.lru_cache(maxsize=None)(make)
+        self._optimizers, self._group_of = optimizers, group_of
 
     def apply_gradients(
         self, grads_and_vars: Iterable[Any], global_step: Any = None, name: str | None = None
@@ -36,7 +35,11 @@ class _Groups(tf.train.Optimizer):
         groups: dict[Any, list] = {}
         for gradient, variable in grads_and_vars:
             groups.setdefault(self._group_of(variable.op.name), []).append((gradient, variable))
-        updates = [self._make(group).apply_gradients(part) for group, part in groups.items()]
+        # Outside the scope of loss scaling: the scalars of Adam have other names in each group.
+        with tf.name_scope(None):
+            updates = [
+                self._optimizers[group].apply_gradients(part) for group, part in groups.items()
+            ]
         if global_step is None:
             return tf.group(*updates, name=name)
         with tf.control_dependencies(updates):
@@ -58,8 +61,8 @@ def optimizer(
     make = _OPTIMIZERS[options.optimizer]
     if options.backbone_rate == 1.0 and not late:
         return make(rate, options)
-
-    def group_of(name: str) -> tuple[float, bool]:
-        return options.backbone_rate if name in backbone else 1.0, name in late
-
-    return _Groups(group_of, lambda group: make(rate * group[0], options))
+    rates = {False: rate, True: rate * options.backbone_rate}
+    return _Groups(
+        {(slow, is_late): make(rates[slow], options) for slow in rates for is_late in rates},
+        lambda name: (name in backbone, name in late),
+    )
