@@ -45,7 +45,7 @@ def losses(run):
         rows = [json.loads(line) for line in file]
     store = os.path.join(run, 'ckpt')
     last = manifest.read(os.path.join(store, max(os.listdir(store)))).step
-    return [[row['step'], row['train_loss'], row.get('valid_loss')] for row in rows], last
+    return [[row['step'], row['train_loss'], row['valid_loss']] for row in rows], last
 
 
 def result(place, out):

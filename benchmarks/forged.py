@@ -9,10 +9,10 @@ signs it anew. Then evaluate (of the checkpoint, and of the run), export, a resu
 with --init_checkpoint meet it, each in a process of its own. A status of 0 must come with the
 result of the genuine checkpoint, or of the one before. Where the manifest decides (DECIDES), it may
 be another one, of finite numbers; the weights of a resumed run are always compared. A status of 1
-or 2 must come with one line that names the checkpoint, or the run whose flags differ. Nothing may
-hang, die of a signal, print a traceback, take more than 1.5 times the usual memory, or touch the
-other checkpoints. With several --python each tries all cases. Exit status 1 if anything is wrong.
-Linux only. No network.
+or 2 must come with one line that names the checkpoint, or the run whose flags or data differ.
+Nothing may hang, die of a signal, print a traceback, take more than 1.5 times the usual memory, or
+touch the other checkpoints. With several --python each tries all cases. Exit status 1 if anything
+is wrong. Linux only. No network.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _are_finite(value):
 def _refusal(place, status, out, err):
     """'' if the command ended in one line that names what is wrong, else what it did."""
     said = [line for line in err.splitlines() if line.startswith('trainers.')]
-    names = place.forged in err or f'the flags of the run in {place.run}' in err
+    names = place.forged in err or f' of the run in {place.run}' in err
     is_clear = status in (1, 2) and len(said) == 1 and names and not out
     return '' if is_clear else f'status {status}: {err[-400:]!r}'
 

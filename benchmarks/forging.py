@@ -10,7 +10,6 @@ import resource
 import shutil
 import sys
 
-from benchmarks.environments import losses
 from trainers import evaluate, export, run
 from trainers.checkpoints import manifest
 from trainers.options import FIELDS
@@ -143,10 +142,13 @@ class Place:
         if name.startswith('evaluate'):
             measured = json.loads(out)
             return None, [measured[part].get('loss') for part in ('valid', 'test')]
-        folder = {'resume': self.run, 'fine-tune': self.new}[name]
-        store = os.path.join(folder, 'ckpt')
-        last = manifest.read(os.path.join(store, max(os.listdir(store))))
-        return last.manifest['files'], losses(folder)[0]
+        folder, step = {'resume': (self.run, 6), 'fine-tune': (self.new, 2)}[name]
+        with open(os.path.join(folder, 'history.jsonl'), encoding='utf-8') as file:
+            rows = [json.loads(line) for line in file]
+        last = manifest.read(os.path.join(folder, 'ckpt', f'step-{step:08d}'))
+        return last.manifest['files'], [
+            [row['step'], row['train_loss'], row.get('valid_loss')] for row in rows
+        ]
 
     def kept(self):
         """The sums of the checkpoints before the forged one."""

@@ -85,3 +85,10 @@ def fakes(monkeypatch):
     ]:
         assert not name.endswith('npu_init')
         del sys.modules[name]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder in which the test works, so that its paths are short."""
+    monkeypatch.chdir(str(tmp_path))
+    return tmp_path

@@ -62,3 +62,9 @@ def write(folder, names, count=3, kind='png'):
             with open(path, 'wb') as file:
                 file.write(encoded(drawn(identity, number)))
     return str(folder)
+
+
+def identities(source):
+    """{where an image of a source is: the name of its identity}."""
+    names = [source.names[label] for label in source.labels]
+    return dict(zip(map(source.where, range(len(source))), names))

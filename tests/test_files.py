@@ -62,3 +62,16 @@ def test_append_creates_and_continues(tmp_path):
         with files.append(str(tmp_path / 'log')) as file:
             file.write(text)
     assert (tmp_path / 'log').read_text() == 'ab'
+
+
+def test_a_reader_reads_any_part_of_the_file_that_it_opened(tmp_path):
+    """Also after the file is replaced; beyond the end there is nothing."""
+    path = tmp_path / 'a'
+    path.write_bytes(b'0123456789')
+    reader = files.Reader(str(path))
+    path.unlink()
+    path.write_bytes(b'other')
+    assert reader.size == 10 and reader.read(3, 4) == b'3456'
+    assert reader.read(8, 4) == b'89' and reader.read(2**63 - 1, 4) == b''
+    with pytest.raises(OSError, match='not a regular file'):
+        files.Reader(str(tmp_path))

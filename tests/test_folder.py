@@ -1,4 +1,4 @@
-"""Folders and lists of images: which files, which identities, what is refused."""
+"""Folders of images: which files, which identities, what is refused."""
 
 import logging
 import os
@@ -8,21 +8,8 @@ import numpy as np
 import pytest
 
 from gitloss.data.folder import open_folder
-from gitloss.data.listing import line, open_list
 from gitloss.data.texts import Labels, Texts
-from portraits import SHAPE, drawn, write
-
-
-def _content(source):
-    """{path relative to the current folder: name of the identity}."""
-    names = [source.names[label] for label in source.labels]
-    return dict(zip((source.where(index) for index in range(len(source))), names))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(str(tmp_path))
-    return tmp_path
+from portraits import SHAPE, drawn, identities, write
 
 
 def test_an_identity_is_a_folder(here):
@@ -42,7 +29,7 @@ def test_identities_may_be_nested_and_are_no_numbers(here):
     write('faces', ['7', '07', 'a/b', 'a', 'a-b'], 1)
     source = open_folder('faces', SHAPE)
     assert source.names == ['07', '7', 'a', 'a-b', 'a/b']
-    assert _content(source) == {f'faces/{name}/0.png': name for name in source.names}
+    assert identities(source) == {f'faces/{name}/0.png': name for name in source.names}
 
 
 def test_what_is_no_image_or_hidden_is_left_out(here):
@@ -51,7 +38,7 @@ def test_what_is_no_image_or_hidden_is_left_out(here):
         (here / 'faces' / name).write_bytes(b'P5 1 1 255\n1')
     (here / 'faces' / 'empty').mkdir()
     source = open_folder('faces', SHAPE)
-    assert _content(source) == {
+    assert identities(source) == {
         'faces/a/0.PGM': 'a',
         'faces/a/0.png': 'a',
         'faces/b/0.png': 'b',
@@ -68,7 +55,7 @@ def test_links_are_followed_but_not_in_circles(here):
     os.symlink('.', 'faces/a/self')
     os.symlink('itself.png', 'faces/a/itself.png')  # no folder: a file that cannot be read
     source = open_folder('faces', SHAPE)
-    assert _content(source) == {
+    assert identities(source) == {
         'faces/a/0.png': 'a',
         'faces/a/itself.png': 'a',
         'faces/a/linked.png': 'a',
@@ -169,84 +156,3 @@ def test_an_index_of_100000_files_takes_less_than_20_megabytes():
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(kept[0]) == 100000 and size < 6e6
-
-
-LISTS = {
-    'tabs': 'a/0.png\tanna\na/1.png\tanna\nb/0.png\tbob\n',
-    'spaces': 'a/0.png anna\r\n  a/1.png   anna \n\n# b/1.png bob\nb/0.png bob',
-    'quotes': '\ufeff"a/0.png" anna\n"a/1.png" anna\n"b/0.png" "bob"\n',
-}
-
-
-@pytest.mark.parametrize('kind', sorted(LISTS))
-def test_a_list_names_paths_and_labels(here, kind):
-    write('faces', ['a', 'b'], 2)
-    (here / 'faces' / 'train.list').write_text(LISTS[kind], encoding='utf-8')
-    source = open_list('faces/train.list', SHAPE)
-    assert source.names == ['anna', 'bob'] and source.labels.tolist() == [0, 0, 1]
-    np.testing.assert_array_equal(source.read(np.arange(3)), [drawn(0), drawn(0, 1), drawn(1)])
-    assert source.where(2) == 'faces/b/0.png'
-
-
-def test_paths_of_a_list_may_be_absolute_and_numbers_are_sorted_by_value(here):
-    write('faces', ['a'], 3)
-    lines = [f'{here}/faces/a/{number}.png {label}\n' for number, label in enumerate((10, 9, 10))]
-    (here / 'list').write_text(''.join(lines))
-    source = open_list('list', SHAPE)
-    assert source.names == ['9', '10'] and source.labels.tolist() == [1, 0, 1]
-    assert source.read(np.arange(3)).shape == (3, *SHAPE)
-
-
-NAMES = [
-    'plain',
-    'with space',
-    'tab\there',
-    '# hash',
-    '"quoted"',
-    " led 'and' trailed ",
-    'ü\r',
-    '\udcff',
-]
-
-
-def test_a_line_is_read_back_whatever_the_names(here):
-    pairs = [(name + '.png', name) for name in NAMES] + [(name, name) for name in NAMES]
-    text = ''.join(line(*pair) for pair in pairs)
-    (here / 'list').write_bytes(text.encode('utf-8', 'surrogateescape'))
-    source = open_list('list', SHAPE)
-    assert list(_content(source).items()) == pairs
-    for pair in (('a\nb', 'c'), ('', 'c'), ('a', ''), ('a\0', 'c')):
-        with pytest.raises(ValueError, match='^list: expected a path and a label of one line'):
-            line(*pair)
-
-
-@pytest.mark.parametrize(
-    'text, number',
-    [
-        ('a.png x\nb.png\n', 2),
-        ('# paths\na.png x y\n', 2),
-        ('a.png\tx\nb.png\t\n', 2),
-        ('"a.png x\n', 1),
-        ('"a"b x\n', 1),
-        ('a.png\0 x\n', 1),
-        ('a.png\tx\tb\n', 1),
-    ],
-)
-def test_lines_of_another_form_are_named(here, text, number):
-    (here / 'list').write_text(text)
-    with pytest.raises(ValueError, match=f'^list, line {number}: expected a path and a label'):
-        open_list('list', SHAPE)
-
-
-def test_a_list_of_nothing_is_refused_one_of_one_identity_is_not(here):
-    """A split may have a single identity."""
-    (here / 'list').write_text('# nothing\n\n')
-    with pytest.raises(ValueError, match='^list: expected images. Received: none'):
-        open_list('list', SHAPE)
-    (here / 'list').write_text('a x\nb x\n')
-    assert open_list('list', SHAPE).names == ['x']
-
-
-def test_a_list_that_is_a_folder_is_an_error(here):
-    with pytest.raises(OSError, match='not a regular file'):
-        open_list('.', SHAPE)

@@ -35,8 +35,8 @@ class Disk(data.Source):
 
     def __init__(self, count=40):
         random = np.random.RandomState(1)
-        self.stored = random.randint(0, 256, (count, 8, 6, 3)).astype(np.uint8)
-        self.labels, self.image_shape = np.arange(count, dtype=np.int32) % 5, (8, 6, 3)
+        self.stored = random.randint(0, 256, (count, 9, 8, 3)).astype(np.uint8)
+        self.labels, self.image_shape = np.arange(count, dtype=np.int32) % 5, (9, 8, 3)
 
     def read(self, indices):
         time.sleep(0.001 * (int(indices[0]) % 4))

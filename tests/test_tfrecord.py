@@ -14,12 +14,6 @@ from portraits import SHAPE, drawn
 from records import example, serialised, write_tfrecord
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(str(tmp_path))
-    return tmp_path
-
-
 def _written(*images, path='set/a.tfrecord'):
     return write_tfrecord(path, images)
 

@@ -22,10 +22,11 @@ from gitloss.data.images import ImageSource
 from gitloss.data.texts import Labels
 from gitloss.errors import check, one_line
 
-_MAGIC = 0xCED7230A
-_JOINT = struct.pack('<I', _MAGIC)
+_JOINT = struct.pack('<I', 0xCED7230A)  # the magic number
 _FRAME = struct.Struct('<II')
 _HEADER = struct.Struct('<IfQQ')
+_LABEL = struct.Struct('<f')
+_BEGINNING = _HEADER.size + _LABEL.size  # of a record: with its first label
 _ROWS = 4096  # of the index that are lists of Python at a time
 
 
@@ -35,13 +36,13 @@ class _Records:
     def __init__(self, path: str) -> None:
         self._file, self._shown = files.Reader(path), one_line(path, 5000)
 
-    def record(self, offset: int, key: int, limit: int = 1 << 29) -> bytes:
-        """A record, or at least its first `limit` bytes; all of its parts must be there."""
+    def record(self, offset: int, key: int, whole: bool = True) -> bytes:
+        """A record, or at least the beginning that has the first label. All parts must be there."""
         parts: list[bytes] = []
         while True:
-            flag, part, offset = self._part(offset, key, limit)
-            is_next = flag in ((2, 3) if parts else (0, 1))
-            check(is_next, self.where(key), 'parts in order', f'the flag {flag}')
+            flag, part, offset = self._part(offset, key, whole)
+            if flag not in ((2, 3) if parts else (0, 1)):
+                check(False, self.where(key), 'parts in order', f'the flag {flag}')
             parts.append(part)
             if flag in (0, 3):
                 return _JOINT.join(parts)
@@ -49,28 +50,31 @@ class _Records:
     def where(self, key: int) -> str:
         return f'{self._shown}: record {key}'
 
-    def _part(self, offset: int, key: int, limit: int) -> tuple[int, bytes, int]:
-        """(flag, the first bytes of the part, offset of the next frame)."""
-        head = self._file.read(offset, _FRAME.size).ljust(_FRAME.size, b'\0')
-        magic, word = _FRAME.unpack(head)
-        expected = f'a frame of RecordIO at {offset}, as the index says'
-        check(magic == _MAGIC, self.where(key), expected, f'the bytes {head[:4].hex()}')
-        length = word & (1 << 29) - 1
-        start, there = offset + _FRAME.size, self._file.size
-        end = start + length
-        check(end <= there, self.where(key), f'a file of {end} bytes', f'{there}: it is cut short')
-        return word >> 29, self._file.read(start, min(length, limit)), end + -length % 4
+    def _part(self, offset: int, key: int, whole: bool) -> tuple[int, bytes, int]:
+        """(flag, the part or its beginning, offset of the next frame)."""
+        content = self._file.read(offset, _FRAME.size + _BEGINNING)
+        if not content.startswith(_JOINT) or len(content) < _FRAME.size:
+            expected = f'a frame of RecordIO at {offset}, as the index says'
+            check(False, self.where(key), expected, f'the bytes {content[:4].hex()}')
+        _, word = _FRAME.unpack_from(content)
+        start, length = offset + _FRAME.size, word & (1 << 29) - 1
+        end, there = start + length, self._file.size
+        if end > there:
+            received = f'{there}: it is cut short'
+            check(False, self.where(key), f'a file of {end} bytes', received)
+        part = self._file.read(start, length) if whole else content[_FRAME.size :][:length]
+        return word >> 29, part, end + -length % 4
 
-
-def _split(record: bytes, where: str) -> tuple[int, float, int]:
-    """(flag, label, where the image begins) of a record."""
-    check(len(record) >= _HEADER.size, where, f'{_HEADER.size} bytes of header', len(record))
-    flag, label, _, _ = _HEADER.unpack_from(record)
-    start = _HEADER.size + 4 * flag
-    if flag:
-        check(len(record) >= _HEADER.size + 4, where, f'{flag} labels', f'{len(record)} bytes')
-        (label,) = struct.unpack_from('<f', record, _HEADER.size)
-    return flag, label, start
+    def header(self, record: bytes, key: int) -> tuple[int, float, int]:
+        """(flag, label, where the image begins) of a record."""
+        if len(record) < _HEADER.size:
+            check(False, self.where(key), f'{_HEADER.size} bytes of header', len(record))
+        flag, label, _, _ = _HEADER.unpack_from(record)
+        if flag:
+            if len(record) < _BEGINNING:
+                check(False, self.where(key), f'{flag} labels', f'{len(record)} bytes')
+            (label,) = _LABEL.unpack_from(record, _HEADER.size)
+        return flag, label, _HEADER.size + _LABEL.size * flag
 
 
 class RecordSource(ImageSource):
@@ -85,31 +89,31 @@ class RecordSource(ImageSource):
         self._records, labels = _Records(path), Labels()
         entries = _index(os.path.splitext(path)[0] + '.idx')
         first = entries[0].tolist()
-        flag, last, _ = self._split(*first)
+        flag, last, _ = self._header(*first)
         if first[0] == 0 and flag:
             check(last >= 1, self._records.where(0), 'the number of records', last)
             entries = entries[(entries[:, 0] >= 1) & (entries[:, 0] < last)]
         for start in range(0, len(entries), _ROWS):
             for key, offset in entries[start : start + _ROWS].tolist():
-                labels.append(self._name(self._split(key, offset)[1], key))
+                labels.append(self._name(self._header(key, offset)[1], key))
         super().__init__(path, *labels.sorted(), image_shape)
         self._keys, self._offsets = entries.T.copy()
 
-    def _split(self, key: int, offset: int) -> tuple[int, float, int]:
-        record = self._records.record(offset, key, limit=_HEADER.size + 4)
-        return _split(record, self._records.where(key))
+    def _header(self, key: int, offset: int) -> tuple[int, float, int]:
+        return self._records.header(self._records.record(offset, key, whole=False), key)
 
     def _name(self, label: float, key: int) -> str:
-        is_whole = 0 <= label < 1 << 24 and label == int(label)  # not for NaN
-        check(is_whole, self._records.where(key), 'a label from 0 on, a whole number', label)
+        if not (0 <= label < 1 << 24 and label == int(label)):  # so for NaN
+            check(False, self._records.where(key), 'a label from 0 on, a whole number', label)
         return str(int(label))
 
     def where(self, index: int) -> str:
         return self._records.where(int(self._keys[index]))
 
     def encoded(self, index: int) -> bytes:
-        record = self._records.record(int(self._offsets[index]), int(self._keys[index]))
-        return record[_split(record, self.where(index))[2] :]
+        key = int(self._keys[index])
+        record = self._records.record(int(self._offsets[index]), key)
+        return record[self._records.header(record, key)[2] :]
 
     def catalogue(self) -> Iterator[bytes]:
         yield self._keys.tobytes()
