@@ -64,8 +64,8 @@ def register(path, import_line, line):
     """
     with open(path, encoding='utf-8') as file:
         text = file.read()
-    marks = {'HEADS': 'HEADS = {\n', 'BACKBONES': 'BACKBONES = {\n', 'DATASETS': 'DATASETS = {\n'}
-    mark = next((m for name, m in marks.items() if m in text), None)
+    found = re.search(r'^(HEADS|BACKBONES|DATASETS)\b.*= {\n', text, re.MULTILINE)
+    mark = found and found[0]
     if mark:
         text = text.replace(mark, mark + line + '\n')
     else:

@@ -26,12 +26,26 @@ from trainers import command, plugins
 from trainers.options import Options, device_id
 
 
-def _measurements(options: Options, dataset: Any) -> tuple[CenterMeasurement, Evaluation]:
-    return (
-        CenterMeasurement(
-            dataset.train, options.center_init, options.reset_centers, options.distance
-        ),
-        Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes),
+def _measuring(
+    options: Options, dataset: Any
+) -> tuple[CenterMeasurement | None, Evaluation | None, Figures | None]:
+    """What measures, and the Figures of it if there are validation images to draw."""
+    if not options.evaluate:
+        return None, None, None
+    centers = CenterMeasurement(
+        dataset.train, options.center_init, options.reset_centers, options.distance
+    )
+    evaluation = Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes)
+    return centers, evaluation, Figures(evaluation, centers) if dataset.valid else None
+
+
+def _tensorboard(options: Options, facts: dict[str, Any], figures: Figures | None) -> TensorBoard:
+    per_call = options.iterations_per_loop
+    return TensorBoard(
+        log_every=-(-20 // per_call) * per_call,
+        figures=figures,
+        facts={'versions': dict(facts['versions'], device=facts['device'])},
+        hparams=options.hyperparameters(),
     )
 
 
@@ -46,12 +60,8 @@ def build_callbacks(
       rank: the rank of this worker, part of the name of its log.
     """
     log_file = f'train_{device_id()}{f".worker{rank}" if rank else ""}.log'
-    per_call = options.iterations_per_loop
     history = History(facts, options.best, command.STARTED)
-    centers, evaluation = _measurements(options, dataset) if options.evaluate else (None, None)
-    figures = None
-    if centers and evaluation and dataset.valid is not None:
-        figures = Figures(evaluation, centers)
+    centers, evaluation, figures = _measuring(options, dataset)
     callbacks = [
         DatasetFiles(dataset),
         # First: the others must not use a step that has diverged.
@@ -66,12 +76,7 @@ def build_callbacks(
         figures,
         Progress(options.log_every, log_file, header),
         history,
-        TensorBoard(
-            log_every=-(-20 // per_call) * per_call,
-            figures=figures,
-            facts={'versions': dict(facts['versions'], device=facts['device'])},
-            hparams=options.hyperparameters(),
-        ),
+        _tensorboard(options, facts, figures),
         centers and Pictures(figures, history, options.projection),
         # After all callbacks with a state: a run killed before repeats the whole measurement.
         Checkpoint(),

@@ -192,7 +192,7 @@ def _checked(where: str, images: np.ndarray, labels: np.ndarray) -> _Arrays:
 
 def _train_and_valid(
     path: str, wanted: int, images: np.ndarray, labels: np.ndarray
-) -> dict[str, Source]:
+) -> dict[str, Any]:
     """Holds out the first `wanted` training images for validation, at most a tenth."""
     held_out = min(wanted, len(labels) // 10)
     check(held_out >= 1, path, 'at least 10 training images to hold a tenth out', len(labels))
@@ -235,9 +235,7 @@ def load_mnist(path: str, settings: Any = None, validation_size: int = 5000) -> 
         'training and test images of one size',
         f'{list(shapes[0][:2])} and {list(shapes[-1][:2])}',
     )
-    splits: dict[str, Any] = {}
-    if 'train' in parts:
-        splits = _train_and_valid(path, validation_size, *parts['train'])
+    splits = _train_and_valid(path, validation_size, *parts['train']) if 'train' in parts else {}
     mean = mean_image(splits['train']) if splits else None
     if 'test' in parts:
         splits['test'] = ArraySource(*parts['test'])
