@@ -44,8 +44,11 @@ def test_outputs_and_gradients_are_those_of_the_definition(on_cpu):
 
 
 def test_it_is_the_layer_of_keras_everywhere_else():
-    """On NPU and GPU, and in mixed precision, no function compiled by XLA is in the graph."""
+    """On NPU and GPU, in mixed precision, and with TensorFlow 1.15, the graph has no function."""
+    compiles = not tf.__version__.startswith('1.')
     zeros, alpha = np.zeros(SHAPE, np.float32), np.zeros(SHAPE[-1], np.float32)
     calls = {'PartitionedCall', 'StatefulPartitionedCall'}
     for on_cpu in (True, False):
-        assert bool(outputs_and_gradients(on_cpu, zeros, alpha, zeros)[-1] & calls) == on_cpu
+        assert bool(outputs_and_gradients(on_cpu, zeros, alpha, zeros)[-1] & calls) == (
+            on_cpu and compiles
+        )
