@@ -33,7 +33,7 @@ from benchmarks.surroundings import DIMENSIONS, Place, draw, execute, unusual  #
 from gitloss.errors import DamagedCheckpoint  # noqa: E402
 from trainers.checkpoints import manifest  # noqa: E402
 
-_NOT_OURS = re.compile(
+NOT_OURS = re.compile(
     r'Traceback|Exception ignored|Warning|^ +File "|terminate called|bad_alloc|[a-z]Error: '
     r'|^Matplotlib |^Fatal|^[IWEF][0-9]{4} |^WARNING: All log|Check fail'
 )
@@ -68,7 +68,7 @@ def complaint(place, status, out, err, expected):
     program = place.flags()[0]
     if status is None:
         return 'it hung'
-    foreign = [line for line in lines if _NOT_OURS.search(line)]
+    foreign = [line for line in lines if NOT_OURS.search(line)]
     if foreign:
         return f'{len(foreign)} lines as {foreign[0]!r}'
     ends = {'help': (0, 2, 141), 'mistake': (2,)}.get(case['command'])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any, Mapping
 
 from callbacks.base import Callback
-from gitloss.errors import log
+from gitloss.errors import check, log
 from gitloss.metrics import declaration
 
 
@@ -80,5 +81,6 @@ class History(Callback):
 
     def load_state(self, state: Any) -> None:
         self.rows = [dict(row) for row in state['rows']]
+        check(0 <= state['seconds'] < math.inf, 'seconds', 'a time', state['seconds'])
         # The time of the earlier processes of a resumed run; a rollback does not reset it.
         self._started = min(self._started, time.monotonic() - float(state['seconds']))

@@ -127,6 +127,11 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
+    @property
+    def alias(self) -> str:
+        """Another path of it on Linux, as long as it is open: without characters of a pattern."""
+        return f'/proc/self/fd/{self._descriptor}'
+
     def lock(self, operation: int) -> bool:
         """Whether nobody's lock is in the way; True where the file system has no locks of folders.
 

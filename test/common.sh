@@ -34,6 +34,9 @@ print(" ".join(name for name in sys.argv[1:] if importlib.util.find_spec(name) i
 
 run_module() { # PYTHON MODULE [ARGUMENT...]: a module of this project, whatever files of the same names the current folder has
   "$1" -c '
+import _signal  # built in. Ctrl-C ends the process silently until the command has imported TensorFlow; see trainers/__init__.py.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 import sys
 sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
 sys.argv[0] = "-m"

@@ -47,10 +47,13 @@ def run():
         yield session
 
 
-def test_what_is_saved_comes_back(run, tmp_path):
-    store = checkpoints.CheckpointStore(str(tmp_path / 'ckpt'))
+@pytest.mark.parametrize('name', ['ckpt', 'run[1]', 'a*', 'a?', 'a\\b'])
+def test_what_is_saved_comes_back(run, tmp_path, name):
+    """Also from folders that TensorFlow's readers take for patterns."""
+    store = checkpoints.CheckpointStore(str(tmp_path / name))
     run.save(store, 7, 0.5)
     found = store.newest()
+    assert checkpoints.variables(found) == {'w': (3,)}
     assert (found.step, found.manifest['metrics']) == (7, {'valid_acc': 0.5})
     run.session.run(run.assign, {run.value: [0, 0, 0]})
     checkpoints.restore(run.session, run.saver, found)

@@ -51,6 +51,18 @@ def test_the_least_limits_are_enough(monkeypatch):
     assert status_of(lambda options: 0) == 0
 
 
+def test_an_interpreter_that_drops_docstrings_is_refused():
+    """TensorFlow 2.21 cannot be imported there."""
+    end = subprocess.run(
+        [sys.executable, '-OO', '-m', 'trainers.run'],
+        cwd=options_module.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    line = 'trainers.run: python: expected docstrings. Received: -OO or PYTHONOPTIMIZE=2\n'
+    assert (end.returncode, end.stdout.decode()) == (2, line)
+
+
 @pytest.mark.parametrize('umask, mode', [(0o777, 0o700), (0o022, 0o755), (0o277, 0o700)])
 def test_the_umask_leaves_the_owners_rights(umask, mode, tmp_path):
     """A folder of mode 000 could be made, but not be entered by its owner."""

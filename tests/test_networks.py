@@ -167,14 +167,7 @@ def test_inception_resnet_v1_is_that_of_facenet():
         counts = parameters(network)
         stem = [f'stem/{number}/relu' for number in range(1, 7)]
         stem.insert(3, 'stem/pool')
-        blocks = [
-            'a5/relu',
-            'reduction_a/concat',
-            'b10/relu',
-            'reduction_b/concat',
-            'c5/relu',
-            'c_last/sum',
-        ]
+        blocks = ['a5/relu', 'reduction_a/concat', 'b10/relu', 'reduction_b/concat', 'c5/relu']
         found = shapes(network, [*stem, *blocks, 'c_last/sum', 'pool'])
         averages = [v for v in network.non_trainable_weights if '/moving_' in v.op.name]
         averages = sum(v.shape.num_elements() for v in averages)

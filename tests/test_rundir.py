@@ -200,3 +200,21 @@ def test_a_users_callback_writes_through_the_same_door(tmp_path):
     with pytest.raises(FolderLost):
         fit(settings, Mine())
     assert seen == ['1', '2'] and not os.path.exists(settings.run_dir)
+
+
+@pytest.mark.parametrize('resume', ['auto', 'never'])
+@pytest.mark.parametrize('name', ['data', 'run/ckpt/step-00000012', 'home'])
+def test_a_folder_of_something_else_is_not_moved_aside(tmp_path, capsys, name, resume):
+    """The data, a checkpoint, a folder with a thesis: one line, and all stays as it is."""
+    settings = toys.options(tmp_path)
+    for file in ('run/ckpt/step-00000012/manifest.json', 'home/thesis.tex'):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text('years of work')
+    before = content(tmp_path)
+    path = str(tmp_path / name)
+    flags = toys.flags_of(settings) + ['--exp_save_dir=' + path, '--resume=' + resume]
+    assert run.main(flags) == 2
+    err = capsys.readouterr().err
+    expected = 'trainers.run: --exp_save_dir: expected a new or empty folder, or that of a run. '
+    assert err.startswith(f'{expected}Received: {path}, with other files') and err.count('\n') == 1
+    assert content(tmp_path) == before

@@ -4,6 +4,7 @@ training, no network.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,24 @@ def test_lacks_names_missing_modules_without_importing():
         [BASH, '-c', command, sys.executable], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, 'no_such_module', '')
+
+
+@pytest.mark.parametrize(
+    'before, expected', [(signal.SIG_DFL, 'SIG_DFL'), (signal.SIG_IGN, 'SIG_IGN')]
+)
+def test_run_module_makes_ctrl_c_silent_before_the_first_import(before, expected):
+    """The module `code` runs the statements of stdin. An ignored SIGINT, as of a rank in the
+    background, stays ignored.
+    """
+    done = subprocess.run(
+        [BASH, '-c', 'source test/common.sh; run_module "$0" code', sys.executable],
+        cwd=ROOT,
+        input='import signal\nprint(signal.getsignal(signal.SIGINT).name)\n',
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
+    )
+    assert (done.returncode, done.stdout.strip('> \n')) == (0, expected)
 
 
 def test_pick_python_order(machine):

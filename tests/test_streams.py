@@ -1,5 +1,7 @@
 """Commands whose standard streams are closed, full or abandoned, and whose surroundings are bad."""
 
+import contextlib
+import importlib
 import json
 import os
 import signal
@@ -55,6 +57,17 @@ def no_reader():
     os.close(reader)
     yield writer
     os.close(writer)
+
+
+@pytest.mark.parametrize('module', ['trainers.run', 'trainers.launch'])
+def test_the_help_needs_no_docstrings(module, monkeypatch, capsys):
+    """As with python -OO, which drops them."""
+    command = importlib.import_module(module)
+    monkeypatch.setattr(command, '__doc__', None)
+    with contextlib.suppress(SystemExit):  # of argparse
+        assert command.main(['--help']) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith('usage: python -m ' + module) and 'None' not in out and err == ''
 
 
 @pytest.mark.parametrize('module, argument, status', NO_TENSORFLOW)

@@ -59,3 +59,22 @@ def test_the_half_width_grows_in_steps_and_never_shrinks():
         and len(set(limits)) == math.ceil(math.log(20, 1.25))
         and limits[-1] <= 1.25 * 1.08 * 20
     )
+
+
+@pytest.mark.parametrize(
+    'limit, anchors',
+    [
+        (float('nan'), []),
+        (float('inf'), []),
+        (-1.0, []),
+        (2.0**128, []),
+        (1.0, [[0.0, float('nan')]]),
+        (1.0, [[0.0, -(2.0**128)]]),
+        (1.0, [[0.0]]),
+        (1.0, [[0.0, 1.0, 2.0]]),
+    ],
+)
+def test_a_state_that_is_none_of_embeddings_is_refused(limit, anchors):
+    """float32 ends below 2^128; anchors lie in the plane."""
+    with pytest.raises(ValueError):
+        View().load_state({'limit': limit, 'anchors': anchors})

@@ -58,8 +58,10 @@ def _prepare_process() -> None:
     """What TensorFlow and all files need of the process.
 
     Raises:
-      ValueError: a limit is too low.
+      ValueError: a limit is too low, or there are no docstrings.
     """
+    # TensorFlow edits docstrings while it is imported.
+    check(sys.flags.optimize < 2, 'python', 'docstrings', '-OO or PYTHONOPTIMIZE=2')
     for limit, name, least, unit, size in _LIMITS:
         soft, _ = resource.getrlimit(limit)
         enough = soft == resource.RLIM_INFINITY or soft >= least * size

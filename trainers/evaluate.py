@@ -67,7 +67,7 @@ def evaluate(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.evaluate', str(__doc__), evaluate)
+    return command.main(arguments, 'trainers.evaluate', __doc__ or '', evaluate)
 
 
 if __name__ == '__main__':

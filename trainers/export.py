@@ -165,7 +165,7 @@ def export(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.export', str(__doc__), export)
+    return command.main(arguments, 'trainers.export', __doc__ or '', export)
 
 
 if __name__ == '__main__':

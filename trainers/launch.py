@@ -149,7 +149,7 @@ def _launched(arguments: Sequence[str] | None) -> int:
     parser = _Parser(
         'python -m trainers.launch',
         usage='%(prog)s --workers=N [--log_dir=DIR] -- FLAGS OF trainers.run',
-        description=str(__doc__).split('\n\n')[1],
+        description=(__doc__ or '').rpartition('\n\n')[2],
     )
     parser.add_argument(
         '--workers',

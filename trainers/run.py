@@ -73,7 +73,7 @@ def train(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None, work: Callable[[Options], int] = train) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.run', str(__doc__), work)
+    return command.main(arguments, 'trainers.run', __doc__ or '', work)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Callable
 
 import numpy as np
 
 from gitloss import metrics
+from gitloss.errors import check
 
 # Ratio of successive half-widths: few changes in a run, and the data spans at least four fifths of
 # each picture.
@@ -91,6 +93,12 @@ class View:
         return {'limit': self.limit, 'anchors': self._anchors}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restores what `state` returned."""
+        """Restores what `state` returned.
+
+        Raises:
+          ValueError: the half-width or an anchor is none of embeddings in float32.
+        """
         self.limit = float(state['limit'])
-        self._anchors = [[float(value) for value in row] for row in state['anchors']]
+        self._anchors = [[float(x), float(y)] for x, y in state['anchors']]
+        largest = np.abs([self.limit, *itertools.chain(*self._anchors)]).max()
+        check(self.limit >= 0 and largest < 2.0**128, 'view', 'numbers of float32', largest)

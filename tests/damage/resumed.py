@@ -79,21 +79,27 @@ def cases():
             if isinstance(value, dict) and key not in ('epoch', 'totals', 'timing'):
                 outcomes = ('correct', 'refused')
             else:
-                outcomes = ('correct' if (key, name) == ('epoch', 'huge') else 'passed over',)
+                outcomes = ('passed over',)
             yield _case(f'{key} {name}', put(key, value), *outcomes)
     for callback in ('CenterMeasurement', 'History'):
         for name, value in ODD:
-            yield _case(
-                f'{callback} {name}',
-                put('callbacks', callback, value),
-                'correct' if (callback, name) == ('CenterMeasurement', 'list') else 'refused',
-            )
+            outcome = {
+                ('CenterMeasurement', 'list'): 'correct',
+                (callback, 'huge'): 'passed over',  # a whole number beyond a float
+            }.get((callback, name), 'refused')
+            yield _case(f'{callback} {name}', put('callbacks', callback, value), outcome)
     yield from _single_cases()
 
 
 def _single_cases():
     yield _case('rows of text', put('callbacks', 'History', 'rows', 'abc'), 'refused')
     yield _case('rows of numbers', put('callbacks', 'History', 'rows', [1, 2]), 'refused')
+    for seconds in (-1, float('nan'), float('inf')):
+        yield _case(f'{seconds} s', put('callbacks', 'History', 'seconds', seconds), 'refused')
+    yield _case('2^31 skipped steps', put('timing', 'skipped', 1 << 31), 'refused')
+    yield _case('a state of 128 bits', put('callbacks', 'Nobody', 1 << 127), 'correct')  # PCG64's
+    yield _case('6 measurements in 6 steps', put('epoch', 6), 'correct')
+    yield _case('7 measurements in 6 steps', put('epoch', 7), 'passed over')
     yield _case('a callback that is not there', put('callbacks', 'Nobody', [1]), 'correct')
     yield _case('other sums', put('totals', {'loss': 1.0}), 'refused')
     yield _case('sums of no step', put('totals', 'steps', 0), 'refused')
@@ -101,11 +107,15 @@ def _single_cases():
     for group, name, value in (
         ('totals', 'seconds', float('nan')),
         ('totals', 'loss', float('inf')),  # as JSON reads 1e400
+        ('totals', 'loss', -float('inf')),
+        ('totals', 'learning_rate', 10**400),  # beyond a float
         ('timing', 'seconds', float('nan')),
         ('timing', 'seconds', -5),
         ('timing', 'steps', float('inf')),
+        ('timing', 'steps', 10**400),
     ):
         yield _case(f'{name} of {value} in {group}', put(group, name, value), 'passed over')
     yield _case('another seed', put('options', 'seed', 5), 'refused')
     yield _case('a seed of text', put('options', 'seed', 'a\nb'), 'refused')
-    yield _case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'refused')
+    yield _case('a huge number of classes', put('dataset', 'num_classes', 10**400), 'passed over')
+    yield _case('another number of classes', put('dataset', 'num_classes', 11), 'refused')

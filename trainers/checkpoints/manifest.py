@@ -61,8 +61,17 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True).encode('utf-8')).hexdigest()
 
 
+def _whole(text: str) -> int:
+    """A whole number of the manifest. One beyond a float would fail later, where no line names the
+    checkpoint.
+    """
+    if math.isinf(float(text)):
+        raise ValueError(f'the whole number {text[:20]}..., of {len(text)} digits')
+    return int(text)
+
+
 def _load(path: str) -> Any:
-    return json.loads(files.read(os.path.join(path, FILE)))
+    return json.loads(files.read(os.path.join(path, FILE)), parse_int=_whole)
 
 
 def _check(fits: Any, path: str, expected: str, received: str) -> None:
@@ -82,19 +91,12 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
             f'{name} in the manifest to be {expected}',
             json.dumps(value)[:80],
         )
-    for group in ('totals', 'timing', 'metrics'):
-        least = 0 if group == 'timing' else -math.inf
-        wrong = sorted(
-            name
-            for name, value in manifest.get(group, {}).items()
-            if type(value) not in (int, float) or not least <= value < math.inf
-        )
-        _check(
-            not wrong,
-            path,
-            f'finite numbers{" from 0 on" * (least == 0)} in {group} of the manifest',
-            f'something else in {", ".join(wrong)[:80]}',
-        )
+    _check(
+        manifest.get('epoch', 0) <= manifest['step'],
+        path,
+        'at most one measurement a step',
+        f'{manifest.get("epoch")} in {manifest["step"]} steps',
+    )
     named = FOLDER.fullmatch(os.path.basename(path))
     _check(
         not named or int(named.group(1)) == manifest['step'],
@@ -102,6 +104,22 @@ def _check_kinds(path: str, manifest: Mapping[str, Any], needed: Sequence[str]) 
         'the checkpoint of the step in its name',
         f'the one of step {manifest["step"]}',
     )
+
+
+def _check_numbers(path: str, manifest: Mapping[str, Any]) -> None:
+    for group in ('totals', 'timing', 'metrics'):
+        least = 0 if group == 'timing' else -math.inf
+        wrong = sorted(
+            name
+            for name, value in manifest.get(group, {}).items()
+            if type(value) not in (int, float) or not math.isfinite(value) or value < least
+        )
+        _check(
+            not wrong,
+            path,
+            f'finite numbers{" from 0 on" * (least == 0)} in {group} of the manifest',
+            f'something else in {", ".join(wrong)[:80]}',
+        )
 
 
 def _check_files(path: str, listed: Mapping[str, Any]) -> None:
@@ -143,6 +161,7 @@ def read(path: str, needed: Sequence[str] = ()) -> Checkpoint:
         is_whole = manifest['manifest_sha256'] == digest_of(manifest)
         _check(is_whole, path, 'a manifest with the SHA-256 it carries', 'an altered one')
         _check_kinds(path, manifest, needed)
+        _check_numbers(path, manifest)
         _check_files(path, manifest['files'])
         return Checkpoint(path, manifest['step'], manifest)
     except DamagedCheckpoint:

@@ -17,7 +17,7 @@ from gitloss.data import DataSpec
 from gitloss.errors import DamagedCheckpoint, reason
 from trainers.checkpoints import manifest
 from trainers.checkpoints.manifest import Checkpoint
-from trainers.checkpoints.saver import Saver
+from trainers.checkpoints.saver import Saver, shapes
 from trainers.checkpoints.store import CheckpointStore
 from trainers.options import Options
 
@@ -98,8 +98,8 @@ def options_of(checkpoint: Checkpoint) -> Options:
 def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """{name: shape} of the variables in a checkpoint."""
     with _readable(checkpoint):
-        found = tf.train.list_variables(os.path.join(checkpoint.path, manifest.PREFIX))
-        return {name: tuple(shape) for name, shape in found}
+        found = shapes(os.path.join(checkpoint.path, manifest.PREFIX))
+        return {name: tuple(shape) for name, shape in found.items()}
 
 
 def restore(session: Any, saver: Saver, checkpoint: Checkpoint) -> None:

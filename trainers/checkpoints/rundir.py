@@ -10,12 +10,14 @@ import os
 from typing import Any, Mapping, Sequence
 
 from gitloss import files
-from gitloss.errors import FolderLost, log, one_line
+from gitloss.errors import FolderLost, check, log, one_line
 from trainers import checkpoints
 from trainers.devices import npu_options
 from trainers.options import FIELDS
 
 _LOCK = 'run.lock'
+# One of these is in the folder of every run, or of one that was killed while it began.
+_OF_A_RUN = {_LOCK, 'options.json', 'options.json.tmp', 'ckpt', 'history.jsonl', 'train_0.log'}
 
 
 def differing_flags(
@@ -139,6 +141,7 @@ class RunDir:
         Raises:
           ValueError: the folder cannot be used, or contains another run.
         """
+        self._refuse_foreign()
         self.claim()
         checkpoint = checkpoint_to_continue(resume, store, options, dataset_facts)
         if checkpoint is None:
@@ -147,6 +150,18 @@ class RunDir:
             os.path.join(self.path, 'options.json'), json.dumps(options, indent=1)
         )
         return checkpoint
+
+    def _refuse_foreign(self) -> None:
+        """A folder of something else is neither renamed nor written to."""
+        names: set[str] = set()
+        with contextlib.suppress(OSError):  # `claim` says what is wrong
+            names.update(os.listdir(self.path))
+        check(
+            not names or names & _OF_A_RUN,
+            '--exp_save_dir',
+            'a new or empty folder, or that of a run',
+            f'{self.path}, with other files, as {one_line(min(names, default=""), 80)}',
+        )
 
     def move_aside(self) -> None:
         """Renames a folder with files to the first free `<path>.<n>`, and creates it again."""

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
+from gitloss import files
 from gitloss.backend import tf
 from gitloss.errors import log
 
 _ADAM_SCALAR = re.compile(r'.*/(beta[12]_power)$')
 # Variables of loss scaling, in the adapter of the NPU and in TensorFlow.
 _LOSS_SCALING = {'loss_scale', 'current_loss_scale', 'good_steps', 'bad_steps'}
+
+
+@contextlib.contextmanager
+def literal(path: str) -> Iterator[str]:
+    """The path of a file that exists, as TensorFlow's readers of checkpoints need it: they take it
+    for a pattern, and would not find the files of a folder `run[1]`.
+    """
+    if not re.search(r'[*?[\\]', path):
+        yield path
+        return
+    folder, name = os.path.split(path)
+    with contextlib.closing(files.Folder(folder)) as opened:
+        yield os.path.join(opened.alias, name)
+
+
+def shapes(path: str) -> dict[str, list[int]]:
+    """{name: shape} of the variables in TensorFlow's files at `path`."""
+    with literal(path) as readable:
+        return dict(tf.train.list_variables(readable))
 
 
 class Saver:
@@ -38,7 +60,7 @@ class Saver:
           ValueError: they lack a variable, or have one of another shape, which TensorFlow would
             take.
         """
-        found = dict(tf.train.list_variables(path))
+        found = shapes(path)
         missing = self._scaling - set(found)
         for name in sorted(set(self._shapes) - missing):
             if name not in found:
@@ -49,4 +71,5 @@ class Saver:
             log.info(
                 'no %s in the checkpoint: loss scaling begins anew', ', '.join(sorted(missing))
             )
-        (self._unscaled if missing else self._saver).restore(session, path)
+        with literal(path) as readable:
+            (self._unscaled if missing else self._saver).restore(session, readable)

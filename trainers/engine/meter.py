@@ -132,9 +132,8 @@ class Meter:
         timing: Any = collections.Counter(manifest['timing'])
         skipped = int(timing.pop('skipped', 0))
         sums = set(self._means) | {'steps', 'seconds', 'learning_rate'}
-        if set(timing) != set(self._timing) or (
-            totals and not (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)
-        ):
+        fits = not totals or (set(totals) == sums and totals['steps'] > 0 and totals['seconds'] > 0)
+        if not fits or set(timing) != set(self._timing) or skipped >= 1 << 31:
             raise DamagedCheckpoint(
                 f'{checkpoint.path}: expected the sums of a run of this model in the manifest. '
                 f'Received: timing of {sorted(timing)}, totals of {sorted(totals)}'
