@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from gitloss.backend import Tensor, keras, tf
+from gitloss.layers import PReLU
 
 
 def prelu(x: Tensor, name: str) -> Tensor:
     """PReLU with one slope per channel, initially 0.25 (He et al., ICCV 2015)."""
     start = keras.initializers.Constant(0.25)
-    return keras.layers.PReLU(alpha_initializer=start, shared_axes=[1, 2], name=name)(x)
+    return PReLU(alpha_initializer=start, shared_axes=[1, 2], name=name)(x)
 
 
 def per_channel(glorot: Any, channels: int) -> Callable:

@@ -20,6 +20,7 @@ class Phase:
       batch_size: samples in the global batch.
       gather: [1, ...] of this worker -> [workers, ...] of all workers, with a gradient that sums
         over the workers; None: statistics are over this worker's rows alone.
+      on_cpu: the step runs on a CPU, in float32; layers may use operations that are fast there.
 
     Attributes:
       moves: (variable, value after the step) of each moving average. The trainer assigns them: it
@@ -33,9 +34,10 @@ class Phase:
         rows: slice,
         batch_size: int,
         gather: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        on_cpu: bool = False,
     ) -> None:
         self._seed, self._step, self._rows, self._batch_size = seed, step, rows, batch_size
-        self.gather = gather
+        self.gather, self.on_cpu = gather, on_cpu
         self.moves: list[tuple[tf.Variable, tf.Tensor]] = []
 
     def uniform(self, shape: Sequence[int | None], number: int) -> tf.Tensor:

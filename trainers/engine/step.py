@@ -94,6 +94,7 @@ class Step:
             data.part_of(size, group.rank, group.size),
             size,
             functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
+            on_cpu=self._device.name == 'cpu' and not self._device.mixed,
         )
         layers.enter(self._model, phase)
         with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
