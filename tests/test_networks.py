@@ -56,30 +56,18 @@ def test_mobilefacenet_is_table_1():
         found = shapes(network, [*ends, 'embeddings'])
         gammas = [v for v in network.trainable_weights if v.op.name.endswith('gamma')]
         gammas = sum(v.shape.num_elements() for v in gammas)
-    assert found == [
-        [56, 56, 64],
-        [56, 56, 64],
-        [28, 28, 64],
-        [14, 14, 128],
-        [14, 14, 128],
-        [7, 7, 128],
-        [7, 7, 128],
-        [7, 7, 512],
-        [1, 1, 512],
-        [128],
-    ]
+    sides = [56, 56, 28, 14, 14, 7, 7, 7, 1]
+    channels = [64, 64, 64, 128, 128, 128, 128, 512, 512]
+    assert found == [*([n, n, c] for n, c in zip(sides, channels)), [128]]
     assert counts == {
-        'stem': 1920,
-        'stem_depthwise': 768,
+        **{'stem': 1920, 'stem_depthwise': 768},
         'stage1': 92160,
         'stage2': 53248,
         'stage3': 417792,
         'stage4': 139008,
         'stage5': 139264,
-        'wide': 67072,
-        'global': 26112,
-        'embeddings': 65536,
-        'embedding_norm': 128,
+        **{'wide': 67072, 'global': 26112},
+        **{'embeddings': 65536, 'embedding_norm': 128},
     }
     assert sum(counts.values()) - gammas == 993344
 
@@ -171,22 +159,9 @@ def test_inception_resnet_v1_is_that_of_facenet():
         found = shapes(network, [*stem, *blocks, 'c_last/sum', 'pool'])
         averages = [v for v in network.non_trainable_weights if '/moving_' in v.op.name]
         averages = sum(v.shape.num_elements() for v in averages)
-    assert found == [
-        [79, 79, 32],
-        [77, 77, 32],
-        [77, 77, 64],
-        [38, 38, 64],
-        [38, 38, 80],
-        [36, 36, 192],
-        [17, 17, 256],
-        [17, 17, 256],
-        [8, 8, 896],
-        [8, 8, 896],
-        [3, 3, 1792],
-        [3, 3, 1792],
-        [3, 3, 1792],
-        [1792],
-    ]
+    sides = [79, 77, 77, 38, 38, 36, 17, 17, 8, 8, 3, 3, 3]
+    channels = [32, 32, 64, 64, 80, 192, 256, 256, 896, 896, 1792, 1792, 1792]
+    assert found == [*([n, n, c] for n, c in zip(sides, channels)), [1792]]
     assert counts == {
         'stem': 614896,
         **{f'a{number}': 77248 for number in range(1, 6)},
