@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 import time
-from multiprocessing.pool import ThreadPool
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from gitloss.data.images import examined
+from gitloss.data.integrity import Broken, check_broken, in_threads
 from gitloss.data.subset import Subset
 from gitloss.errors import check, log, one_line, reason
 
@@ -80,17 +79,12 @@ def without_broken(
 
 def _checked(pool: _Pool, names: Sequence[str], most: int) -> str:
     """The rest of broken.txt."""
-    reasons = _reasons(pool, names)
+    reasons = sorted(_reasons(pool, names).items())
     count, total = len(reasons), len(pool.labels)
+    check_broken([Broken(pool.where(index), text) for index, text in reasons], most)
     lines = [
-        f'{one_line(pool.where(index), 5000)}\t{one_line(text)}\t{index}'
-        for index, text in sorted(reasons.items())
+        f'{one_line(pool.where(index), 5000)}\t{one_line(text)}\t{index}' for index, text in reasons
     ]
-    if count > most:
-        where, text, _ = lines[0].split('\t')
-        raise ValueError(
-            f'{where}: {text} (the first of {count} broken images, more than --max_broken={most})'
-        )
     if count:
         log.warning('%d of %d images are broken and left out, see broken.txt', count, total)
     return '\n'.join([f'{count} of {total} images are left out: path, reason, number', *lines, ''])
@@ -105,16 +99,15 @@ def _reasons(pool: _Pool, names: Sequence[str]) -> dict[int, str]:
     def of_block(first: int) -> list[tuple[bytes, str]]:
         return [_examined(*pool.place(i)) for i in range(first, min(first + _BLOCK, total))]
 
-    with ThreadPool(min(os.cpu_count() or 1, 8)) as threads:
-        blocks = threads.imap(of_block, range(0, total, _BLOCK))
-        for index, (digest, text) in enumerate(itertools.chain.from_iterable(blocks)):
-            if text:
-                reasons[index] = text
-            else:
-                digests[index] = np.frombuffer(digest, np.uint8)
-            if time.monotonic() - shown > SILENCE:
-                shown = time.monotonic()
-                log.info('checked %d of %d images, %d broken', index + 1, total, len(reasons))
+    blocks = in_threads(of_block, range(0, total, _BLOCK))
+    for index, (digest, text) in enumerate(itertools.chain.from_iterable(blocks)):
+        if text:
+            reasons[index] = text
+        else:
+            digests[index] = np.frombuffer(digest, np.uint8)
+        if time.monotonic() - shown > SILENCE:
+            shown = time.monotonic()
+            log.info('checked %d of %d images, %d broken', index + 1, total, len(reasons))
     whole = np.setdiff1d(np.arange(total), list(reasons))
     for index, other in mislabelled(digests[whole], pool.labels[whole]):
         where = f'{pool.where(whole[other])} of {names[pool.labels[whole[other]]]}'

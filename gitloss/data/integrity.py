@@ -47,11 +47,11 @@ def digest(path: str) -> str:
 def in_threads(
     work: Callable[[Any], Any],
     items: Iterable[Any],
-    threads: int,
+    threads: int = 0,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Any]:
     """The results of `work`, in the order of the items; `stop` is called after an error."""
-    with futures.ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         waiting = [pool.submit(work, item) for item in items]
         try:
             for each in waiting:
