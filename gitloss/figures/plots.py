@@ -73,18 +73,19 @@ def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _draw_centers(axes: Any, centers: np.ndarray) -> None:
+    are_few = len(centers) <= 50
     axes.plot(
         centers[:, 0],
         centers[:, 1],
         linestyle='',
         marker='X',
-        markersize=9,
+        markersize=9 if are_few else 4,
         color='white',
         markeredgecolor='black',
         label='center',
     )
     for label, center in enumerate(centers):
-        if np.all(np.isfinite(center)) and len(centers) <= 50:
+        if are_few and np.all(np.isfinite(center)):
             axes.annotate(
                 str(label),
                 center,
