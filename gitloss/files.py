@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -44,6 +45,19 @@ def read(path: str, limit: int = 1 << 28) -> bytes:
     if max(size, len(content)) > limit:
         raise OSError(errno.EFBIG, f'more than {limit} bytes', path)
     return content
+
+
+def digest(path: str) -> str:
+    """The SHA-256 of a regular file of any length, in hexadecimal.
+
+    Raises:
+      OSError: it cannot be read, or is not a regular file.
+    """
+    found = hashlib.sha256()
+    with open_regular(path, os.O_RDONLY, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            found.update(block)
+    return found.hexdigest()
 
 
 class Reader:

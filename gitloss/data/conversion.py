@@ -23,7 +23,7 @@ from gitloss import files
 from gitloss.backend import tf
 from gitloss.data import shards, tfrecord
 from gitloss.data.images import ImageSource, examined
-from gitloss.data.integrity import Broken, check_broken, digest, in_threads
+from gitloss.data.integrity import Broken, check_broken, in_threads
 from gitloss.errors import check, log, one_line, reason
 
 _FORMAT = 1
@@ -79,7 +79,7 @@ class _Conversion:
         path = os.path.join(self._folder, self.files[number])
         if os.path.lexists(path):
             index = shards.read_index(path)
-            if digest(path) == index.facts['shard']:
+            if files.digest(path) == index.facts['shard']:
                 return index
             log.warning('%s is damaged: it is written again', one_line(path, 5000))
         start = number * self._size
@@ -118,7 +118,7 @@ class _Conversion:
         check(is_same, one_line(path, 5000), 'the records that were written', 'others')
         with files.open_regular(path, os.O_RDONLY, 'rb') as file:
             os.fsync(file.fileno())
-        facts = {'conversion': self._key, 'shard': digest(path), 'broken': broken}
+        facts = {'conversion': self._key, 'shard': files.digest(path), 'broken': broken}
         offsets = np.cumsum([0, *lengths], dtype=np.int64)
         return shards.Index(offsets, np.array(labels, np.int32), np.array(checksums), facts)
 

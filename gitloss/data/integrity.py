@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from concurrent import futures
@@ -33,15 +32,6 @@ def check_broken(broken: Sequence[Broken], most: int) -> None:
             f'{one_line(broken[0].where, 5000)}: {broken[0].reason} (the first of {len(broken)} '
             f'broken images, more than --max_broken={most})'
         )
-
-
-def digest(path: str) -> str:
-    """The SHA-256 of a file of any length."""
-    found = hashlib.sha256()
-    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            found.update(block)
-    return found.hexdigest()
 
 
 def in_threads(
@@ -75,7 +65,7 @@ def damaged_shards(folder: str, threads: int = 0) -> list[str]:
     def problem(entry: dict[str, Any]) -> str:
         try:
             path = tfrecord.described_shard(folder, entry, len(manifest['identities'])).path
-            found = digest(path)
+            found = files.digest(path)
         except (OSError, ValueError) as error:
             return reason(error)
         return '' if found == entry['sha256'] else (

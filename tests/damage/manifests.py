@@ -4,6 +4,7 @@ import functools
 import json
 import os
 
+from gitloss import files
 from trainers.checkpoints import manifest as manifests
 
 DATA, INDEX, MANIFEST = 'model.data-00000-of-00001', 'model.index', 'manifest.json'
@@ -46,7 +47,7 @@ def resign(path):
             file = os.path.join(path, name)
             manifest['files'][name] = {
                 'bytes': os.path.getsize(file),
-                'sha256': manifests.digest_of_file(file),
+                'sha256': files.digest(file),
             }
 
     rewrite(path, change)

@@ -46,15 +46,6 @@ class Checkpoint(NamedTuple):
     pin: Any = None  # an open files.Folder
 
 
-def digest_of_file(path: str) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def digest_of(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest, without the digest in it."""
     bare = {key: value for key, value in manifest.items() if key != 'manifest_sha256'}
@@ -132,7 +123,7 @@ def _check_files(path: str, listed: Mapping[str, Any]) -> None:
         )
         file, size, digest = os.path.join(path, name), facts['bytes'], facts['sha256']
         _check(
-            os.path.getsize(file) == size and digest_of_file(file) == digest,
+            os.path.getsize(file) == size and files.digest(file) == digest,
             file,
             f'{size:d} bytes with SHA-256 {digest}',
             'a truncated or altered file',
@@ -205,7 +196,7 @@ def write(path: str, step: int, contents: Mapping[str, Any]) -> None:
         files={
             name: {
                 'bytes': os.path.getsize(os.path.join(path, name)),
-                'sha256': digest_of_file(os.path.join(path, name)),
+                'sha256': files.digest(os.path.join(path, name)),
             }
             for name in sorted(os.listdir(path))
         },
