@@ -12,7 +12,7 @@ import toys
 from callbacks.checkpoint import Checkpoint
 from fake_npu import job, on_the_fake
 from gitloss import data
-from gitloss.backbones import inception_resnet_v1
+from gitloss.backbones import inception_resnet_v1, iresnet, mobilefacenet
 from gitloss.backend import tf
 from gitloss.layers import BatchNormalization
 from helpers import Losses, operations_behind, relative_error
@@ -34,8 +34,13 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def _few_blocks(monkeypatch):
-    """One block of each kind in Inception-ResNet-v1, to save time."""
+    """One block of each kind, and two with a shortcut in MobileFaceNet, to save time. The whole
+    networks train on the NPU's fake.
+    """
     monkeypatch.setattr(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
+    monkeypatch.setitem(iresnet.UNITS, 18, (1, 1, 1, 1))
+    bottlenecks = ((2, 64, 2, 2), (4, 128, 1, 2), (2, 128, 1, 1), (4, 128, 1, 2), (2, 128, 1, 1))
+    monkeypatch.setattr(mobilefacenet, 'BOTTLENECKS', bottlenecks)
 
 
 def options(folder, name, **changes):
@@ -135,7 +140,7 @@ def test_their_graphs_for_the_npu_are_static(tmp_path, name):
         if op.type != 'BroadcastGradientArgs' and not output.shape.is_fully_defined()
     ]
     assert set(is_open) == {('FusedBatchNormV3', 5)}
-    assert len(ops) > 1000
+    assert len(ops) > 500
 
 
 def test_two_workers_normalise_embeddings_as_one(tmp_path):
