@@ -107,9 +107,10 @@ def test_batches_keep_their_order_though_they_are_read_at_once(monkeypatch):
 
     class Met(Disk):
         def read(self, indices):
-            if len(indices) == BATCH:
+            step = places[indices.tobytes()] if len(indices) == BATCH else 12
+            if step < 12:  # those read ahead at the end would wait in vain
                 meeting.wait()
-                time.sleep(0 if places[indices.tobytes()] % 2 else 0.05)
+                time.sleep(0 if step % 2 else 0.05)
             return self.stored[indices]
 
     plain = stream_of(source, augment='')
