@@ -36,7 +36,7 @@ def test_every_picture_of_a_run(tmp_path, dim, caplog):
 
 
 def test_an_animation_is_bounded_and_drawn_one_frame_at_a_time(tmp_path, monkeypatch, caplog):
-    """250 measurements: all have their picture, the animation has 100 frames, the last one among
+    """110 measurements: all have their picture, the animation has 100 frames, the last one among
     them. When a figure is drawn, at most the one before it is still alive; every 50th is looked at.
     """
     alive, most = weakref.WeakSet(), []
@@ -45,17 +45,17 @@ def test_an_animation_is_bounded_and_drawn_one_frame_at_a_time(tmp_path, monkeyp
         if len(most) % 50 == 49:
             gc.collect()
         most.append(len(alive) if len(most) % 50 == 49 else 0)
-        figure = Figure(figsize=(0.2, 0.2), facecolor='black' if 'step 250 ' in title else 'white')
+        figure = Figure(figsize=(0.2, 0.2), facecolor='black' if 'step 110 ' in title else 'white')
         FigureCanvasAgg(figure)
         alive.add(figure)
         return figure
 
     monkeypatch.setattr(plots, 'scatter', small)
-    pictures, _, logs = measured(tmp_path, steps=range(1, 251))
-    assert len(most) == 250
+    pictures, _, logs = measured(tmp_path, steps=range(1, 111))
+    assert len(most) == 110
     pictures.on_train_end(logs)
-    assert len(most) == 500 and max(most) <= 1 and not caplog.records
-    assert len(list((tmp_path / 'plots').glob('scatter-*.png'))) == 250
+    assert len(most) == 220 and max(most) <= 1 and not caplog.records
+    assert len(list((tmp_path / 'plots').glob('scatter-*.png'))) == 110
     animation = Image.open(str(tmp_path / 'plots' / 'scatter.gif'))
     durations, dark = [], []
     for number in range(animation.n_frames):
