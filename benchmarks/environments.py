@@ -15,7 +15,6 @@ network.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import os
@@ -29,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
 from benchmarks.chaos import write_subset  # noqa: E402
+from benchmarks.measuring import case_parser  # noqa: E402
 from benchmarks.surroundings import DIMENSIONS, Place, draw, execute, unusual  # noqa: E402
 from gitloss.errors import DamagedCheckpoint  # noqa: E402
 from trainers.checkpoints import manifest  # noqa: E402
@@ -108,15 +108,7 @@ def references(folder, data, python):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--cases', type=int, default=100)
-    parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--first', type=int, default=0, help='number of the first case')
-    parser.add_argument('--python', action='append')
-    parser.add_argument('--keep', help='work in this new folder and leave it')
-    settings = parser.parse_args()
+    settings = case_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.abspath(settings.keep or os.path.join(temporary, 'environments'))
         return attack(settings, folder)

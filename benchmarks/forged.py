@@ -17,7 +17,6 @@ is wrong. Linux only. No network.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import math
 import os
@@ -35,6 +34,7 @@ sys.path[:0] = [ROOT]
 from benchmarks.chaos import version, write_subset  # noqa: E402
 from benchmarks.environments import NOT_OURS  # noqa: E402
 from benchmarks.forging import FLAGS, Place, execute, forge  # noqa: E402
+from benchmarks.measuring import case_parser  # noqa: E402
 from gitloss import backend  # noqa: E402, F401 - once, before all forks
 from gitloss.errors import DamagedCheckpoint  # noqa: E402
 from trainers.checkpoints import manifest  # noqa: E402
@@ -165,15 +165,7 @@ def attack(settings, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--cases', type=int, default=100)
-    parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--first', type=int, default=0, help='number of the first case')
-    parser.add_argument('--python', action='append')
-    parser.add_argument('--keep', help='work in this new folder and leave it')
-    settings = parser.parse_args()
+    settings = case_parser(__doc__).parse_args()
     if settings.python:
         own = [f'--{name}={getattr(settings, name)}' for name in ('cases', 'seed', 'first')]
         keep = [

@@ -20,6 +20,17 @@ def parser(doc):
     )
 
 
+def case_parser(doc):
+    """The parser of a program that tries cases which a seed draws."""
+    flags = parser(doc)
+    flags.add_argument('--cases', type=int, default=100)
+    flags.add_argument('--seed', type=int, default=1)
+    flags.add_argument('--first', type=int, default=0, help='number of the first case')
+    flags.add_argument('--python', action='append')
+    flags.add_argument('--keep', help='work in this new folder and leave it')
+    return flags
+
+
 def cores():
     """Number of cores of this process."""
     return len(os.sched_getaffinity(0))

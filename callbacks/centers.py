@@ -14,6 +14,12 @@ from gitloss.metrics import ClassSums, Metric
 # Embeddings up to this many bytes stay in memory for the second pass, which needs the class means.
 # Larger ones are computed again, so that memory is O(classes x dim) for data sets of any size.
 KEPT_BYTES = 256 << 20
+# What `class_distances` computes.
+DISTANCES = (
+    Metric('inter_cls_dist', 'inter-class distance', 'distance', True, label='inter'),
+    Metric('intra_cls_dist', 'intra-class distance', 'distance', False, label='intra'),
+    Metric('inter_over_intra', 'inter / intra', 'distance', True),
+)
 _SHOWN_CLASSES = 200  # in pictures: with a million means, each frame would take gigabytes
 
 
@@ -90,9 +96,7 @@ class CenterMeasurement(Callback):
     """
 
     metrics = (
-        Metric('inter_cls_dist', 'inter-class distance', 'distance', True, label='inter'),
-        Metric('intra_cls_dist', 'intra-class distance', 'distance', False, label='intra'),
-        Metric('inter_over_intra', 'inter / intra', 'distance', True),
+        *DISTANCES,
         Metric('inter_cls_dist_running', 'inter-class distance, running mean', 'distance', True),
         Metric('centers_moved', 'fraction of centers moved', 'centers'),
     )

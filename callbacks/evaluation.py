@@ -8,13 +8,14 @@ from typing import Any, Sequence
 import numpy as np
 
 from callbacks.base import Callback, Handle
-from callbacks.centers import CenterMeasurement, class_distances
+from callbacks.centers import DISTANCES, class_distances
 from gitloss import metrics
 from gitloss.data.source import Source
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import accuracy, loss
 
 _TERMS = ('softmax_loss', 'center_loss', 'git_loss')  # of the loss in a sweep
+_TEST_IMAGES = Metric('test_images', 'images', 'test', form=',')
 _LIMIT = 2000  # of embeddings in memory: millions of samples would take gigabytes
 
 
@@ -61,7 +62,7 @@ def _distances(group: str) -> tuple[Metric, ...]:
     """Of a split whose labels are no classes. No choice depends on the test set."""
     inter, intra, ratio = (
         dataclasses.replace(metric, name=f'{group}_{metric.name}', group=group, label='')
-        for metric in CenterMeasurement.metrics[:3]
+        for metric in DISTANCES
     )
     if group == 'valid':
         return inter, intra, dataclasses.replace(ratio, label='valid inter/intra')
@@ -94,7 +95,7 @@ class Evaluation(Callback):
     metrics = (
         *_losses('valid'),
         *_losses('test'),
-        Metric('test_images', 'images', 'test', form=','),
+        _TEST_IMAGES,
     )
     embeddings: Any = None
 
@@ -111,12 +112,16 @@ class Evaluation(Callback):
             self.numbers = metrics.evenly_spaced(len(source.labels), _LIMIT)
             self.labels = self.all_labels[self.numbers]
             self.has_classes = self._are_classes(source)
-        self.metrics = tuple(
-            metric
-            for group, split in (('valid', source), ('test', final_source))
-            if split is not None
-            for metric in (_losses if self._are_classes(split) else _distances)(group)
-        ) + Evaluation.metrics[-1:] * (final_source is not None)
+        self.metrics = (
+            *self._metrics_of('valid', source),
+            *self._metrics_of('test', final_source),
+            *([] if final_source is None else [_TEST_IMAGES]),
+        )
+
+    def _metrics_of(self, group: str, source: Source | None) -> tuple[Metric, ...]:
+        if source is None:
+            return ()
+        return _losses(group) if self._are_classes(source) else _distances(group)
 
     def _are_classes(self, source: Source) -> bool:
         return self._num_classes is None or int(source.labels.max()) < self._num_classes

@@ -9,7 +9,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from trainers import options as options_module
+import toys
 
 
 def name(identity):
@@ -55,18 +55,13 @@ def write(folder, identities=4, images=10, size=16, channels=3, ending='png'):
 
 
 def options(folder, **changes):
-    """Options of a toy run below `folder`: 12 steps of 16 images, measured every 4."""
+    """Options of a toy run on faces below `folder`."""
     settings = {
         'dataset': 'folder',
         'data_path': os.path.join(str(folder), 'faces'),
-        'exp_save_dir': os.path.join(str(folder), 'run'),
         'image_size': '16',
-        'steps': 12,
-        'batch_size': 16,
-        'update_centers': 4,
-        'device': 'cpu',
     }
     settings.update(changes)
     if not os.path.isdir(settings['data_path']):
         write(settings['data_path'])
-    return options_module.Options(**settings)
+    return toys.options(folder, **settings)

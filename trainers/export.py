@@ -20,7 +20,6 @@ from gitloss.files import read, write_atomically
 from trainers import command, streams
 from trainers.options import Options, absolute
 
-LABELS = 'labels.txt'  # of a run: the name of each class, a line each
 _SOC = 'Ascend310'  # the card of the published model
 
 
@@ -125,6 +124,7 @@ def _copy_labels(checkpoint: Any, folder: str) -> str | None:
     """Copies the names of the classes from the run. Returns the name of the file; None: the labels
     have no names, or the run is gone.
     """
+    from gitloss.data import LABELS
     from trainers import checkpoints
 
     run = checkpoints.run_of(checkpoint.path)

@@ -23,7 +23,7 @@ def dataset_to_train(options: Options) -> data.Dataset:
     augmentation.parse(options.augment)  # a mistake is told before the data are read
     store = checkpoints.CheckpointStore(os.path.join(options.run_dir, 'ckpt'))
     continues = options.resume != 'never' and store.paths()
-    dataset = _loaded(options, broken=_text(options.run_dir, 'broken.txt') if continues else '')
+    dataset = _loaded(options, broken=_text(options.run_dir, data.BROKEN) if continues else '')
     return data.preprocessed(dataset, options.preprocessing)
 
 
@@ -43,8 +43,8 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
         saved = checkpoints.options_of(checkpoint).data_path
         options = dataclasses.replace(options, data_path=saved)
     run = checkpoints.run_of(checkpoint.path)
-    names = _text(run, 'labels.txt').split('\n')[:-1]
-    return _loaded(options, broken=_text(run, 'broken.txt'), classes=names)
+    names = _text(run, data.LABELS).split('\n')[:-1]
+    return _loaded(options, broken=_text(run, data.BROKEN), classes=names)
 
 
 def _text(run: str, name: str) -> str:

@@ -8,6 +8,29 @@ from gitloss.backend import Tensor, keras, tf
 from gitloss.layers import PReLU
 
 
+def conv(
+    x: Tensor,
+    filters: int,
+    size: Any,
+    strides: int,
+    initializer: Callable,
+    name: str,
+    padding: str = 'same',
+) -> Tensor:
+    """A convolution without bias, which a batch normalisation follows. size: a number, or (height,
+    width).
+    """
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=initializer(),
+        name=name,
+    )(x)
+
+
 def prelu(x: Tensor, name: str) -> Tensor:
     """PReLU with one slope per channel, initially 0.25 (He et al., ICCV 2015)."""
     start = keras.initializers.Constant(0.25)

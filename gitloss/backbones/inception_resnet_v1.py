@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Sequence
 
+from gitloss.backbones.blocks import conv
 from gitloss.backend import Tensor, keras
 from gitloss.layers import BatchNormalization
 
@@ -52,8 +53,8 @@ class ScaledSum(keras.layers.Layer):
 def features(images: Tensor, initializer: Callable) -> Tensor:
     """The 1792 features after the global average pool."""
     x = images
-    for number, conv in enumerate(STEM, 1):
-        x = _conv(x, initializer, f'stem/{number}', *conv)
+    for number, settings in enumerate(STEM, 1):
+        x = _conv(x, initializer, f'stem/{number}', *settings)
         x = _pool(x, 'stem/pool') if number == _POOLED else x
     for number in range(1, REPEATS['a'] + 1):
         x = _residual(x, BLOCK_A, 0.17, initializer, f'a{number}')
@@ -71,8 +72,8 @@ def _branches(x: Tensor, block: Block, initializer: Callable, name: str) -> list
     ends = []
     for branch, convs in enumerate(block, 1):
         y = x
-        for number, conv in enumerate(convs, 1):
-            y = _conv(y, initializer, f'{name}/branch{branch}/{number}', *conv)
+        for number, settings in enumerate(convs, 1):
+            y = _conv(y, initializer, f'{name}/branch{branch}/{number}', *settings)
         ends.append(y)
     return ends
 
@@ -115,14 +116,6 @@ def _conv(
     strides: int = 1,
     padding: str = 'same',
 ) -> Tensor:
-    x = keras.layers.Conv2D(
-        filters,
-        size,
-        strides,
-        padding=padding,
-        use_bias=False,
-        kernel_initializer=initializer(),
-        name=f'{name}/conv',
-    )(x)
+    x = conv(x, filters, size, strides, initializer, f'{name}/conv', padding)
     x = BatchNormalization(momentum=0.995, epsilon=1e-3, scale=False, name=f'{name}/norm')(x)
     return keras.layers.ReLU(name=f'{name}/relu')(x)

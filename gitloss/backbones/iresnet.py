@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from gitloss.backbones.blocks import prelu
+from gitloss.backbones.blocks import conv, prelu
 from gitloss.backend import Tensor, keras
 from gitloss.layers import BatchNormalization
 
@@ -22,7 +22,7 @@ def features(images: Tensor, initializer: Callable, depth: int) -> Tensor:
     """The features of IResNet-`depth`, a key of UNITS: the last feature map, [h, w, 512] for images
     of 16 h x 16 w pixels, flattened.
     """
-    x = _conv(images, 64, 3, 1, initializer, 'stem/conv')
+    x = conv(images, 64, 3, 1, initializer, 'stem/conv')
     x = prelu(_norm(x, 'stem/norm'), 'stem/prelu')
     for stage, (filters, units) in enumerate(zip(_FILTERS, UNITS[depth]), 1):
         for unit in range(1, units + 1):
@@ -36,27 +36,13 @@ def _unit(x: Tensor, filters: int, strides: int, initializer: Callable, name: st
     shortcut, which only a unit with stride 2 has.
     """
     y = _norm(x, f'{name}/norm1')
-    y = _norm(_conv(y, filters, 3, 1, initializer, f'{name}/conv1'), f'{name}/norm2')
-    y = _conv(prelu(y, f'{name}/prelu'), filters, 3, strides, initializer, f'{name}/conv2')
+    y = _norm(conv(y, filters, 3, 1, initializer, f'{name}/conv1'), f'{name}/norm2')
+    y = conv(prelu(y, f'{name}/prelu'), filters, 3, strides, initializer, f'{name}/conv2')
     y = _norm(y, f'{name}/norm3')
     if strides > 1:
-        x = _conv(x, filters, 1, strides, initializer, f'{name}/shortcut/conv')
+        x = conv(x, filters, 1, strides, initializer, f'{name}/shortcut/conv')
         x = _norm(x, f'{name}/shortcut/norm')
     return keras.layers.Add(name=f'{name}/sum')([x, y])
-
-
-def _conv(
-    x: Tensor, filters: int, size: int, strides: int, initializer: Callable, name: str
-) -> Tensor:
-    return keras.layers.Conv2D(
-        filters,
-        size,
-        strides,
-        padding='same',
-        use_bias=False,
-        kernel_initializer=initializer(),
-        name=name,
-    )(x)
 
 
 def _norm(x: Tensor, name: str) -> Tensor:

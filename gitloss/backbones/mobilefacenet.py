@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from gitloss.backbones.blocks import per_channel, prelu
+from gitloss.backbones.blocks import conv, per_channel, prelu
 from gitloss.backend import Tensor, keras
 from gitloss.layers import BatchNormalization
 
@@ -59,16 +59,8 @@ def _conv(
     name: str,
     is_linear: bool = False,
 ) -> Tensor:
-    conv = keras.layers.Conv2D(
-        filters,
-        size,
-        strides,
-        padding='same',
-        use_bias=False,
-        kernel_initializer=initializer(),
-        name=f'{name}/conv',
-    )
-    return _normalised(conv(x), name, is_linear)
+    x = conv(x, filters, size, strides, initializer, f'{name}/conv')
+    return _normalised(x, name, is_linear)
 
 
 def _depthwise(
@@ -80,7 +72,7 @@ def _depthwise(
     padding: str = 'same',
     is_linear: bool = False,
 ) -> Tensor:
-    conv = keras.layers.DepthwiseConv2D(
+    depthwise = keras.layers.DepthwiseConv2D(
         size,
         strides,
         padding=padding,
@@ -88,7 +80,7 @@ def _depthwise(
         depthwise_initializer=per_channel(initializer(), x.shape.as_list()[-1]),
         name=f'{name}/conv',
     )
-    return _normalised(conv(x), name, is_linear)
+    return _normalised(depthwise(x), name, is_linear)
 
 
 def _normalised(x: Tensor, name: str, is_linear: bool) -> Tensor:

@@ -9,7 +9,14 @@ from gitloss.data import folder, listing, mnist, recordio, tfrecord
 from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
 from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
-from gitloss.data.selection import ImageSettings, Kind, files_of_run, load_images
+from gitloss.data.selection import (
+    BROKEN,
+    LABELS,
+    ImageSettings,
+    Kind,
+    files_of_run,
+    load_images,
+)
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.data.subset import Subset
 from gitloss.errors import check_choice
@@ -45,9 +52,11 @@ def load(name: str, path: str, settings: ImageSettings | None = None) -> Dataset
 
 
 __all__ = [
+    'BROKEN',
     'CENTERED',
     'DATASETS',
     'IMAGES',
+    'LABELS',
     'PREPROCESSINGS',
     'ArraySource',
     'Balanced',

@@ -20,6 +20,10 @@ from gitloss.data.subset import Subset
 from gitloss.errors import check, log, one_line
 
 
+# Files of a run: the name of each class, a line each; the images that are left out.
+LABELS, BROKEN = 'labels.txt', 'broken.txt'
+
+
 class ImageSettings(NamedTuple):
     """What is read of a source of images. The fields are the options of the same names, except for
 
@@ -192,7 +196,7 @@ def files_of_run(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
     --dataset=list reads if each has a file of its own; `broken.txt`, the images left out.
     """
     classes = dataset.names[: dataset.spec.num_classes]
-    texts = {'labels.txt': ''.join(name + '\n' for name in classes), 'broken.txt': dataset.broken}
+    texts = {LABELS: ''.join(name + '\n' for name in classes), BROKEN: dataset.broken}
     for split in SPLITS:
         images = getattr(dataset, split)
         if isinstance(images, Subset):
