@@ -7,6 +7,7 @@ and a Witness:
     python tests/crew.py --exp_save_dir=DIR --steps=24 ...
 """
 
+import json
 import os
 import sys
 import threading
@@ -159,18 +160,36 @@ def trainer_of(settings, group=None, first=()):
 
 
 class Crew:
-    """The processes of one run, which a `with` block ends in any case."""
+    """The processes of one run, which a `with` block ends in any case. They are forked, otherwise
+    as trainers.launch starts them.
+    """
 
     def __init__(self, flags, size, logs, program=PROGRAM):
-        self.started = []
-        launch.start(self.started, flags, size, str(logs), program=program)
-        self.processes = [process for process, _ in self.started]
+        import forking
+
+        addresses, self._logs = launch.free_addresses(size), str(logs)
+        os.makedirs(self._logs, exist_ok=True)
+        self.processes = []
+        cores = sorted(os.sched_getaffinity(0))
+        for rank in range(size):
+            task = {'type': 'worker', 'index': rank}
+            config = json.dumps({'cluster': {'worker': addresses}, 'task': task})
+            environment = dict(os.environ, TF_CONFIG=config)
+            process = forking.Process([*program, *flags], self._log(rank), None, environment)
+            self.processes.append(process)
+            if process.poll() is None:
+                os.sched_setaffinity(process.pid, [cores[rank % len(cores)]])
+
+    def _log(self, rank):
+        return os.path.join(self._logs, f'worker-{rank}.log')
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        launch.end(self.started)
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
     def until(self, condition):
         limit = time.monotonic() + WAIT
@@ -192,8 +211,8 @@ class Crew:
         return [process.poll() for process in self.processes]
 
     def printed(self, rank):
-        """The output of a worker other than the chief."""
-        with open(self.started[rank][1], encoding='utf-8', errors='replace') as file:
+        """The output of a worker."""
+        with open(self._log(rank), encoding='utf-8', errors='replace') as file:
             return file.read()
 
 

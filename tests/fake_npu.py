@@ -8,9 +8,9 @@ changes every Session. Starting a process takes seconds, so each one makes many 
 import collections
 import json
 import os
-import subprocess
-import sys
+import tempfile
 
+import forking
 import survival
 import toys
 from conftest import CARD_VARIABLES, FAKES
@@ -26,14 +26,8 @@ def python(*arguments, **variables):
     environment.update(
         variables, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, 'tests'), FAKES])
     )
-    return subprocess.run(
-        [sys.executable] + list(arguments),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return forking.run(arguments, folder, environment)
 
 
 RUNS = """

@@ -110,8 +110,9 @@ def _noted(callbacks, marks, sleep_in_step=0):
 
         def on_train_batch_begin(self, batch, logs=None):
             marks.enter('step')
-            if batch == sleep_in_step:
-                time.sleep(WAIT)
+            # Not at once: a signal that comes just before a sleep does not end it.
+            for _ in range(10 * WAIT if batch == sleep_in_step else 0):
+                time.sleep(0.1)
 
         def on_test_begin(self, logs=None):
             marks.enter('measurement')
@@ -149,9 +150,10 @@ class Run:
       folder: folder of the marks and of the output.
       plan: what `main` does besides training; None: the plain command.
       python: the interpreter.
+      forked: begin with TensorFlow imported, see forking.py.
     """
 
-    def __init__(self, flags, folder, plan=None, python=sys.executable):
+    def __init__(self, flags, folder, plan=None, python=sys.executable, forked=False):
         self.marks = Marks(os.path.join(folder, 'marks'))
         self.marks.clear()
         self._printed = os.path.join(folder, 'printed')
@@ -163,6 +165,12 @@ class Run:
                 json.dumps(dict(plan, marks=os.path.join(folder, 'marks'))),
             ]
         )
+        if forked:
+            import forking
+
+            environment = self._environment()
+            self.process = forking.Process(command + flags, self._printed, None, environment)
+            return
         with open(self._printed, 'wb') as file:
             self.process = subprocess.Popen(
                 [python] + command + flags,

@@ -61,7 +61,7 @@ class Story:
 
     def start(self, name, plan=None):
         os.makedirs(self.path('of ' + name), exist_ok=True)
-        return killable.Run(flags(self.folder, name), self.path('of ' + name), plan)
+        return killable.Run(flags(self.folder, name), self.path('of ' + name), plan, forked=True)
 
     def twin(self):
         self.twin_status = self.start('twin').wait()
