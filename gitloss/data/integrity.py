@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 from concurrent import futures
@@ -14,6 +15,7 @@ from gitloss.errors import log, one_line, reason
 
 _NAMED = 20  # broken images in the log
 _BLOCK = 256  # images that a thread checks at a time
+_AHEAD = 2  # items per thread: results that nobody has asked for yet are held in memory
 
 
 class Broken(NamedTuple):
@@ -40,12 +42,22 @@ def in_threads(
     threads: int = 0,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Any]:
-    """The results of `work`, in the order of the items; `stop` is called after an error."""
-    with futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        waiting = [pool.submit(work, item) for item in items]
+    """The results of `work`, in the order of the items, of which a few are in work ahead.
+
+    Args:
+      threads: 0: one for each core.
+      stop: called after an error, and when no more results are wanted.
+    """
+    threads = threads or os.cpu_count() or 1
+    waiting: collections.deque[Any] = collections.deque()
+    with futures.ThreadPoolExecutor(threads) as pool:
         try:
-            for each in waiting:
-                yield each.result()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > _AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except BaseException:
             stop()
             for each in waiting:

@@ -6,23 +6,13 @@ import csv
 import io
 import os
 import re
-from typing import Any, Iterator
+from typing import Any
 
-from gitloss import files
 from gitloss.data.folder import FileSource
-from gitloss.data.texts import Labels, Texts
+from gitloss.data.texts import Labels, Texts, text_lines
 from gitloss.errors import check, one_line
 
 _EXPECTED = 'a path and a label, with a tab or a space between them, in quotes if they hold it'
-
-
-def _lines(path: str) -> Iterator[str]:
-    """The lines of a file; an empty text for a comment."""
-    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
-        for number, content in enumerate(file):
-            text = content.decode('utf-8', 'surrogateescape')
-            text = text.lstrip('\ufeff' if number == 0 else '').strip()
-            yield '' if text.startswith('#') else text
 
 
 def open_list(path: str, image_shape: tuple[int, ...]) -> FileSource:
@@ -40,8 +30,8 @@ def open_list(path: str, image_shape: tuple[int, ...]) -> FileSource:
       OSError: the list cannot be read.
     """
     shown, paths, labels = one_line(path, 5000), Texts(), Labels()
-    delimiter = '\t' if '\t' in next(filter(None, _lines(path)), '') else ' '
-    rows = csv.reader(_lines(path), delimiter=delimiter, skipinitialspace=True, strict=True)
+    delimiter = '\t' if '\t' in next(filter(None, text_lines(path)), '') else ' '
+    rows = csv.reader(text_lines(path), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in filter(None, rows):
             is_pair = len(row) == 2 and all(row) and '\0' not in row[0]

@@ -3,6 +3,8 @@
 TensorFlow's own reader and writer see to the format and to its checksums (CRC-32C). They read from
 the beginning only, so an index lies beside each shard: NAME.tfrecord.index, a line of JSON and the
 arrays of an Index. Its checksums are those of zlib, which are fast in Python.
+
+TensorFlow, which takes seconds to import, is imported where a record is read or written.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from typing import Any, Iterator, NamedTuple
 import numpy as np
 
 from gitloss import files
-from gitloss.backend import tf
 from gitloss.errors import check, one_line, reason
 
 MANIFEST = 'manifest.json'
@@ -86,6 +87,8 @@ def records(path: str) -> Iterator[bytes]:
       ValueError: the shard is damaged or cut short.
       OSError: it cannot be read.
     """
+    from gitloss.backend import tf
+
     size, place, number = files.Reader(path).size, 0, 0
     shown, expected = one_line(path, 5000), 'an undamaged record of TFRecord'
     try:
@@ -104,6 +107,8 @@ def feature(record: bytes, where: str) -> dict[str, Any]:
     Raises:
       ValueError: it is no Example.
     """
+    from gitloss.backend import tf
+
     try:
         features = tf.train.Example.FromString(record).features.feature
     except Exception as error:  # noqa: BLE001 - protobuf's class of it has moved twice
@@ -119,6 +124,7 @@ def feature(record: bytes, where: str) -> dict[str, Any]:
 
 def example(image: bytes, label: int, name: str) -> bytes:
     """The record of an image: a serialised tf.train.Example."""
+    from gitloss.backend import tf
 
     def of(**kinds: Any) -> Any:
         return tf.train.Feature(**kinds)

@@ -1,12 +1,26 @@
-"""Names of images and identities, by the million."""
+"""Lines of text files, and names of images and identities, by the million."""
 
 from __future__ import annotations
 
 import array
+import os
 import re
-from typing import Any, Callable, Iterable, Sequence, overload
+from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 
 import numpy as np
+
+from gitloss import files
+
+
+def text_lines(path: str) -> Iterator[str]:
+    """The stripped lines of a regular file in UTF-8; an empty text for a comment, which begins with
+    #.
+    """
+    with files.open_regular(path, os.O_RDONLY, 'rb') as file:
+        for number, content in enumerate(file):
+            text = content.decode('utf-8', 'surrogateescape')
+            text = text.lstrip('\ufeff' if number == 0 else '').strip()
+            yield '' if text.startswith('#') else text
 
 
 class Texts(Sequence[str]):
