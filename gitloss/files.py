@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import weakref
-from typing import IO, Any
+from typing import IO, Any, Iterator
 
 
 def open_regular(path: str, flags: int, mode: str) -> IO[Any]:
@@ -120,6 +120,27 @@ def write_atomically(path: str, content: str | bytes) -> None:
         if os.path.isfile(temporary):
             os.remove(temporary)  # frees its part of a full disk
         raise OSError(error.errno, error.strerror, path)
+
+
+@contextlib.contextmanager
+def complete(path: str) -> Iterator[str]:
+    """A context with a temporary path to write a large file to. At its end the file is renamed to
+    `path`; after an error it is removed.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    temporary = path + '.tmp'
+    remove(temporary)
+    try:
+        yield temporary
+        with open_regular(temporary, os.O_RDONLY, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
 
 
 def write_below(folder: str, name: str, content: str | bytes) -> None:

@@ -146,6 +146,15 @@ def test_metrics_and_plots_run_without_tensorflow():
     assert heavy == []
 
 
+def test_embeddings_in_a_file_are_verified_without_tensorflow():
+    heavy = _fresh(
+        'import sys; from trainers import command, evaluate, verifying; '
+        'from gitloss.figures import verification; '
+        'print(*[m for m in ("tensorflow", "tf_keras", "gitloss.backend") if m in sys.modules])'
+    )
+    assert heavy == []
+
+
 @pytest.mark.parametrize('module', sorted(MODULES))
 def test_patterns_mean_ascii_digits_and_the_whole_text(module):
     """`\\d` matches the digits of all scripts, and `$` before a newline at the end."""

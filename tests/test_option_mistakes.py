@@ -104,7 +104,7 @@ def test_flags_that_do_not_go_together(arguments, said):
             'trainers.run',
             '--ckpt_path=output/0',
             '--ckpt_path: expected a flag of trainers.run. Received: one of trainers.evaluate and '
-            'trainers.export; --help lists them',
+            'trainers.export and trainers.embed and trainers.predict; --help lists them',
         ),
         (
             'trainers.export',
@@ -124,16 +124,20 @@ def test_a_command_refuses_a_flag_that_it_does_not_use(tmp_path, command, argume
         assert str(caught.value) == said
 
 
-@pytest.mark.parametrize('command', ['trainers.evaluate', 'trainers.export'])
+@pytest.mark.parametrize('command', ['trainers.embed', 'trainers.export'])
 def test_a_required_flag_says_so(command):
+    out = ['--out=e.npz'] if command == 'trainers.embed' else []
     with pytest.raises(OptionError) as caught:
-        parse([], command)
+        parse(out, command)
     assert (
         str(caught.value) == f'--ckpt_path: expected a value, {command} requires it. Received: none'
     )
-    with pytest.raises(options.HelpRequested, match=r'--ckpt_path=\n .* \(required\)\n'):
+    with pytest.raises(
+        options.HelpRequested,
+        match=r'--ckpt_path=\n .* \(required by export, embed and predict\)\n',
+    ):
         parse(['--help'], command)
-    assert parse(['--ckpt_path=output/0'], command).ckpt_path == 'output/0'
+    assert parse(['--ckpt_path=output/0', *out], command).ckpt_path == 'output/0'
 
 
 def test_a_flag_file_of_an_editor_with_a_byte_order_mark(tmp_path):

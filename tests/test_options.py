@@ -49,6 +49,11 @@ def names_where(condition):
     return {name for name, option in options.FIELDS.items() if condition(option)}
 
 
+# The options of embeddings and their verification.
+JUDGING = {'pairs', 'embeddings', 'verify_pairs', 'pairs_path', 'similarity', 'far', 'report_path'}
+JUDGING |= {'out', 'flip', 'gallery', 'neighbors', 'calibration', 'threshold'}
+
+
 def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
     """Bound options decide the result: data, network, loss, optimization, measurements, metrics.
     Free are the folders (data_path, exp_save_dir), the check of the images, which a resumed run
@@ -64,6 +69,7 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
         *('npu_option', 'collective_timeout', 'check_replicas'),
         *('ckpt_path', 'format', 'export_dir', 'export_batch'),
         *('out_path', 'shard_images', 'threads'),
+        *JUDGING,
     }
 
 
@@ -75,6 +81,7 @@ def test_workers_may_differ_in_where_things_lie_and_in_what_the_chief_does_alone
     assert names_where(lambda option: option.workers) == {
         *('data_path', 'exp_save_dir', 'device', 'log_every', 'tf_logs'),
         *('resume', 'keep_checkpoints', 'projection', 'ckpt_path'),
+        *('verify_pairs', 'pairs_path'),
     }
 
 
@@ -91,6 +98,7 @@ def test_hyperparameters_are_what_decides_what_is_learned():
         *('collective_timeout', 'check_replicas'),
         *('ckpt_path', 'format', 'export_dir', 'export_batch'),
         *('out_path', 'shard_images', 'threads'),
+        *JUDGING,
     }
     found = options.Options(lambda_g=0.5).hyperparameters()
     assert found['lambda_g'] == 0.5
@@ -102,19 +110,25 @@ def flags_of_command(command):
 
 
 def test_each_command_takes_what_it_uses():
-    """An evaluation takes data, batches and a device, and reads the rest from the checkpoint; an
-    export takes none of these; a conversion takes data only; a run takes everything except the
-    flags that only the others have.
+    """An evaluation, an embedding and a prediction take data, batches and a device, and read the
+    rest from the checkpoint; an export takes none of these; a conversion takes data only; a run
+    takes everything except the flags that only the others have.
     """
-    evaluates = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
+    computes = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
         *('device', 'precision', 'precision_mode', 'npu_option')
     }
+    embeds, recognises = {'out', 'flip'}, {'gallery', 'neighbors', 'calibration', 'threshold'}
+    evaluates = computes | JUDGING - embeds - recognises - {'verify_pairs'}
+    assert flags_of_command('embed') == computes | embeds | {'normalize'}
+    predicts = computes - {'data_path'} | recognises | {'flip', 'similarity'}
+    assert flags_of_command('predict') == predicts
     exports = {'ckpt_path', 'tf_logs', 'format', 'export_dir', 'export_batch'}
     assert flags_of_command('evaluate') == evaluates
     assert flags_of_command('export') == exports
     alone = {'out_path', 'shard_images', 'threads'}
     assert flags_of_command('convert') == alone | {'dataset', 'data_path', 'max_broken', 'tf_logs'}
     alone |= {'ckpt_path', 'format', 'export_dir', 'export_batch'}
+    alone |= JUDGING - {'verify_pairs', 'pairs_path', 'similarity', 'far'}
     assert flags_of_command('run') == set(options.FIELDS) - alone
 
 

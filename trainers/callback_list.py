@@ -21,7 +21,10 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from callbacks.report import Report
 from callbacks.tensorboard import TensorBoard
+from callbacks.verification import Verification
 from gitloss.data import Dataset
+from gitloss.data.pair_images import open_images
+from gitloss.data.pairs import read_pairs
 from trainers import command, plugins
 from trainers.options import Options, device_id
 
@@ -37,6 +40,15 @@ def _measuring(
     )
     evaluation = Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes)
     return centers, evaluation, Figures(evaluation, centers) if dataset.valid else None
+
+
+def _verification(options: Options, dataset: Dataset) -> Verification | None:
+    if not (options.evaluate and options.verify_pairs):
+        return None
+    pairs = read_pairs(options.verify_pairs)
+    shape = tuple(dataset.spec.image_shape)
+    images = open_images(pairs, options.verify_pairs, options.pairs_path, shape)
+    return Verification(pairs, images, options.similarity, options.far)
 
 
 def _tensorboard(options: Options, facts: dict[str, Any], figures: Figures | None) -> TensorBoard:
@@ -69,6 +81,7 @@ def build_callbacks(
         # They measure, and add to the logs that all callbacks below read.
         centers,
         evaluation,
+        _verification(options, dataset),
         # The user's callbacks read the measurements; those below monitor, write and draw theirs.
         *plugins.load(options.callbacks, options),
         EarlyStopping(options.monitor, options.early_stopping) if options.early_stopping else None,

@@ -75,6 +75,8 @@ def main(
     command: str,
     doc: str,
     work: Callable[[options_module.Options], int],
+    is_light: Callable[[options_module.Options], Any] = lambda options: False,
+    words: list[str] | None = None,
 ) -> int:
     """Parses the flags and calls `work`.
 
@@ -83,29 +85,35 @@ def main(
       command: the module, as in `python -m`.
       doc: the docstring of the module, the first part of --help.
       work: options -> exit status.
+      is_light: options -> whether `work` needs no TensorFlow, which takes seconds to import.
+      words: the arguments that are no flags are appended to it; None: there may be none.
 
     Returns:
       The exit status: that of `work`; 2 for a mistake before the training, 1 for an error in it,
       128 + n for signal n.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    return streams.guarded(command, lambda: _parsed(given, command, doc, work))
+
+    def parsed() -> int:
+        try:
+            options = options_module.parse(given, command, doc, words)
+        except options_module.HelpRequested as text:
+            streams.output(str(text))
+            return 0
+        except ValueError as error:
+            streams.say(f'{command}: {error}')
+            return 2
+        return _run(options, command, work, is_light(options))
+
+    return streams.guarded(command, parsed)
 
 
-def _parsed(
-    arguments: Sequence[str],
+def _run(
+    options: options_module.Options,
     command: str,
-    doc: str,
     work: Callable[[options_module.Options], int],
+    is_light: Any,
 ) -> int:
-    try:
-        options = options_module.parse(arguments, command, doc)
-    except options_module.HelpRequested as text:
-        streams.output(str(text))
-        return 0
-    except ValueError as error:
-        streams.say(f'{command}: {error}')
-        return 2
     if options.tf_logs:
         os.environ['GITLOSS_TF_LOGS'] = '1'
     elif not sys.warnoptions:
@@ -117,18 +125,22 @@ def _parsed(
     logging.raiseExceptions = False
     log.setLevel(logging.INFO)
     log.propagate = False
-    return _status(options, command, work)
+    return _status(options, command, work, is_light)
 
 
 def _status(
-    options: options_module.Options, command: str, work: Callable[[options_module.Options], int]
+    options: options_module.Options,
+    command: str,
+    work: Callable[[options_module.Options], int],
+    is_light: Any,
 ) -> int:
     try:
         _prepare_process()
         from callbacks.progress import ConsoleHandler
 
         log.handlers = [ConsoleHandler()]
-        from gitloss import backend  # noqa: F401 - the slow import, whose failure is logged
+        if not is_light:
+            from gitloss import backend  # noqa: F401 - the slow import, whose failure is logged
 
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see trainers/__init__.py
             signal.signal(signal.SIGINT, signal.default_int_handler)

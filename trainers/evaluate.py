@@ -4,6 +4,9 @@ checkpoint of any supported TensorFlow.
 Measures loss, accuracy and class distances of a checkpoint on the validation and test images, and
 prints one JSON object. Network and loss are those of the checkpoint. No training images are needed;
 of images of other classes only the distances are measured.
+
+With --pairs=FILE it verifies pairs of images instead: accuracy in folds, ROC, EER, TAR at a FAR, a
+calibrated threshold. With --pairs and --embeddings=FILE.npz, of embeddings of any origin.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import sys
 from typing import Any, Sequence
 
-from gitloss.errors import log
+from gitloss.errors import check, log
 from trainers import command, streams
 from trainers.options import Options
 
@@ -58,18 +61,34 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
 
 def evaluate(options: Options) -> int:
     """Prints one JSON object. Returns the exit status."""
-    from trainers import checkpoints
+    from trainers import verifying
 
-    results = checkpoints.using(
-        options.ckpt_path, '--ckpt_path', lambda found: _results(options, found)
-    )
+    given = f'--ckpt_path={options.ckpt_path} --embeddings={options.embeddings}'
+    expected = 'one of --ckpt_path and --embeddings'
+    check(bool(options.ckpt_path) != bool(options.embeddings), 'flags', expected, given)
+    if options.embeddings:
+        check(options.pairs, '--pairs', 'pairs of the images of --embeddings', 'none')
+        results = verifying.of_embeddings(options)
+    else:
+        from trainers import checkpoints
+
+        work = verifying.of_checkpoint if options.pairs else _results
+        results = checkpoints.using(
+            options.ckpt_path, '--ckpt_path', lambda found: work(options, found)
+        )
     streams.output(json.dumps(results))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
-    return command.main(arguments, 'trainers.evaluate', __doc__ or '', evaluate)
+    return command.main(
+        arguments,
+        'trainers.evaluate',
+        __doc__ or '',
+        evaluate,
+        is_light=lambda options: options.embeddings,
+    )
 
 
 if __name__ == '__main__':

@@ -42,9 +42,13 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
     if not options.data_folder:
         saved = checkpoints.options_of(checkpoint).data_path
         options = dataclasses.replace(options, data_path=saved)
-    run = checkpoints.run_of(checkpoint.path)
-    names = _text(run, data.LABELS).split('\n')[:-1]
-    return _loaded(options, broken=_text(run, data.BROKEN), classes=names)
+    broken = _text(checkpoints.run_of(checkpoint.path), data.BROKEN)
+    return _loaded(options, broken=broken, classes=classes_of(checkpoint))
+
+
+def classes_of(checkpoint: checkpoints.Checkpoint) -> list[str]:
+    """The names of the classes of a checkpoint; [] if they have none, or the run is gone."""
+    return _text(checkpoints.run_of(checkpoint.path), data.LABELS).split('\n')[:-1]
 
 
 def _text(run: str, name: str) -> str:

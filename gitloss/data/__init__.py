@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from gitloss.data import folder, listing, mnist, recordio, tfrecord
-from gitloss.data.batches import BatchStream, padded_batches, part_of
 from gitloss.data.preprocessing import CENTERED, PREPROCESSINGS, preprocessed
 from gitloss.data.sampling import Balanced, Sampler, Shuffled, sampler
 from gitloss.data.selection import (
@@ -20,6 +19,9 @@ from gitloss.data.selection import (
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
 from gitloss.data.subset import Subset
 from gitloss.errors import check_choice
+
+if TYPE_CHECKING:
+    from gitloss.data.batches import BatchStream, padded_batches, part_of
 
 IMAGES = {
     'folder': Kind(folder.open_folder),
@@ -49,6 +51,15 @@ def load(name: str, path: str, settings: ImageSettings | None = None) -> Dataset
     return DATASETS[check_choice('dataset', name, sorted(DATASETS))](
         path, settings or ImageSettings()
     )
+
+
+def __getattr__(name: str) -> Any:
+    """What imports TensorFlow, on first use: pairs and embeddings in files need none."""
+    if name in ('BatchStream', 'padded_batches', 'part_of'):
+        from gitloss.data import batches
+
+        return getattr(batches, name)
+    raise AttributeError(f"module 'gitloss.data' has no attribute {name!r}")
 
 
 __all__ = [

@@ -14,7 +14,7 @@ from gitloss.errors import check, log, one_line
 
 # Files of the second line are refused by their names when they are read, rather than left out
 # without a word.
-_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.ppm', '.pgm', '.pbm', '.pnm', '.bmp') + (
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.ppm', '.pgm', '.pbm', '.pnm', '.bmp') + (
     ('.gif', '.webp', '.tif', '.tiff', '.heic', '.avif', '.jp2')
 )
 
@@ -43,6 +43,9 @@ class FileSource(ImageSource):
 
     def encoded(self, index: int) -> bytes:
         return files.read(self.where(index))
+
+    def name(self, index: int) -> str:
+        return os.path.splitext(self._paths[index])[0]
 
     def catalogue(self) -> Iterator[bytes]:
         yield self._paths.tobytes()
@@ -73,7 +76,7 @@ def _folders(root: str) -> Iterator[tuple[str, list[str]]]:
         with os.scandir(place) as entries:
             found = sorted((e.name, _is_folder(e)) for e in entries if not e.name.startswith('.'))
         names = [name for name, is_folder in found if not is_folder]
-        yield folder, [name for name in names if name.lower().endswith(_SUFFIXES)]
+        yield folder, [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         inner = [os.path.join(folder, name) for name, is_folder in reversed(found) if is_folder]
         waiting += [(name, (*above, here)) for name in inner]
 

@@ -76,6 +76,12 @@ class ImageSource(Source):
     def where(self, index: int) -> str:
         """The path of an image, or the path and the number of its record."""
 
+    def name(self, index: int) -> str:
+        """The name of an image among embeddings: its path without extension, or the name of its
+        identity and its number.
+        """
+        return f'{self.names[self.labels[index]]}/{index:08}'
+
     @abc.abstractmethod
     def catalogue(self) -> Iterator[bytes]:
         """What tells these images from others without reading them: names and sizes of files."""

@@ -9,6 +9,7 @@ from trainers.checkpoints.restoring import (
     session_of,
     spec_of,
     using,
+    value,
     variables,
 )
 from trainers.checkpoints.saver import Saver
@@ -27,5 +28,6 @@ __all__ = [
     'session_of',
     'spec_of',
     'using',
+    'value',
     'variables',
 ]

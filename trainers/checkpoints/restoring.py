@@ -109,6 +109,17 @@ def variables(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape in found.items()}
 
 
+def value(checkpoint: Checkpoint, name: str) -> Any:
+    """The value of a variable in a checkpoint, an array.
+
+    Raises:
+      DamagedCheckpoint: it has no such variable.
+    """
+    with _readable(checkpoint):
+        reader = tf.train.load_checkpoint(os.path.join(checkpoint.path, manifest.PREFIX))
+        return reader.get_tensor(name)
+
+
 def restore(session: Any, saver: Saver, checkpoint: Checkpoint) -> None:
     """Loads the values of a verified checkpoint into a session.
 

@@ -29,7 +29,7 @@ class Data:
         'mnist.npz; default: data/mnist in the project. Of a checkpoint trained on images, the '
         'default is their --data_path.',
         'data',
-        commands=('run', 'evaluate', 'convert'),
+        commands=('run', 'evaluate', 'convert', 'embed'),
         resume=True,
         workers=True,
         hyperparameter=False,

@@ -30,8 +30,10 @@ class Learning:
     )
     normalize: bool = option(
         False,
-        'Scale the embeddings to length 1, in the losses too and in everything that is saved.',
+        'Scale the embeddings to length 1: run, in the losses too and in everything that is saved; '
+        'embed, those in the file.',
         'network',
+        commands=('run', 'embed'),
     )
     preprocessing: str = option(
         'auto',
@@ -115,7 +117,7 @@ class Learning:
         128,
         'Images per batch. With several workers it is the global batch, which they share.',
         'optimization',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'embed', 'predict'),
         low=1,
         high=1 << 20,
     )

@@ -103,21 +103,10 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> Iterato
         yield from _expanded(given, (*within, path))
 
 
-def parse(arguments: Sequence[str], command: str = 'trainers.run', doc: str = '') -> Options:
-    """Parses a command line (without the program's name) into Options.
-
-    Raises:
-      OptionError: unknown flag, flag of another command, wrong type, wrong range, required flag
-        missing, unreadable flag file; one line naming flag, expected, received.
-      HelpRequested: for --help and -h.
-    """
-    if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
-        raise HelpRequested(help_text(command, doc))
-    taken, values = taken_by(command), flags.FlagValues()
-    for name, option in taken.items():
-        _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
+def _given(arguments: Sequence[str], command: str, values: flags.FlagValues) -> list[str]:
+    """Sets `values` from a command line. Returns the arguments that are no flags."""
     try:
-        rest = values([command, *_expanded(arguments)])
+        return values([command, *_expanded(arguments)])[1:]
     except OptionError:
         raise
     except flags.UnrecognizedFlagError as error:
@@ -132,11 +121,45 @@ def parse(arguments: Sequence[str], command: str = 'trainers.run', doc: str = ''
     # Hundreds of flag files, each of which includes the next; or absl's search for a similar name.
     except RecursionError:
         raise OptionError('flags: expected short names and few files in files. Received: too many')
-    if len(rest) > 1:
-        raise OptionError(
-            f'arguments: expected flags only, --name=value. Received: {" ".join(rest[1:])}'
-        )
-    for name, option in taken.items():
-        if option.required and getattr(values, name) == option.default:
+
+
+def _take_words(rest: Sequence[str], words: list[str] | None) -> None:
+    if words is not None:
+        words += rest
+    elif rest:
+        received = ' '.join(rest)
+        raise OptionError(f'arguments: expected flags only, --name=value. Received: {received}')
+
+
+def _check_required(command: str, values: Any) -> None:
+    for name, option in taken_by(command).items():
+        is_required = command.rpartition('.')[2] in option.required
+        if is_required and getattr(values, name) == option.default:
             raise OptionError(f'--{name}: expected a value, {command} requires it. Received: none')
+
+
+def parse(
+    arguments: Sequence[str],
+    command: str = 'trainers.run',
+    doc: str = '',
+    words: list[str] | None = None,
+) -> Options:
+    """Parses a command line (without the program's name) into Options.
+
+    Args:
+      words: the arguments that are no flags are appended to it; None: there may be none.
+
+    Raises:
+      OptionError: unknown flag, flag of another command, wrong type, wrong range, required flag
+        missing, unreadable flag file; one line naming flag, expected, received.
+      HelpRequested: for --help and -h.
+    """
+    if any(argument in ('--help', '-help', '-h', '--helpfull') for argument in arguments):
+        raise HelpRequested(help_text(command, doc))
+    taken, values = taken_by(command), flags.FlagValues()
+    values.set_gnu_getopt(words is not None)  # flags may follow other arguments
+    for name, option in taken.items():
+        _DEFINE[type(option.default)](name, option.default, option.help, flag_values=values)
+    _take_words(_given(arguments, command, values), words)
+    _check_required(command, values)
     return Options(**{name: getattr(values, name) for name in taken})

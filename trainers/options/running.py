@@ -64,8 +64,8 @@ class Running:
         "Checkpoint to load: a run's folder (its best checkpoint is taken), its ckpt folder, or "
         'one checkpoint.',
         'checkpoints',
-        commands=('evaluate', 'export'),
-        required=True,
+        commands=('evaluate', 'export', 'embed', 'predict'),
+        required=('export', 'embed', 'predict'),
         workers=True,
     )
     resume: str = _free(
@@ -115,7 +115,7 @@ class Running:
         'auto: npu if ASCEND_DEVICE_ID or DEVICE_ID is set and the adapter of CANN can be '
         'imported, else gpu if TensorFlow sees one, else cpu.',
         'device',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'embed', 'predict'),
         workers=True,
         choices=('auto', 'cpu', 'gpu', 'npu'),
     )
@@ -125,7 +125,7 @@ class Running:
         'TensorFlow, with dynamic loss scaling; bfloat16 on cpu, by oneDNN, in TensorFlow 2.x. '
         'Default: mixed on npu, else fp32. See docs/ascend.md.',
         'device',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'embed', 'predict'),
         resume=True,
         choices=('', 'fp32', 'mixed'),
     )
@@ -134,7 +134,7 @@ class Running:
         'Precision mode of the NPU, instead of the one that --precision stands for. No effect '
         'on cpu and gpu.',
         'device',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'embed', 'predict'),
         choices=('',) + PRECISION_MODES,
     )
     loss_scale: str = option(
@@ -158,7 +158,7 @@ class Running:
         '',
         'Settings of the NPU session, key=value, separated by commas. docs/ascend.md lists them.',
         'device',
-        commands=('run', 'evaluate'),
+        commands=('run', 'evaluate', 'embed', 'predict'),
     )
 
     collective_timeout: float = _free(
@@ -204,7 +204,7 @@ class Running:
         'Show the log and the warnings of TensorFlow, and the traceback of an error.',
         'output',
         workers=True,
-        commands=('run', 'evaluate', 'export', 'convert'),
+        commands=('run', 'evaluate', 'export', 'convert', 'embed', 'predict'),
     )
 
     format: str = _free(

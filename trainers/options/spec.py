@@ -22,7 +22,7 @@ class Option:
       help: what the option does, for --help and the README.
       group: the heading of the option there.
       commands: the commands that take the flag; `run` stands for trainers.run.
-      required: whether these commands require the flag.
+      required: the commands that require the flag.
       resume: whether a resumed run may differ from the run that it continues.
       workers: whether the workers of one run may differ.
       hyperparameter: whether it affects what is learned, not where it is saved or on which device.
@@ -35,7 +35,7 @@ class Option:
     help: str = ''
     group: str = ''
     commands: tuple[str, ...] = ('run',)
-    required: bool = False
+    required: tuple[str, ...] = ()
     resume: bool = False
     workers: bool = False
     hyperparameter: bool = True
@@ -53,7 +53,14 @@ class Option:
             return self.accepts[1]
         if self.high is not None:
             return f'{shown(self.low)} to {shown(self.high)}'
-        return 'required' * self.required if self.low is None else f'at least {shown(self.low)}'
+        return self.needed if self.low is None else f'at least {shown(self.low)}'
+
+    @property
+    def needed(self) -> str:
+        """The commands that require the flag, in words; '' if none does."""
+        *others, last = self.required or ('',)
+        names = ' and '.join([', '.join(others), last]) if others else last
+        return f'required by {names}' if names else ''
 
     def check(self, name: str, value: Any) -> None:
         """Raises OptionError if the option, whose flag is `name`, does not accept the value."""

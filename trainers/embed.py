@@ -1,0 +1,110 @@
+"""python -m trainers.embed --ckpt_path=output/0 --data_path=faces --out=faces.npz: the embeddings
+of images.
+
+Embeds the images of a folder of folders, a list, a record file or TFRecord shards with the network
+of a checkpoint. The file has the names of the images (paths without extension), their embeddings
+and their identities; its ending chooses the format: .npz, .parquet or .tfrecord.
+
+Finished parts lie in OUT.parts until all are there: the same command continues an interrupted one.
+Several processes with the same flags, on one machine or on several that share the folder, share the
+parts among them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import Any, Sequence
+
+import numpy as np
+
+from gitloss.data.embedding_formats import Table, check_format, write_embeddings
+from gitloss.data.texts import Texts
+from gitloss.errors import check, log, one_line
+from trainers import command, streams
+from trainers.options import Options, absolute
+from trainers.parts import Parts
+
+
+def open_source(path: str, image_shape: tuple[int, ...]) -> Any:
+    """The images at `path`, of the kind that it is: an ImageSource.
+
+    Raises:
+      ValueError: there are no images, or they are refused.
+    """
+    from gitloss import data
+
+    check(os.path.exists(path), '--data_path', 'images', one_line(path, 500) or 'none')
+    inside = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
+    for name in ('tfrecord', 'recordio', 'list'):
+        kind = data.IMAGES[name]
+        is_kind = any(each.endswith(kind.endings) for each in inside)
+        if is_kind and not (name == 'list' and os.path.isdir(path)):
+            return kind.open(path, image_shape)
+    return data.IMAGES['folder'].open(path, image_shape)
+
+
+def _embed_parts(options: Options, checkpoint: Any, source: Any, parts: Parts) -> None:
+    """Embeds the parts that nobody else does."""
+    from trainers import checkpoints, devices
+    from trainers.engine.embedding import embedder
+
+    settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'embed')
+    with embedder(checkpoint, devices.choose(settings), options.batch_size) as network:
+        for number in parts.claimed():
+            start, stop = parts.range_of(number)
+            swept = network.sweep(source, start, stop, options.flip)
+            rows = np.concatenate([part.combined(options.normalize) for part in swept])
+            parts.write(number, rows)
+            log.info('%d of %d images', stop, len(source))
+
+
+def _gather(path: str, source: Any, dim: int, parts: Parts) -> None:
+    names = Texts(map(source.name, range(len(source))))
+    table = Table(names, source.names, source.labels, dim, parts.read)
+    write_embeddings(path, table)
+    parts.remove()
+
+
+def _work(options: Options, checkpoint: Any) -> str:
+    """Does what the flags ask for. Returns the line to print."""
+    from trainers import checkpoints
+
+    path = absolute('out', options.out)
+    check(not os.path.isdir(path), '--out', 'the name of a file', f'a folder: {path}')
+    shape = checkpoints.spec_of(checkpoint).image_shape
+    source = open_source(options.data_path, shape)
+    facts = {
+        'checkpoint': checkpoint.manifest['files'],
+        'images': source.fingerprint,
+        'flip': options.flip,
+        'normalize': options.normalize,
+    }
+    parts = Parts(path + '.parts', facts, len(source))
+    _embed_parts(options, checkpoint, source, parts)
+    with parts.gathering():
+        if not parts.are_complete:  # or one that has put them together has removed them
+            return f'{path}: another process has the rest'
+        _gather(path, source, checkpoints.options_of(checkpoint).embedding_dim, parts)
+    return f'{path}: {len(source)} embeddings of {len(source.names)} identities'
+
+
+def embed(options: Options) -> int:
+    """Writes the file of embeddings. Returns the exit status."""
+    from trainers import checkpoints
+
+    check_format(options.out)
+    work = functools.partial(_work, options)
+    line = checkpoints.using(options.ckpt_path, '--ckpt_path', work)
+    streams.output(one_line(line, 5000))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
+    return command.main(arguments, 'trainers.embed', __doc__ or '', embed)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
