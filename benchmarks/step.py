@@ -32,10 +32,9 @@ import math
 import statistics
 import sys
 
+import face_networks
 from contestants import BATCH, CONTESTANTS
 from measuring import median_ms, memory_mib, parser, run_case, training_session, write_json
-
-import faces
 
 GFLOP = 22.4
 USUAL = {'batch': BATCH, 'dim': 2, 'classes': 10}
@@ -101,7 +100,7 @@ def growth():
 
 
 def _contestants(model):
-    return CONTESTANTS if model == 'mnist_cnn' else faces.contestants(model)
+    return CONTESTANTS if model == 'mnist_cnn' else face_networks.contestants(model)
 
 
 def _measured(arguments):
@@ -146,7 +145,7 @@ def _print(medians):
 def _print_faces(medians):
     print('| | ms/step | images/s | ours is faster by |\n|---|---|---|---|')
     for label, value in medians.items():
-        speed, factor = faces.BATCH / value * 1e3, value / medians['ours']
+        speed, factor = face_networks.BATCH / value * 1e3, value / medians['ours']
         print(f'| {label} | {value:.1f} | {speed:.1f} | {factor:.2f}x |')
 
 

@@ -128,6 +128,19 @@ def test_processes_share_the_parts(tmp_path, small_parts):
     assert np.concatenate(list(two.read()))[:, 0].tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 2
 
 
+def test_a_process_that_comes_when_all_is_done_does_nothing(tmp_path, small_parts):
+    """Another one has put the parts together and removed them."""
+    one, two = (parts.Parts(str(tmp_path / 'p'), {}, 6) for _ in range(2))
+    for number in one.claimed():
+        one.write(number, np.zeros((4 if number == 0 else 2, 2)))
+    with one.gathering() as is_there:
+        assert is_there and one.are_complete
+        one.remove()
+    assert list(two.claimed()) == []
+    with two.gathering() as is_there:
+        assert not is_there
+
+
 def test_parts_of_other_flags_are_refused(trained, tmp_path, capsys):
     out = str(tmp_path / 'e.npz')
     parts.Parts(out + '.parts', {'of': 'others'}, 15)

@@ -118,6 +118,10 @@ def test_no_calibration_is_one_line(trained, tmp_path, capsys, content, word):
         (['verify', 'a'], 'verify: expected two images. Received: 1'),
         (['identify', 'a'], '--gallery: expected a file with enrolled people. Received: none'),
         (['enroll', 'A', 'a'], '--gallery: expected a file to enrol people in. Received: none'),
+        (
+            ['--gallery=g', 'enroll', 'A', 'x/1.png', 'y/1.jpg'],
+            'expected images of different names',
+        ),
         (['nowhere.png'], 'No such file or directory'),
         (['--threshold=x', 'a'], '--threshold: expected a number'),
     ],

@@ -83,8 +83,8 @@ def _work(options: Options, checkpoint: Any) -> str:
     }
     parts = Parts(path + '.parts', facts, len(source))
     _embed_parts(options, checkpoint, source, parts)
-    with parts.gathering():
-        if not parts.are_complete:  # or one that has put them together has removed them
+    with parts.gathering() as are_there:
+        if not (are_there and parts.are_complete):
             return f'{path}: another process has the rest'
         _gather(path, source, checkpoints.options_of(checkpoint).embedding_dim, parts)
     return f'{path}: {len(source)} embeddings of {len(source.names)} identities'

@@ -35,8 +35,9 @@ class Parts:
         os.makedirs(folder, exist_ok=True)
         content = json.dumps(facts, sort_keys=True)
         path = os.path.join(folder, 'facts.json')
-        if not os.path.isfile(path):
-            files.write_atomically(path, content)
+        with self.gathering():  # several processes may begin at once
+            if not os.path.isfile(path):
+                files.write_atomically(path, content)
         found = files.read(path, 1 << 20).decode('utf-8', 'replace')
         received = f'parts of others: {one_line(found, 300)}'
         check(found == content, folder, 'parts of the same images and flags', received)
@@ -87,7 +88,9 @@ class Parts:
         return all(os.path.isfile(self._path(number)) for number in self.numbers)
 
     def gathering(self) -> Any:
-        """A context that one process at a time is in, to put the parts together."""
+        """A context that one process at a time is in, to put the parts together: whether the folder
+        is still there.
+        """
         return _Lock(os.path.join(self._folder, 'gather.lock'), waits=True)
 
     def remove(self) -> None:
@@ -96,14 +99,21 @@ class Parts:
 
 
 class _Lock:
-    """A context with the lock of a file: whether it is ours. One that `waits` gets it."""
+    """A context with the lock of a file: whether it is ours. One that `waits` gets it, unless the
+    folder is gone.
+    """
+
+    _file: Any = None
 
     def __init__(self, path: str, waits: bool = False) -> None:
         self._path = path
         self._operation = fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB)
 
     def __enter__(self) -> bool:
-        self._file = files.append(self._path)
+        try:
+            self._file = files.append(self._path)
+        except FileNotFoundError:  # another process has put the parts together
+            return False
         try:
             fcntl.flock(self._file, self._operation)
         except BlockingIOError:
@@ -113,4 +123,5 @@ class _Lock:
         return True
 
     def __exit__(self, *_: Any) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()

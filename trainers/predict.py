@@ -142,6 +142,8 @@ class Predictor:
             source = self._source(words[1:])
             stems = (os.path.splitext(os.path.basename(path))[0] for path in words[1:])
             names = [f'{words[0]}/{stem}' for stem in stems]
+            received = f'{len(names) - len(set(names))} that have the name of another'
+            check(len(set(names)) == len(names), 'enroll', 'images of different names', received)
         gallery = enrolled(absolute('gallery', path), self._key, names, self._embeddings(source))
         yield {
             'gallery': path,

@@ -24,7 +24,9 @@ def _encode(text: str, encoding: str = 'latin1') -> bytes:
 
 
 def _reconstruct(*_: Any) -> np.ndarray:
-    """An empty array, whatever the shape: the true one follows with the content."""
+    """An empty array, whatever the shape: the true one follows with the content. A pickle cannot
+    ask for terabytes.
+    """
     return np.ndarray((0,), np.uint8)
 
 
@@ -39,7 +41,7 @@ def _scalar(dtype: np.dtype, content: bytes) -> Any:
 
 _CALLABLE: dict[str, Callable[..., Any]] = {
     '_codecs.encode': _encode,
-    'numpy.ndarray': np.ndarray,
+    'numpy.ndarray': _reconstruct,
     'numpy.dtype': np.dtype,
 }
 for _core in ('numpy.core', 'numpy._core'):  # before NumPy 2 and since
@@ -68,8 +70,6 @@ def read_bin(path: str) -> tuple[list[bytes], np.ndarray]:
     expected = 'a pickle of (encoded images, list of bool), as of insightface'
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding='bytes').load()
-    except MemoryError:
-        raise
     except Exception as error:  # noqa: BLE001 - unpickling raises errors of any type
         check(False, shown, expected, reason(error))
     is_pair = isinstance(loaded, (list, tuple)) and len(loaded) == 2
