@@ -27,12 +27,14 @@ def _library() -> Any:
 
 faiss = _library()
 
-_SPARE = 16  # candidates beyond the neighbours that are asked for
+_SPARE = 4  # candidates beyond the neighbours that are asked for
 _BLOCK_BYTES = 128 << 20  # scores of a block in float64
 _GATHERED_BYTES = 16 << 20  # rows of candidates in float64
+_GATHERED = 1000  # scores that a query of faiss is reckoned with
 _TIE = 1e-12  # of the square of the lengths: more than the rounding of a float64 product
 # Gathering the rows of the candidates takes as long as a product with so many rows each.
 ROWS_PER_CANDIDATE = 50
+_GROUP = 100  # scores whose largest one is looked at first
 
 
 class Gallery:
@@ -99,27 +101,33 @@ class Gallery:
         check(is_fit, 'queries', f'[q, {self._rows.shape[1]}]', list(queries.shape))
         most = len(self) - (own is not None)
         check(1 <= k <= most, 'k', f'1 to {most}', k)
-        block = block or max(1, _BLOCK_BYTES // (8 * len(self)))
+        in_faiss = self._index is not None and not self._is_small(k + _SPARE + 1)
+        scores = _GATHERED if in_faiss else len(self)  # of a query, in memory
+        block = block or max(1, _BLOCK_BYTES // (8 * scores))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
             prepared = self._prepared(queries[part])
             check(np.all(np.isfinite(prepared)), 'queries', 'finite embeddings', 'NaN or infinity')
             yield self._nearest(prepared, k, None if own is None else np.asarray(own)[part])
 
+    def _is_small(self, count: int) -> bool:
+        """Whether so many candidates cost as much as the whole gallery."""
+        return len(self) <= ROWS_PER_CANDIDATE * count
+
     def _nearest(
         self, queries: np.ndarray, k: int, own: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         count = min(len(self), k + _SPARE + (own is not None))
-        lengths = np.sqrt(np.einsum('qd,qd->q', queries, queries))
-        scale = (lengths + np.sqrt(self._squares.max())) ** 2
-        if len(self) <= ROWS_PER_CANDIDATE * count:
+        lengths, largest = _lengths(queries), np.sqrt(self._squares.max())
+        scale = lengths * largest if self._is_cosine else (lengths + largest) ** 2
+        if self._is_small(count):
             rows, scores, lowest = _best(self._exact(queries), count)
             error = _TIE * scale
         else:
             rows, lowest = self._candidates(queries, count)
             scores = self._exact_of(queries, rows)
-            # A sum of n products has an error of at most n units of rounding.
-            error = (queries.shape[1] + 8) * np.finfo(np.float32).eps * scale
+            # A sum of n products has an error of at most n half units of rounding.
+            error = (queries.shape[1] + 8) / 2 * np.finfo(np.float32).eps * scale
         rows, scores = _ordered(rows, scores, _TIE * scale, k, own)
         # No row that is no candidate can score more than the lowest one did, but for rounding.
         unsafe = np.flatnonzero(scores[:, -1] <= lowest + error) if count < len(self) else ()
@@ -173,12 +181,30 @@ class Gallery:
 
 def _best(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `count` highest scores of each row: (columns, scores [q, count], the lowest [q])."""
-    if count == scores.shape[1]:
-        columns = np.broadcast_to(np.arange(count), scores.shape)
+    size = scores.shape[1]
+    if count == size:
+        columns, values = np.broadcast_to(np.arange(count), scores.shape), scores
+    elif count > size // (2 * _GROUP):
+        columns, values = _highest(scores, count)
     else:
-        columns = np.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
-    best = np.take_along_axis(scores, columns, axis=1)
-    return columns, best, best.min(axis=1)
+        # The groups with the highest maxima have the highest scores: five times as fast.
+        maxima = np.maximum.reduceat(scores, np.arange(0, size, _GROUP), axis=1)
+        groups, _ = _highest(maxima, count)
+        places = (groups[:, :, None] * _GROUP + np.arange(_GROUP)).reshape(len(scores), -1)
+        inside = np.take_along_axis(scores, np.minimum(places, size - 1), axis=1)
+        inside[places >= size] = -np.inf  # the last group may be short
+        chosen, values = _highest(inside, count)
+        columns = np.take_along_axis(places, chosen, axis=1)
+    return columns, values, values.min(axis=1)
+
+
+def _highest(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    columns = np.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
+    return columns, np.take_along_axis(scores, columns, axis=1)
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum('nd,nd->n', rows, rows))
 
 
 def _ordered(
