@@ -2,6 +2,8 @@
 preprocessing.
 """
 
+import os
+
 import numpy as np
 import pytest
 
@@ -146,7 +148,7 @@ def test_fine_tuning_keeps_the_preprocessing(tmp_path, capsys):
     )
     capsys.readouterr()
     assert run.main(toys.flags_of(tuned)) == 2
+    path = os.path.join(first.run_dir, 'ckpt', 'step-00000001')
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'trainers.run: --preprocessing: expected pixels / 255, the preprocessing of '
-        '--init_checkpoint. Received: pixels / 128'
+        f'trainers.run: --preprocessing: expected pixels / 255 as in {path}. Received: pixels / 128'
     )

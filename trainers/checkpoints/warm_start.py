@@ -29,7 +29,7 @@ class WarmStart:
         self._checkpoint = checkpoints.find(path, '--init_checkpoint')
         saved_spec = checkpoints.spec_of(self._checkpoint)
         theirs, ours = saved_spec.preprocessing.divisor, spec.preprocessing.divisor
-        expected = f'pixels / {theirs:g}, the preprocessing of --init_checkpoint'
+        expected = f'pixels / {theirs:g} as in {self._checkpoint.path}'
         check(theirs == ours, '--preprocessing', expected, f'pixels / {ours:g}')
         saved = checkpoints.variables(self._checkpoint)
         taken: list[Any] = []
