@@ -11,7 +11,8 @@ from gitloss.data.pairs import Pairs
 from gitloss.data.source import Source
 from gitloss.errors import log
 from gitloss.metrics import Metric
-from gitloss.metrics.verification import Roc, fold_accuracy, pair_scores
+from gitloss.metrics.verification import pair_scores
+from gitloss.metrics.verifying import verify
 
 GROUP = 'verify'
 
@@ -51,13 +52,11 @@ class Verification(Callback):
         points = np.concatenate([batch[0] for batch in self.handle.sweep(self._images)])
         first, second = points[self._pairs.first], points[self._pairs.second]
         scores, genuine = pair_scores(first, second, self._similarity), self._pairs.genuine
-        curve = Roc(scores, genuine)
-        at_far = curve.at_far(self._far)
+        result = verify(scores, genuine, self._folds, far=self._far, fars=())
         found = {
-            'verify_acc': self._folds is not None
-            and fold_accuracy(scores, genuine, self._folds).mean,
-            'verify_auc': curve.auc(),
-            'verify_eer': curve.eer(),
-            'verify_tar': at_far and at_far.tar,
+            'verify_acc': result['accuracy'],
+            'verify_auc': result['auc'],
+            'verify_eer': result['eer'],
+            'verify_tar': result['calibration'] and result['calibration']['tar'],
         }
-        return {name: value for name, value in found.items() if isinstance(value, float)}
+        return {name: value for name, value in found.items() if value is not None}

@@ -36,13 +36,11 @@ def open_source(path: str, image_shape: tuple[int, ...]) -> Any:
     from gitloss import data
 
     check(os.path.exists(path), '--data_path', 'images', one_line(path, 500) or 'none')
-    inside = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
-    for name in ('tfrecord', 'recordio', 'list'):
-        kind = data.IMAGES[name]
-        is_kind = any(each.endswith(kind.endings) for each in inside)
-        if is_kind and not (name == 'list' and os.path.isdir(path)):
-            return kind.open(path, image_shape)
-    return data.IMAGES['folder'].open(path, image_shape)
+    names, kinds = [path], ['tfrecord', 'recordio', 'list']
+    if os.path.isdir(path):
+        names, kinds = os.listdir(path), ['tfrecord', 'recordio']
+    found = [kind for kind in kinds if any(n.endswith(data.IMAGES[kind].endings) for n in names)]
+    return data.IMAGES[found[0] if found else 'folder'].open(path, image_shape)
 
 
 def _embed_parts(options: Options, checkpoint: Any, source: Any, parts: Parts) -> None:

@@ -63,19 +63,27 @@ class Predictor:
       options: of the command.
       checkpoint: a trainers.checkpoints.Checkpoint.
       network: its Embedder.
+      threshold: see `threshold_of`.
     """
 
-    def __init__(self, options: Options, checkpoint: Any, network: Any) -> None:
+    def __init__(
+        self,
+        options: Options,
+        checkpoint: Any,
+        network: Any,
+        threshold: tuple[float | None, float | None],
+    ) -> None:
         from trainers import checkpoints, loading
 
         self._options, self._network = options, network
         self._key = json.dumps(checkpoint.manifest['files'], sort_keys=True)
         self._classes = loading.classes_of(checkpoint)
         self._centers = checkpoints.value(checkpoint, 'center_loss/centers')
-        self._threshold, self._far = threshold_of(options)
+        self._threshold, self._far = threshold
         path = options.gallery
         is_there = path and os.path.isfile(path)
         self._gallery = read_gallery(path, self._key) if is_there else None
+        self._index = self._gallery and Gallery(self._gallery.embeddings, options.similarity)
 
     def _source(self, paths: Sequence[str]) -> Any:
         from gitloss.data.folder import FileSource
@@ -94,12 +102,9 @@ class Predictor:
 
     def _neighbours(self, rows: np.ndarray) -> Iterator[list[dict[str, Any]]]:
         """The nearest images in the gallery of each embedding."""
-        gallery = self._gallery
-        if gallery is None:
-            yield from ([] for _ in rows)
-            return
+        gallery, index = self._gallery, self._index
+        assert gallery is not None and index is not None
         people, k = gallery.people, min(self._options.neighbors, len(gallery.names))
-        index = Gallery(gallery.embeddings, self._options.similarity)
         for places, scores in index.search(rows, k):
             for row, values in zip(places, scores):
                 yield [
@@ -114,7 +119,7 @@ class Predictor:
             chosen = np.arange(start, min(start + self._network.batch_size, len(paths)))
             values = self._network.values([net.embeddings, net.logits], source.images(chosen))
             rows, logits = (np.asarray(value, np.float64)[: len(chosen)] for value in values)
-            near = self._neighbours(rows)
+            near = self._neighbours(rows) if self._gallery else iter(())
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             confidences = powers / powers.sum(axis=1, keepdims=True)
             for place, row, confidence in zip(chosen, rows, confidences):
@@ -188,13 +193,14 @@ def predict(options: Options, words: Sequence[str]) -> int:
     verb = words[0] if words and words[0] in _VERBS else 'classify'
     rest = list(words[1:] if words and words[0] in _VERBS else words)
     check(rest, 'arguments', 'images', 'none')
+    threshold = threshold_of(options)  # a mistake is told before the network is built
     # A single image is not padded to a whole batch. `enroll FOLDER` may have any number.
     size = options.batch_size if verb == 'enroll' else min(options.batch_size, len(rest))
 
     def work(checkpoint: Any) -> list[dict[str, Any]]:
         settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'predict')
         with embedder(checkpoint, devices.choose(settings), size) as network:
-            return list(getattr(Predictor(options, checkpoint, network), verb)(rest))
+            return list(getattr(Predictor(options, checkpoint, network, threshold), verb)(rest))
 
     for result in checkpoints.using(options.ckpt_path, '--ckpt_path', work):
         streams.output(json.dumps(result))

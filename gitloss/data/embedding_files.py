@@ -20,8 +20,7 @@ def read_npz(path: str) -> tuple[list[str], np.ndarray]:
     """(names, embeddings float [n, dim]).
 
     Raises:
-      ValueError: another format or other shapes, two equal names, or an embedding that is not
-        finite.
+      ValueError: another format or other shapes, or an embedding that is not finite.
       OSError: the file cannot be read.
     """
     shown = one_line(path, 5000)

@@ -19,8 +19,8 @@ class Table(NamedTuple):
     """n embeddings to write.
 
     names: of the n images.
-    identities: of the n images; label i of `labels` is that of classes[i].
-    labels: int32 [n].
+    classes: the names of the identities.
+    labels: int32 [n], the identities of the images, by their places in `classes`.
     dim: of the embeddings.
     parts: () -> the embeddings in order, float32 [k, dim] at a time.
     """

@@ -130,16 +130,14 @@ class Gallery:
             error = (queries.shape[1] + 8) / 2 * np.finfo(np.float32).eps * scale
         rows, scores = _ordered(rows, scores, _TIE * scale, k, own)
         # No row that is no candidate can score more than the lowest one did, but for rounding.
-        unsafe = np.flatnonzero(scores[:, -1] <= lowest + error) if count < len(self) else ()
-        if len(unsafe):
-            whole = np.broadcast_to(np.arange(len(self)), (len(unsafe), len(self)))
-            rows[unsafe], scores[unsafe] = _ordered(
-                whole,
-                self._exact(queries[unsafe]),
-                _TIE * scale[unsafe],
-                k,
-                None if own is None else own[unsafe],
-            )
+        unsafe = np.flatnonzero(scores[:, -1] <= lowest + error)
+        most = max(1, _BLOCK_BYTES // (8 * len(self)))  # a collapsed network makes all unsafe
+        for start in range(0, len(unsafe) if count < len(self) else 0, most):
+            some = unsafe[start : start + most]
+            whole = np.broadcast_to(np.arange(len(self)), (len(some), len(self)))
+            theirs = None if own is None else own[some]
+            exact, tie = self._exact(queries[some]), _TIE * scale[some]
+            rows[some], scores[some] = _ordered(whole, exact, tie, k, theirs)
         if self._is_cosine:
             return rows, np.clip(scores, -1.0, 1.0)
         return rows, -np.sqrt(np.where(-scores > _TIE * scale[:, None], -scores, 0.0))

@@ -28,11 +28,6 @@ class Retrieval(NamedTuple):
     r_precision: float
     map_at_r: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        recall = {str(k): value for k, value in self.recall_at.items()}
-        return dict(self._asdict(), recall_at=recall)
-
 
 def _of_class(labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
     """Number of images of each query's class in the gallery: int64 [q]."""
