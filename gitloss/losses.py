@@ -40,6 +40,7 @@ from gitloss.centers import (
     updated_centers,
 )
 from gitloss.errors import check_choice
+from gitloss.gradients import custom_gradient
 from gitloss.pairs import FORMS, git_floor
 
 __all__ = [
@@ -116,7 +117,7 @@ def git_term(
     batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
-    @tf.custom_gradient  # by hand, together with the value
+    @custom_gradient  # by hand, together with the value
     def value_of(x: Tensor) -> Any:
         total, gradient = pairs.git_sums(x, labels, own_centers, form, method)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient

@@ -1,5 +1,6 @@
 """Set-up shared by all tests: one hypothesis profile, seeds, the fakes of cards and machines."""
 
+import gc
 import json
 import logging
 import os
@@ -26,6 +27,12 @@ hypothesis.settings.register_profile(
     'gitloss', deadline=None, derandomize=True, database=None, max_examples=40
 )
 hypothesis.settings.load_profile('gitloss')
+
+
+def pytest_collection_finish():
+    """What has been imported by now stays: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == '__main__':
     sys.path.insert(0, ROOT)
+    import toys  # noqa: F401 - whose network a worker must know
 
 import numpy as np  # noqa: E402
 

@@ -34,6 +34,9 @@ RUNS = """
 import contextlib, io, json, os, sys
 import crew
 from trainers import run
+if sys.argv[1] == 'few blocks':
+    import few_blocks
+    few_blocks.install()
 results = []
 for flags, variables in json.loads(sys.argv[2]):
     os.environ.update(variables)
@@ -60,7 +63,7 @@ def job(settings, *flags, **variables):
 
 def on_the_fake(*jobs, kind='run'):
     """The Result of each job, one after the other in one process; kind "crew": as a worker of
-    tests/crew.py.
+    tests/crew.py; "few blocks": with the networks of tests/few_blocks.py.
     """
     result = python('-c', RUNS, kind, json.dumps(jobs))
     assert result.returncode == 0, result.stderr

@@ -79,9 +79,10 @@ class Process:
       arguments: PROGRAM ..., -m MODULE ... or -c CODE ...
       output, errors: paths of files to write; None: os.devnull, and the same as the output.
       environment: all variables; PYTHONPATH takes effect.
+      cwd: the working folder.
     """
 
-    def __init__(self, arguments, output=None, errors=None, environment=None):
+    def __init__(self, arguments, output=None, errors=None, environment=None, cwd=ROOT):
         output = str(output or os.devnull)
         self.args, self._server = arguments, Server.get()
         self.pid = self._server.fork(
@@ -89,6 +90,7 @@ class Process:
             output=output,
             errors=str(errors or output),
             environment=dict(os.environ if environment is None else environment),
+            cwd=str(cwd),
         )
 
     @property
@@ -115,10 +117,10 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def run(arguments, folder, environment=None, timeout=400):
+def run(arguments, folder, environment=None, timeout=400, cwd=ROOT):
     """subprocess.CompletedProcess of a process, its output read from files in `folder`."""
     output, errors = (os.path.join(str(folder), name) for name in ('forked.out', 'forked.err'))
-    process = Process(arguments, output, errors, environment)
+    process = Process(arguments, output, errors, environment, cwd)
     try:
         process.wait(timeout)
     finally:
@@ -149,7 +151,7 @@ def _become(request):
     _redirect(request['output'], request['errors'])
     os.environ.clear()
     os.environ.update(request['environment'])
-    os.chdir(ROOT)
+    os.chdir(request['cwd'])
     program, *rest = request['arguments']
     paths = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
     is_file = program.endswith('.py')
@@ -171,7 +173,7 @@ def _answer(**fields):
 
 def _serve():
     """Forks for each line of standard input until it is closed."""
-    from gitloss import backend  # noqa: F401 - what takes the time
+    import toys  # noqa: F401 - TensorFlow, which takes the time, and the network of toy runs
 
     children = set()
     while True:

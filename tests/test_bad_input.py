@@ -181,7 +181,8 @@ def test_a_manifest_that_is_no_file_through_evaluate_and_fine_tuning(
     settings, folder = copied
     best, newest = (os.path.join(folder, 'ckpt', f'step-0000000{step}') for step in (4, 6))
     data = ['--data_path=' + settings.data_path]
-    new = [f'--exp_save_dir={tmp_path / "new"}', '--steps=1', '--noevaluate', '--device=cpu']
+    new = [f'--exp_save_dir={tmp_path / "new"}', '--model=toy', '--steps=1', '--noevaluate']
+    new += ['--device=cpu']
     assert checkpoints.find(folder, '--ckpt_path').path == best
     _instead_of(os.path.join(best, MANIFEST), kind)
     _ends_in_one_line(data + ['--ckpt_path=' + best], capsys, best, evaluate)

@@ -27,11 +27,11 @@ class Recorder:
 @pytest.mark.parametrize('device', ['gpu', 'cpu'])
 def test_between_gpus_no_two_collectives_are_free_to_change_places(tmp_path, monkeypatch, device):
     """With the softmax term alone no gradient depends on the gathered tensors, so only control
-    dependencies can order the collectives; buckets of 2^16 numbers make several reductions.
+    dependencies can order the collectives; buckets of 2^9 numbers make several reductions.
     Ordering adds no collective: a step has its gather and the reductions, a sweep the gather and,
     with losses, one reduction; requests, checksums and broadcasts use none of those between GPUs.
     """
-    monkeypatch.setattr(distribution, 'BUCKET', 1 << 16)
+    monkeypatch.setattr(distribution, 'BUCKET', 1 << 9)
     settings = toys.options(tmp_path, lambda_c=0.0, lambda_g=0.0, device='cpu')
     group = distribution.Collectives(
         launch.free_addresses(2), 1, tf.ConfigProto(device_count={'GPU': 0}), 20.0, device

@@ -1,8 +1,6 @@
 """--device and --precision on ordinary machines; those of the NPU are in test_npu_devices.py."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from helpers import Losses
 from trainers import devices
 from trainers.devices import choice
 from trainers.engine.trainer import Trainer
-from trainers.options import ROOT, Options
+from trainers.options import Options
 
 IS_1 = tf.__version__.startswith('1.')
 NEWER = pytest.mark.skipif(IS_1, reason='TensorFlow 1.15 has no mixed precision on a CPU')
@@ -59,16 +57,9 @@ def test_a_cpu_that_cannot_is_told_before_the_training(tmp_path, variable, probl
     """Without the check TensorFlow would silently train in float32 in one case, and fail at the
     first step in the other.
     """
-    settings = toys.options(tmp_path, precision='mixed')
+    settings = toys.options(tmp_path, precision='mixed', model='mnist_cnn')
     name, value = variable.split('=')
-    result = subprocess.run(
-        [sys.executable, '-m', 'trainers.run'] + toys.flags_of(settings),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, **{name: value}),
-        timeout=230,
-    )
+    result = toys.started(toys.flags_of(settings), **{name: value})
     assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
     assert result.stderr.startswith(
         'trainers.run: --precision: expected fp32 on this cpu, which does not compute a trial '

@@ -67,9 +67,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
     class Break(Callback):
         def build(self):
-            self.op = tf.assign(
-                self.handle.net.model.trainable_weights[0], tf.fill([3, 3, 1, 32], float('nan'))
-            )
+            weight = self.handle.net.model.trainable_weights[0]
+            self.op = tf.assign(weight, tf.fill(weight.shape, float('nan')))
 
         def on_train_batch_end(self, batch, logs=None):
             if batch == 4:

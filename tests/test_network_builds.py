@@ -42,16 +42,11 @@ def test_stages_are_frozen_by_their_names():
 
 
 @pytest.mark.parametrize('name', sorted(SUMS_OF_SEED_1))
-def test_weights_are_a_function_of_the_seed(name):
+def test_initial_weights_are_those_of_the_seed(name):
     """The pinned sum of all kernels is the same on TensorFlow 1.15 and 2.21."""
-
-    def kernels(seed):
-        with graph_session() as session:
-            network = model.build(DataSpec('faces', (32, 32, 3), 10), name, 4, seed=seed)
-            session.run(tf.global_variables_initializer())
-            return session.run([v for v in network.trainable_weights if v.shape.rank > 1])
-
-    one, other = kernels(1), kernels(2)
-    total = float(sum(np.abs(kernel).sum(dtype=np.float64) for kernel in one))
+    with graph_session() as session:
+        network = model.build(DataSpec('faces', (32, 32, 3), 10), name, 4, seed=1)
+        session.run(tf.global_variables_initializer())
+        kernels = session.run([v for v in network.trainable_weights if v.shape.rank > 1])
+    total = float(sum(np.abs(kernel).sum(dtype=np.float64) for kernel in kernels))
     assert total == pytest.approx(SUMS_OF_SEED_1[name], rel=1e-7)
-    assert (one[0] != other[0]).any()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import crew
+import few_blocks
 import toys
 from callbacks.checkpoint import Checkpoint
 from fake_npu import job, on_the_fake
 from gitloss import data
-from gitloss.backbones import inception_resnet_v1, iresnet, mobilefacenet
 from gitloss.backend import tf
 from gitloss.layers import BatchNormalization
 from helpers import Losses, operations_behind, relative_error
@@ -34,13 +34,7 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def _few_blocks(monkeypatch):
-    """One block of each kind, and two with a shortcut in MobileFaceNet, to save time. The whole
-    MobileFaceNet trains on the NPU's fake.
-    """
-    monkeypatch.setattr(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
-    monkeypatch.setitem(iresnet.UNITS, 18, (1, 1, 1, 1))
-    bottlenecks = ((2, 64, 2, 2), (4, 128, 1, 2), (2, 128, 1, 1), (4, 128, 1, 2), (2, 128, 1, 1))
-    monkeypatch.setattr(mobilefacenet, 'BOTTLENECKS', bottlenecks)
+    few_blocks.install(monkeypatch.setattr)
 
 
 def options(folder, name, **changes):
@@ -116,7 +110,9 @@ def test_mobilefacenet_trains_on_the_npu(tmp_path):
     not; with loss scaling, in a sunk loop of two steps.
     """
     sunk = {'loss_scale': 'dynamic', 'adam_epsilon': 1e-4, 'iterations_per_loop': 2}
-    (result,) = on_the_fake(job(options(tmp_path, 'mobilefacenet', device='npu', **sunk)))
+    (result,) = on_the_fake(
+        job(options(tmp_path, 'mobilefacenet', device='npu', **sunk)), kind='few blocks'
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -70,7 +70,7 @@ def test_candidates_in_float32_lead_to_the_same_neighbours(monkeypatch, similari
 @pytest.mark.parametrize('similarity', ['cosine', 'euclidean'])
 @pytest.mark.parametrize('levels', [None, 4])
 def test_faiss_finds_the_same(similarity, levels):
-    points, labels = random_points(3000, dim=16, levels=levels)
+    points, labels = random_points(1500, dim=16, levels=levels)
     rows, theirs = (
         np.concatenate([r for r, _ in Gallery(points, similarity, use).search(points[:64], 3)])
         for use in (False, True)

@@ -9,7 +9,7 @@ import pytest
 
 import toys
 from gitloss.backend import tf
-from toys import command
+from toys import command, started
 from trainers import run
 
 # Another interpreter with the other TensorFlow, for the checkpoints that must cross over. `make
@@ -20,8 +20,9 @@ PEER = os.environ.get('GITLOSS_PEER_PYTHON')
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """(options, output) of a finished toy run in a separate process."""
-    settings = toys.options(tmp_path_factory.mktemp('finished'), log_every=4)
-    result = command(toys.flags_of(settings))
+    folder = tmp_path_factory.mktemp('finished')
+    settings = toys.options(folder, log_every=4, model='mnist_cnn')
+    result = started(toys.flags_of(settings))
     assert result.returncode == 0, result.stderr
     return settings, result
 
@@ -173,13 +174,18 @@ def test_a_checkpoint_crosses_between_the_tensorflows(tmp_path, writer, reader):
     equal within float32 rounding.
     """
     settings = toys.options(
-        tmp_path, steps=60, update_centers=60, embedding_dim=8, learning_rate=0.003
+        tmp_path,
+        steps=60,
+        update_centers=60,
+        embedding_dim=8,
+        learning_rate=0.003,
+        model='mnist_cnn',
     )
-    trained = command(toys.flags_of(settings), python=writer)
+    trained = started(toys.flags_of(settings), python=writer)
     assert trained.returncode == 0, trained.stderr
     with open(os.path.join(settings.run_dir, 'results.json')) as file:
         results = json.load(file)
-    result = command(
+    result = started(
         ['--ckpt_path=' + settings.run_dir, '--data_path=' + settings.data_path, '--batch_size=16'],
         'trainers.evaluate',
         reader,

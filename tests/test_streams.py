@@ -103,7 +103,7 @@ def test_a_training_without_any_stream_is_whole(tmp_path):
     """A file opened later must not get the number of a closed stream: TensorFlow would print into
     it.
     """
-    settings = toys.options(tmp_path, steps=4, evaluate=False)
+    settings = toys.options(tmp_path, steps=4, evaluate=False, model='mnist_cnn')
     process = start('trainers.run', *toys.flags_of(settings), closed=[0, 1, 2])
     assert end(process)[0] == 0
     with open(os.path.join(settings.run_dir, 'results.json')) as file:
@@ -149,7 +149,7 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path, monkeypatch):
 
 def test_ctrl_c_during_the_imports_is_silent(tmp_path):
     """The import of TensorFlow takes seconds. SIGINT comes as soon as its library is mapped."""
-    settings = toys.options(tmp_path)
+    settings = toys.options(tmp_path, model='mnist_cnn')
     process = start('trainers.run', *toys.flags_of(settings))
     limit = time.monotonic() + 60
     while time.monotonic() < limit:

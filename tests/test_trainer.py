@@ -189,7 +189,7 @@ def test_names_in_checkpoints_are_stable(tmp_path):
     from callbacks.checkpoint import Checkpoint
     from test_backbones import MNIST_CNN_WEIGHTS
 
-    trainer_of(toys.options(tmp_path), [Checkpoint()]).fit()
+    trainer_of(toys.options(tmp_path, model='mnist_cnn'), [Checkpoint()]).fit()
     path = os.path.join(str(tmp_path), 'run', 'ckpt', 'step-00000012', 'model')
     names = {name for name, _ in tf.train.list_variables(path)}
     weights = [name for name, _ in MNIST_CNN_WEIGHTS]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from gitloss.backend import Tensor, keras, tf
+from gitloss.gradients import custom_gradient
 from gitloss.layers.phase import PhaseLayer
 
 # TensorFlow 1.15 does not compile functions in a graph for a CPU.
@@ -53,7 +54,7 @@ def _terms_by_alpha(x: Tensor, upstream: Tensor) -> Tensor:
     return upstream * tf.minimum(x, 0.0)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _prelu(x: Tensor, alpha: Tensor) -> tuple[Tensor, Callable]:
     """x: [batch, height, width, channels], all static; alpha: [1, 1, channels]."""
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from gitloss.backend import Tensor, tf
 from gitloss.errors import WorkerLost, log, one_line, reason
+from gitloss.gradients import custom_gradient
 from trainers import streams
 from trainers.workers.cluster import answers
 from trainers.workers.group import OneWorker
@@ -74,7 +75,7 @@ class Workers(OneWorker):
             whole = self.all_reduce([gradient])[0] if sum_gradients else gradient
             return whole[self.rank * rows : (self.rank + 1) * rows]
 
-        return tf.custom_gradient(lambda local: (self.gather(local), backward))(tensor)
+        return custom_gradient(lambda local: (self.gather(local), backward))(tensor)
 
     def all_reduce(self, tensors: list[Tensor]) -> list[Tensor]:
         buckets: list[list[Tensor]] = [[]]

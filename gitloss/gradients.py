@@ -1,0 +1,42 @@
+"""Gradients written by hand.
+
+`tf.custom_gradient` registers a closure for each use in a graph, in a registry that forgets
+nothing: every graph with one stays in memory as long as the process. Here the closure is kept by
+the operation itself, and goes with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+from gitloss.backend import Tensor, tf
+
+_NAME = 'GitlossCustomGradient'
+
+
+@tf.RegisterGradient(_NAME)
+def _gradient(op: Any, *upstream: Tensor) -> list[Tensor | None]:
+    by_inputs = op.gitloss_gradient(upstream[0])
+    return [None, *(by_inputs if isinstance(by_inputs, tuple) else (by_inputs,))]
+
+
+def custom_gradient(function: Callable[..., tuple[Tensor, Callable]]) -> Callable[..., Tensor]:
+    """`tf.custom_gradient` for functions of tensors with one result.
+
+    Args:
+      function: tensors -> (result, function of the result's gradient that returns the gradient of
+        the tensor, or a tuple of one for each).
+    """
+
+    @functools.wraps(function)
+    def wrapped(*tensors: Tensor) -> Tensor:
+        if tf.executing_eagerly():  # a tape keeps the closure, and is let go of
+            return tf.custom_gradient(function)(*tensors)
+        result, gradient = function(*tensors)
+        with tf.get_default_graph().gradient_override_map({'IdentityN': _NAME}):
+            outputs = tf.identity_n([result, *tensors])
+        outputs[0].op.gitloss_gradient = gradient
+        return outputs[0]
+
+    return wrapped
