@@ -204,6 +204,8 @@ def test_embeddings_in_a_file_are_verified_as_the_checkpoint_is(trained, tmp_pat
         (['--ckpt_path=a', '--embeddings=b'], 'flags: expected one of --ckpt_path and'),
         (['--embeddings=b'], '--pairs: expected pairs of the images of --embeddings'),
         (['--embeddings=b', '--pairs=c'], ''),
+        (['--ckpt_path=a', '--report_path=b'], '--report_path: expected to stand with --pairs.'),
+        (['--ckpt_path=a', '--far=0.1'], '--far: expected to stand with --pairs. Received: 0.1'),
     ],
 )
 def test_flags_of_a_verification_that_contradict_each_other(here, capsys, flags, line):

@@ -17,7 +17,7 @@ from typing import Any, Sequence
 
 from gitloss.errors import check, log
 from trainers import command, streams
-from trainers.options import Options
+from trainers.options import FIELDS, Options
 
 
 def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
@@ -66,6 +66,9 @@ def evaluate(options: Options) -> int:
     given = f'--ckpt_path={options.ckpt_path} --embeddings={options.embeddings}'
     expected = 'one of --ckpt_path and --embeddings'
     check(bool(options.ckpt_path) != bool(options.embeddings), 'flags', expected, given)
+    for name in () if options.pairs else ('pairs_path', 'report_path', 'similarity', 'far'):
+        value = getattr(options, name)
+        check(value == FIELDS[name].default, f'--{name}', 'to stand with --pairs', f'{value} alone')
     if options.embeddings:
         check(options.pairs, '--pairs', 'pairs of the images of --embeddings', 'none')
         results = verifying.of_embeddings(options)
