@@ -77,6 +77,16 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
             ['--valid_fraction=0.5', '--test_fraction=0.5'],
             '--valid_fraction: expected less than 1 with --test_fraction, 0.5. Received: 0.5',
         ),
+        (
+            ['--dataset=mnist', '--split=identity'],
+            '--split: expected a --dataset of images, as folder. '
+            'Received: identity with --dataset=mnist',
+        ),
+        (
+            ['--nocheck_images'],
+            '--check_images: expected a --dataset of images, as folder. '
+            'Received: False with --dataset=mnist',
+        ),
     ],
 )
 def test_flags_that_do_not_go_together(arguments, said):

@@ -11,6 +11,20 @@ from trainers.options.spec import option
 _free = functools.partial(option, resume=True, hyperparameter=False)
 
 
+# Options that a set in the format of MNIST has no use for.
+OF_IMAGES = (
+    'image_size',
+    'channels',
+    'min_images',
+    'max_classes',
+    'split',
+    'valid_fraction',
+    'test_fraction',
+    'check_images',
+    'max_broken',
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Data:
     """The first part of Options."""
@@ -59,7 +73,7 @@ class Data:
     image_size: str = option(
         '112',
         'Size in pixels that images are resized to: height x width, as 112x96, or one number for '
-        'both. This option and those below are for images: not for mnist.',
+        'both. This option and those below are for images: mnist refuses them.',
         'data',
         accepts=(
             re.compile('[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})?').fullmatch,

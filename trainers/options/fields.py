@@ -8,7 +8,7 @@ import re
 from typing import Any, Mapping
 
 from gitloss.errors import OptionError
-from trainers.options.data import Data
+from trainers.options.data import OF_IMAGES, Data
 from trainers.options.judging import Judging
 from trainers.options.learning import Learning
 from trainers.options.running import Running
@@ -28,7 +28,12 @@ class Options(Judging, Running, Learning, Data):
     def __post_init__(self) -> None:
         for name, option in FIELDS.items():
             option.check(name, getattr(self, name))
-        for wrong, line in (
+        for wrong, line in (*self._contradictions(), *self._unused()):
+            if wrong:
+                raise OptionError(line)
+
+    def _contradictions(self) -> tuple[tuple[Any, str], ...]:
+        return (
             (
                 self.sampler == 'balanced' and self.batch_size % self.images_per_identity,
                 f'--images_per_identity: expected a divisor of --batch_size, {self.batch_size}, '
@@ -57,9 +62,18 @@ class Options(Judging, Running, Learning, Data):
                 '--valid_fraction: expected less than 1 with --test_fraction, '
                 f'{self.test_fraction}. Received: {self.valid_fraction}',
             ),
-        ):
-            if wrong:
-                raise OptionError(line)
+        )
+
+    def _unused(self) -> list[tuple[Any, str]]:
+        """Options of images with a set in the format of MNIST."""
+        return [
+            (
+                self.dataset == 'mnist' and getattr(self, name) != FIELDS[name].default,
+                f'--{name}: expected a --dataset of images, as folder. '
+                f'Received: {getattr(self, name)} with --dataset=mnist',
+            )
+            for name in OF_IMAGES
+        ]
 
     @property
     def save_interval(self) -> tuple[int, int]:
