@@ -51,7 +51,7 @@ def names_where(condition):
 
 # The options of embeddings and their verification.
 JUDGING = {'pairs', 'embeddings', 'verify_pairs', 'pairs_path', 'similarity', 'far', 'report_path'}
-JUDGING |= {'out', 'flip', 'gallery', 'neighbors', 'calibration', 'threshold'}
+JUDGING |= {'out', 'flip', 'align', 'gallery', 'neighbors', 'calibration', 'threshold'}
 
 
 def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
@@ -117,10 +117,13 @@ def test_each_command_takes_what_it_uses():
     computes = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
         *('device', 'precision', 'precision_mode', 'npu_option')
     }
-    embeds, recognises = {'out', 'flip'}, {'gallery', 'neighbors', 'calibration', 'threshold'}
+    embeds, recognises = (
+        {'out', 'flip', 'align'},
+        {'gallery', 'neighbors', 'calibration', 'threshold'},
+    )
     evaluates = computes | JUDGING - embeds - recognises - {'verify_pairs'}
     assert flags_of_command('embed') == computes | embeds | {'normalize'}
-    predicts = computes - {'data_path'} | recognises | {'flip', 'similarity'}
+    predicts = computes - {'data_path'} | recognises | {'flip', 'align', 'similarity'}
     assert flags_of_command('predict') == predicts
     exports = {'ckpt_path', 'tf_logs', 'format', 'export_dir', 'export_batch'}
     assert flags_of_command('evaluate') == evaluates

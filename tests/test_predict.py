@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(trained, here, capsys, arguments, line):
 def test_a_gallery_of_another_network_is_refused(tmp_path):
     path = str(tmp_path / 'g.npz')
     enrolled(path, 'one', ['a/1'], np.ones((1, 3), np.float32))
-    with pytest.raises(ValueError, match='embeddings of the network of --ckpt_path. Received'):
+    with pytest.raises(ValueError, match='of --ckpt_path and of the same --align. Received'):
         enrolled(path, 'other', ['a/2'], np.ones((1, 3), np.float32))
     assert read_gallery(path, 'one').names == ['a/1']
     assert os.listdir(str(tmp_path)) == ['g.npz']

@@ -19,6 +19,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from gitloss.data.alignment import aligner
 from gitloss.data.embedding_formats import Table, check_format, write_embeddings
 from gitloss.data.texts import Texts
 from gitloss.errors import check, log, one_line
@@ -73,11 +74,13 @@ def _work(options: Options, checkpoint: Any) -> str:
     check(not os.path.isdir(path), '--out', 'the name of a file', f'a folder: {path}')
     shape = checkpoints.spec_of(checkpoint).image_shape
     source = open_source(options.data_path, shape)
+    source.align = aligner() if options.align else None
     facts = {
         'checkpoint': checkpoint.manifest['files'],
         'images': source.fingerprint,
         'flip': options.flip,
         'normalize': options.normalize,
+        'align': options.align,
     }
     parts = Parts(path + '.parts', facts, len(source))
     _embed_parts(options, checkpoint, source, parts)

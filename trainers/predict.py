@@ -23,6 +23,7 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from gitloss import files
+from gitloss.data.alignment import aligner
 from gitloss.data.gallery import enrolled, read_gallery
 from gitloss.errors import check, one_line, reason
 from gitloss.metrics.neighbors import Gallery
@@ -76,7 +77,9 @@ class Predictor:
         from trainers import checkpoints, loading
 
         self._options, self._network = options, network
-        self._key = json.dumps(checkpoint.manifest['files'], sort_keys=True)
+        self._align = aligner() if options.align else None
+        facts = dict(checkpoint.manifest['files'], **{'align': True} if options.align else {})
+        self._key = json.dumps(facts, sort_keys=True)
         self._classes = loading.classes_of(checkpoint)
         self._centers = checkpoints.value(checkpoint, 'center_loss/centers')
         self._threshold, self._far = threshold
@@ -92,7 +95,13 @@ class Predictor:
         labels = Labels()
         for _ in paths:
             labels.append('')
-        return FileSource('', '', Texts(paths), labels, self._network.spec.image_shape)
+        return self._aligned(
+            FileSource('', '', Texts(paths), labels, self._network.spec.image_shape)
+        )
+
+    def _aligned(self, source: Any) -> Any:
+        source.align = self._align
+        return source
 
     def _embeddings(self, source: Any) -> np.ndarray:
         return self._network.embed(source, self._options.flip).combined()
@@ -140,7 +149,7 @@ class Predictor:
         if len(words) == 1:
             from gitloss.data.folder import open_folder
 
-            source: Any = open_folder(words[0], self._network.spec.image_shape)
+            source = self._aligned(open_folder(words[0], self._network.spec.image_shape))
             names = [source.name(index) for index in range(len(source))]
         else:
             check(len(words) > 1 and words[0], 'enroll', 'NAME IMAGE ... or FOLDER', 'no images')

@@ -63,7 +63,7 @@ def read_gallery(path: str, network: str) -> GalleryFile:
     names, embeddings = read_npz(path)
     with np.load(path, allow_pickle=False) as file:
         found = str(file['network']) if 'network' in file.files else ''
-    expected = 'embeddings of the network of --ckpt_path'
+    expected = 'embeddings of the network of --ckpt_path and of the same --align'
     check(found in ('', network), one_line(path, 5000), expected, 'those of another one')
     return GalleryFile(names, embeddings, network)
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import io
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from gitloss.data.source import Source
 from gitloss.data.texts import Texts
 from gitloss.errors import check, one_line, reason
 
+Align = Callable[[Any, str, Tuple[int, int]], Any]
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP')  # PPM stands for PGM and PBM as well
 MOST_PIXELS = 64000000  # of an image: 192 MB decoded
 _OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP) + (
@@ -50,10 +51,13 @@ class ImageSource(Source):
 
     Attributes:
       names: label i is that of the identity names[i]. All are different.
+      align: cuts the face out of an image, see `decoded`; None: the whole image is taken.
 
     Raises:
       ValueError: there are no images.
     """
+
+    align: Align | None = None
 
     def __init__(
         self, path: str, labels: np.ndarray, names: Sequence[str], image_shape: tuple[int, ...]
@@ -95,7 +99,8 @@ class ImageSource(Source):
         """
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         for row, index in enumerate(map(int, indices)):
-            images[row] = decoded(self.encoded(index), self.where(index), self.image_shape)
+            where = self.where(index)
+            images[row] = decoded(self.encoded(index), where, self.image_shape, self.align)
         return images
 
     @property
@@ -186,17 +191,25 @@ def _upright(image: Any) -> Any:
     return image if turn is None else image.transpose(turn)
 
 
-def decoded(content: bytes, where: str, image_shape: tuple[int, ...]) -> np.ndarray:
+def decoded(
+    content: bytes, where: str, image_shape: tuple[int, ...], align: Align | None = None
+) -> np.ndarray:
     """The pixels of an encoded image, uint8 [height, width, channels] of the shape `image_shape`.
 
     Grey becomes RGB and RGB grey (ITU-R 601-2 luma) as `image_shape` asks. Another size is
     stretched by Pillow's antialiased bilinear filter, in integers: the same on every machine.
 
+    Args:
+      align: (image, where, (width, height)) -> the part of it to take, of that size.
+
     Raises:
-      ValueError: as `picture` does.
+      ValueError: as `picture` does, and `align`.
     """
     height, width, channels = image_shape
-    image = _of_mode(picture(content, where), 'L' if channels == 1 else 'RGB')
+    image = picture(content, where)
+    if align is not None:
+        image = align(image, where, (width, height))
+    image = _of_mode(image, 'L' if channels == 1 else 'RGB')
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_shape)

@@ -74,6 +74,12 @@ class Judging:
         'Average the embeddings of each image and its mirror image.',
         commands=('embed', 'predict'),
     )
+    align: bool = _embedding(
+        False,
+        'Cut the largest face out of each image and align it, for photographs. Needs the package '
+        'mtcnn.',
+        commands=('embed', 'predict'),
+    )
     gallery: str = _recognition(
         '',
         'Enrolled people: an .npz file, as enroll or trainers.embed writes it.',
