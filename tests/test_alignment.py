@@ -1,8 +1,6 @@
 """--align: where the points of a face land, and what the commands do with it."""
 
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -10,10 +8,9 @@ from PIL import Image
 
 import toys  # noqa: F401 - the toy network
 from gitloss.data import alignment
+from gitloss.data.detection import POINTS, FaceDetector, points_of_largest
 from gitloss.data.images import decoded
 from trainers import embed, predict, run
-
-NAMES = ('left_eye', 'right_eye', 'nose', 'mouth_left', 'mouth_right')
 
 
 def turned(points, degrees, scale, shift):
@@ -51,29 +48,27 @@ def test_the_points_land_on_the_template(size, degrees, scale):
         np.testing.assert_allclose(center, place, atol=0.5)
 
 
-class Detector:
-    """In the place of mtcnn.MTCNN: a small face and a larger one, whose points are upright."""
+def faces(pixels):
+    """What mtcnn would return: a small face and a larger one, whose points are upright."""
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    if not pixels.any():
+        return []
+    wrong = {name: (1, 1) for name in POINTS}
+    right = {name: tuple(point) for name, point in zip(POINTS, alignment.TEMPLATE + [20, 30])}
+    return [
+        {'box': [0, 0, 5, 5], 'keypoints': wrong},
+        {'box': [9, 9, 80, 90], 'keypoints': right},
+    ]
 
-    def detect_faces(self, pixels):
-        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
-        if not pixels.any():
-            return []
-        wrong = {name: (1, 1) for name in NAMES}
-        right = {name: tuple(p) for name, p in zip(NAMES, alignment.TEMPLATE + [20, 30])}
-        return [
-            {'box': [0, 0, 5, 5], 'keypoints': wrong},
-            {'box': [9, 9, 80, 90], 'keypoints': right},
-        ]
+
+def detect(pixels):
+    return points_of_largest(faces(pixels))
 
 
 @pytest.fixture
 def detector(monkeypatch):
-    module = types.ModuleType('mtcnn')
-    module.MTCNN = Detector
-    monkeypatch.setitem(sys.modules, 'mtcnn', module)
-    alignment.aligner.cache_clear()
-    yield
-    alignment.aligner.cache_clear()
+    for module in (embed, predict):
+        monkeypatch.setattr(module, 'aligner', lambda: alignment.FaceAligner(detect))
 
 
 def photograph(folder, name, seed=1):
@@ -84,13 +79,13 @@ def photograph(folder, name, seed=1):
     return pixels, str(folder / name)
 
 
-def test_the_largest_face_is_taken(detector, tmp_path):
+def test_the_largest_face_is_taken(tmp_path):
     """Upright and of the size of the template it is a plain cut, 20 pixels from the left and 30
     from above.
     """
     pixels, path = photograph(tmp_path, 'a.png')
     with open(path, 'rb') as file:
-        found = decoded(file.read(), path, (112, 112, 3), alignment.aligner())
+        found = decoded(file.read(), path, (112, 112, 3), alignment.FaceAligner(detect))
     np.testing.assert_allclose(found, pixels[30:142, 20:132], atol=1)
 
 
@@ -129,17 +124,47 @@ def test_the_commands_cut_faces_out(detector, tmp_path, capsys):
     )
 
 
+def fake_package(folder, monkeypatch, body):
+    """A package mtcnn whose detector has this method body."""
+    lines = f'class MTCNN:\n    def detect_faces(self, pixels):\n        {body}\n'
+    (folder / 'mtcnn.py').write_text(lines)
+    monkeypatch.syspath_prepend(str(folder))
+
+
 def test_without_the_package_a_line_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'mtcnn', None)
-    alignment.aligner.cache_clear()
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     line = '^--align: expected the package mtcnn, see docs/verification.md. Received: none'
     with pytest.raises(ValueError, match=line):
         alignment.aligner()
 
 
+def test_the_process_of_the_package(tmp_path, monkeypatch):
+    """It answers image after image, also after an error; what it prints disturbs nothing."""
+    body = (
+        'print("hello"); name = ["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"]; '
+        'return [{"box": [0, 0, *pixels.shape[:2]], '
+        '"keypoints": {n: (int(pixels[0, 0, 0]), i) for i, n in enumerate(name)}}] '
+        'if pixels[0, 0, 0] else [][1]'
+    )
+    fake_package(tmp_path, monkeypatch, body)
+    ask = FaceDetector()
+    for value in (7, 0, 9):
+        pixels = np.full((3, 4, 3), value, np.uint8)
+        if value:
+            assert ask(pixels).tolist() == [[value, number] for number in range(5)]
+        else:
+            with pytest.raises(ValueError, match='that mtcnn works. Received: list index'):
+                ask(pixels)
+
+
+def test_a_process_that_ends_is_a_line(tmp_path, monkeypatch):
+    fake_package(tmp_path, monkeypatch, 'import os; os._exit(3)')
+    with pytest.raises(ValueError, match='Received: its process ended with status 3$'):
+        FaceDetector()(np.zeros((3, 4, 3), np.uint8))
+
+
 def test_the_package_itself_finds_no_face_in_noise(tmp_path):
     pytest.importorskip('mtcnn')
-    alignment.aligner.cache_clear()
     _, path = photograph(tmp_path, 'noise.png')
     with open(path, 'rb') as file, pytest.raises(ValueError, match='noise.png: expected an image'):
         decoded(file.read(), path, (112, 112, 3), alignment.aligner())

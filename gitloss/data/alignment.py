@@ -4,13 +4,12 @@ shifted until eyes, nose and corners of the mouth are where those of an average 
 
 from __future__ import annotations
 
-import functools
-from concurrent import futures
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from PIL import Image
 
+from gitloss.data.detection import FaceDetector
 from gitloss.errors import check, one_line
 
 # Eyes, nose, corners of the mouth, left to right in the image, in pixels of a face of 112 x 112:
@@ -25,7 +24,6 @@ TEMPLATE = np.array(
     ]
 )
 _SIZE = 112
-_POINTS = ('left_eye', 'right_eye', 'nose', 'mouth_left', 'mouth_right')
 
 
 def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -69,17 +67,14 @@ def cut_out(image: Any, points: np.ndarray, size: tuple[int, int]) -> Any:
 
 
 class FaceAligner:
-    """Finds the largest face of an image with the package mtcnn (Zhang et al., 2016).
+    """Cuts the largest face out of an image.
 
-    Raises:
-      ValueError: the package is not installed.
+    Args:
+      detect: uint8 [height, width, 3] -> the five points of its largest face, or None.
     """
 
-    def __init__(self) -> None:
-        # Its networks run eagerly, which a thread in whose context a graph is open cannot; and one
-        # image at a time.
-        self._thread = futures.ThreadPoolExecutor(1)
-        self._detector = self._thread.submit(_detector).result()
+    def __init__(self, detect: Callable[[np.ndarray], np.ndarray | None]) -> None:
+        self._detect = detect
 
     def __call__(self, image: Any, where: str, size: tuple[int, int]) -> Any:
         """The face, of `size` (width, height).
@@ -91,26 +86,16 @@ class FaceAligner:
         Raises:
           ValueError: there is no face.
         """
-        pixels = np.asarray(image.convert('RGB'))
-        found = self._thread.submit(self._detector.detect_faces, pixels).result()
-        check(found, one_line(where, 5000), 'an image with a face', 'one in which none is found')
-        # The box is x, y, width, height.
-        largest = max(found, key=lambda face: face['box'][2] * face['box'][3])
-        points = np.array([largest['keypoints'][name] for name in _POINTS], np.float64)
-        return cut_out(image, points, size)
+        points = self._detect(np.asarray(image.convert('RGB')))
+        if points is not None:
+            return cut_out(image, points, size)
+        check(False, one_line(where, 5000), 'an image with a face', 'one in which none is found')
 
 
-def _detector() -> Any:
-    from gitloss import backend  # noqa: F401 - before anything else imports TensorFlow
-
-    try:
-        from mtcnn import MTCNN
-    except ImportError:
-        check(False, '--align', 'the package mtcnn, see docs/verification.md', 'none installed')
-    return MTCNN()
-
-
-@functools.lru_cache(maxsize=None)
 def aligner() -> FaceAligner:
-    """The FaceAligner of this process."""
-    return FaceAligner()
+    """Cuts out the faces that the package mtcnn finds.
+
+    Raises:
+      ValueError: it is not installed.
+    """
+    return FaceAligner(FaceDetector())
