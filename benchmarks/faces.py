@@ -119,6 +119,7 @@ class Trial(NamedTuple):
         """{figure: value}; trains the network if that has not been done."""
         run = os.path.abspath(os.path.join(arguments.out, self.name))
         done = os.path.join(run, 'embeddings.npz')
+        self._keep(run + '.json')
         if not os.path.isfile(done):
             flags = [f'--{key}={value:g}' for key, value in self.weights.items()]
             listed = write_list(run + '.list', arguments.data, self.people)
@@ -130,6 +131,16 @@ class Trial(NamedTuple):
             given = [f'--ckpt_path={run}', f'--data_path={images}', f'--out={done}', '--device=cpu']
             command('trainers.embed', *given, '--flip')
         return judged(done)
+
+    def _keep(self, path):
+        """Writes what is tried; a folder of another trial under this name is refused."""
+        mine = {'network': NETWORK, 'loss': LOSSES[self.loss].flags, 'weights': self.weights}
+        mine.update(seed=self.seed, steps=self.steps, people=self.people, judged=self.judged)
+        if os.path.isfile(path):
+            with open(path) as file:
+                if json.load(file) != mine:
+                    sys.exit(f'{path}: expected the trial of these flags. Received: another one')
+        write_json(path, mine)
 
 
 def in_turns(arguments, trials):

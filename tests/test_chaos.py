@@ -29,6 +29,7 @@ STEPS, EVERY, SAVE_EVERY = 40, 20, 7
 
 
 def flags(folder, name):
+    """With the published network, whose steps are slow enough for a signal to meet a given one."""
     return toys.flags_of(
         toys.options(
             folder,
@@ -37,6 +38,7 @@ def flags(folder, name):
             update_centers=EVERY,
             save_every=str(SAVE_EVERY),
             log_every=10,
+            model='mnist_cnn',
         )
     )
 

@@ -106,9 +106,13 @@ class Gallery:
         block = block or max(1, _BLOCK_BYTES // (8 * scores))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
+            if own is not None:
+                mine = np.asarray(own)[part]
+                yield self._nearest(self._rows[mine], k, mine)
+                continue
             prepared = self._prepared(queries[part])
             check(np.all(np.isfinite(prepared)), 'queries', 'finite embeddings', 'NaN or infinity')
-            yield self._nearest(prepared, k, None if own is None else np.asarray(own)[part])
+            yield self._nearest(prepared, k, None)
 
     def _is_small(self, count: int) -> bool:
         """Whether so many candidates cost as much as the whole gallery."""
