@@ -29,7 +29,7 @@ STEPS, EVERY, SAVE_EVERY = 40, 20, 7
 
 
 def flags(folder, name):
-    """With the published network, whose steps are slow enough for a signal to meet a given one."""
+    """Of the published network: a signal meets its slow steps."""
     return toys.flags_of(
         toys.options(
             folder,
@@ -37,8 +37,7 @@ def flags(folder, name):
             steps=STEPS,
             update_centers=EVERY,
             save_every=str(SAVE_EVERY),
-            log_every=10,
-            model='mnist_cnn',
+            **{'log_every': 10, 'model': 'mnist_cnn'},
         )
     )
 
