@@ -116,6 +116,13 @@ class Witness(Callback):
         )
 
 
+class Slow(Callback):
+    """Steps of a toy network are too fast for a signal to meet a given one."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        time.sleep(0.03)
+
+
 def witness(run_dir, rank):
     """(losses, {variable: array}) that the Witness of a worker wrote."""
     with np.load(os.path.join(run_dir, f'witness-{rank}.npz')) as file:
@@ -221,5 +228,8 @@ if __name__ == '__main__':
     from trainers import run
 
     sys.exit(
-        run.main(work=lambda settings: trainer_of(settings).fit() and 0, arguments=sys.argv[1:])
+        run.main(
+            work=lambda settings: trainer_of(settings, first=[Slow()]).fit() and 0,
+            arguments=sys.argv[1:],
+        )
     )

@@ -192,7 +192,6 @@ def settings_of(folder, name):
         save_every='1',
         keep_checkpoints=9,
         check_replicas=3,
-        model='mnist_cnn',  # whose steps are slow enough for a kill between two of them
         **CHANGES,
     )
 
