@@ -23,7 +23,7 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from gitloss import files
-from gitloss.data.alignment import aligner
+from gitloss.data.alignment import FaceAligner, aligner
 from gitloss.data.gallery import enrolled, read_gallery
 from gitloss.errors import check, one_line, reason
 from gitloss.metrics.neighbors import Gallery
@@ -65,6 +65,7 @@ class Predictor:
       checkpoint: a trainers.checkpoints.Checkpoint.
       network: its Embedder.
       threshold: see `threshold_of`.
+      align: cuts the face out of an image; None: whole images.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Predictor:
         checkpoint: Any,
         network: Any,
         threshold: tuple[float | None, float | None],
+        align: FaceAligner | None,
     ) -> None:
         from trainers import checkpoints, loading
 
         self._options, self._network = options, network
-        self._align = aligner() if options.align else None
+        self._align = align
         facts = dict(checkpoint.manifest['files'], **{'align': True} if options.align else {})
         self._key = json.dumps(facts, sort_keys=True)
         self._classes = loading.classes_of(checkpoint)
@@ -202,14 +204,16 @@ def predict(options: Options, words: Sequence[str]) -> int:
     verb = words[0] if words and words[0] in _VERBS else 'classify'
     rest = list(words[1:] if words and words[0] in _VERBS else words)
     check(rest, 'arguments', 'images', 'none')
-    threshold = threshold_of(options)  # a mistake is told before the network is built
+    # A mistake is told before the network is built.
+    threshold, align = threshold_of(options), aligner() if options.align else None
     # A single image is not padded to a whole batch. `enroll FOLDER` may have any number.
     size = options.batch_size if verb == 'enroll' else min(options.batch_size, len(rest))
 
     def work(checkpoint: Any) -> list[dict[str, Any]]:
         settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'predict')
         with embedder(checkpoint, devices.choose(settings), size) as network:
-            return list(getattr(Predictor(options, checkpoint, network, threshold), verb)(rest))
+            predictor = Predictor(options, checkpoint, network, threshold, align)
+            return list(getattr(predictor, verb)(rest))
 
     for result in checkpoints.using(options.ckpt_path, '--ckpt_path', work):
         streams.output(json.dumps(result))
