@@ -4,7 +4,8 @@
 Nothing is switched off globally: the trainer works inside its own `tf.Graph`, so a TensorFlow 2
 program can import `gitloss` and stay eager.
 
-Environment variables, set before the import unless they are set already:
+Environment variables, set before the import unless they are set already, or TensorFlow has been
+imported:
   TF_ENABLE_ONEDNN_OPTS=1   1.7 times faster on CPUs without AVX-512, where it is off by default
   TF_USE_LEGACY_KERAS=1     `tf.keras` is Keras 2 (`tf_keras`), the one with a graph mode
   TF_CPP_MIN_LOG_LEVEL=3    no device messages; not set with GITLOSS_TF_LOGS=1 (flag --tf_logs)
@@ -63,6 +64,10 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _load() -> Any:
+    if 'tensorflow' in sys.modules:  # of a program that uses gitloss: its settings stay
+        import tensorflow.compat.v1 as tensorflow
+
+        return tensorflow
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
     _name_temporary_folder()
@@ -87,4 +92,10 @@ else:
 
 Tensor = Any  # in annotations: a tf.Tensor, a variable, or a value that converts to a tensor
 
-__all__ = ['Tensor', 'keras', 'tf']
+__all__ = ['Tensor', 'is_eager', 'keras', 'tf']
+
+
+def is_eager() -> bool:
+    """Whether this code, or the tf.function around it, is of a program in eager mode."""
+    with tf.init_scope():
+        return tf.executing_eagerly()

@@ -99,13 +99,20 @@ def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
     return tf.reduce_sum(tf.norm(after - before, axis=1) * weights) / tf.reduce_sum(weights)
 
 
-def _steps(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, alpha: float, distance: str
+def center_steps(
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    alpha: float = 0.5,
+    distance: str = 'euclidean',
 ) -> tuple[Tensor, Tensor]:
-    """(labels, alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i): [batch], [batch, dim].
+    """What a batch subtracts from its rows of a table of centers; arguments as for
+    `updated_centers`.
 
-    n_k is the number of samples of class k in the batch. Summed per class the steps are alpha delta
-    c_k of Wen et al., eq. 4.
+    Returns:
+      (labels [batch], alpha (c_{y_i} - x_i) / (1 + n_{y_i}) for every sample i [batch, dim]). n_k
+      is the number of samples of class k in the batch. Summed per class the steps are alpha delta
+      c_k of Wen et al., eq. 4.
     """
     embeddings, labels, own_centers = look_up(embeddings, labels, centers)
     embeddings, _ = comparable(embeddings, own_centers, distance)
@@ -139,7 +146,7 @@ def updated_centers(
     Raises:
       ValueError: unknown distance, or shapes or dtypes do not match.
     """
-    labels, steps = _steps(embeddings, labels, centers, alpha, distance)
+    labels, steps = center_steps(embeddings, labels, centers, alpha, distance)
     return tf.tensor_scatter_sub(tf.cast(centers, steps.dtype), labels[:, None], steps)
 
 
@@ -194,7 +201,7 @@ class CenterTable(keras.layers.Layer):
         The caller runs it, ordered after the reads of the step by `tf.control_dependencies` on the
         loss and the gradients.
         """
-        labels, steps = _steps(embeddings, labels, self.centers, self.alpha, self.distance)
+        labels, steps = center_steps(embeddings, labels, self.centers, self.alpha, self.distance)
         return tf.group(
             tf.raw_ops.ResourceScatterSub(
                 resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)

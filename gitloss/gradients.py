@@ -1,8 +1,8 @@
 """Gradients written by hand.
 
 `tf.custom_gradient` registers a closure for each use in a graph, in a registry that forgets
-nothing: every graph with one stays in memory as long as the process. Here the closure is kept by
-the operation itself, and goes with it.
+nothing: every graph with one stays in memory as long as the process. Here, in a tf.Graph, the
+closure is kept by the operation itself, and goes with it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def custom_gradient(function: Callable[..., tuple[Tensor, Callable]]) -> Callabl
 
     @functools.wraps(function)
     def wrapped(*tensors: Tensor) -> Tensor:
-        if tf.executing_eagerly():  # a tape keeps the closure, and is let go of
+        # A tape, eager or in a tf.function, keeps the closure and does not see the operation's own.
+        if tf.executing_eagerly() or tf.get_default_graph().building_function:
             return tf.custom_gradient(function)(*tensors)
         result, gradient = function(*tensors)
         with tf.get_default_graph().gradient_override_map({'IdentityN': _NAME}):

@@ -29,17 +29,18 @@ from __future__ import annotations
 from typing import Any
 
 from gitloss import pairs
-from gitloss.backend import Tensor, tf
+from gitloss.backend import Tensor, is_eager, keras, tf
 from gitloss.centers import (
     DISTANCES,
     CenterTable,
+    center_steps,
     comparable,
     labels_of,
     look_up,
     mean_drift,
     updated_centers,
 )
-from gitloss.errors import check_choice
+from gitloss.errors import check, check_choice
 from gitloss.gradients import custom_gradient
 from gitloss.pairs import FORMS, git_floor
 
@@ -50,6 +51,7 @@ __all__ = [
     'CenterTable',
     'GitLoss',
     'center_loss',
+    'center_steps',
     'center_term',
     'git_floor',
     'git_loss',
@@ -157,6 +159,8 @@ def git_loss(
 class _CentersLayer(CenterTable):
     """A loss over (embeddings, labels) with centers of its own or those of another layer.
 
+    It is for graphs whose training loop runs `update`; for Keras's `fit` see gitloss.keras.
+
     Args:
       num_classes: number of centers.
       form: "elementwise" or "pairwise".
@@ -191,6 +195,22 @@ class _CentersLayer(CenterTable):
         else:
             self.centers, self.updates = self._share.centers, self._share.updates
 
+    def check_graph(self, inputs: Any, training: Any) -> None:
+        """Raises ValueError where the centers would never move: in eager mode and in Keras's own
+        training loops nobody runs `update`.
+        """
+        received = 'eager mode' if is_eager() else ''
+        symbolic = (keras.utils.get_source_inputs(each) is not each for each in inputs)
+        if training is not None or any(symbolic):  # `fit` gives `training`, keras.Input sources
+            received = 'a layer of a Keras model'
+        check(
+            not received,
+            self.name,
+            'a tf.Graph and a training loop that runs update()',
+            f'{received}, where its centers would not move; see gitloss.keras and '
+            'losses.updated_centers',
+        )
+
     def get_config(self) -> dict[str, Any]:
         return dict(
             super().get_config(),
@@ -204,7 +224,8 @@ class _CentersLayer(CenterTable):
 class CenterLoss(_CentersLayer):
     """`center_loss` as a layer over (embeddings, labels); the centers are initially zero."""
 
-    def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def call(self, inputs: tuple[Tensor, Tensor], training: Any = None) -> Tensor:
+        self.check_graph(inputs, training)
         # Not *inputs: TensorFlow 1.15's autograph passes them wrongly.
         embeddings, labels = inputs
         return center_loss(embeddings, labels, self.centers, self.form, self.distance)
@@ -219,6 +240,7 @@ class GitLoss(_CentersLayer):
         super().__init__(num_classes, **kwargs)
         self.method = method
 
-    def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def call(self, inputs: tuple[Tensor, Tensor], training: Any = None) -> Tensor:
+        self.check_graph(inputs, training)
         embeddings, labels = inputs
         return git_loss(embeddings, labels, self.centers, self.form, self.distance, self.method)

@@ -34,6 +34,21 @@ def test_the_gradient_is_the_given_one(function, expected):
     np.testing.assert_array_equal(found, 2.0 * np.array(expected))
 
 
+def test_in_a_function_a_tape_sees_the_given_gradient_too():
+    """As above: 2 * 2 * 7 and 2 * 3 * 5."""
+
+    @tf.function
+    def gradients(one, other):
+        with tf.GradientTape() as tape:
+            tape.watch([one, other])
+            result = 2.0 * product(one, other)
+        return tape.gradient(result, [one, other])
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(gradients(tf.constant(5.0), tf.constant(7.0)))
+    np.testing.assert_array_equal(found, [28.0, 30.0])
+
+
 def test_a_graph_is_let_go_of():
     with tf.Graph().as_default() as graph:
         x = tf.constant(1.0)
