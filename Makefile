@@ -6,7 +6,7 @@ SELF := $(strip $(MAKEFILE_LIST))
 RUN := set -euo pipefail; source "$$(dirname "$$(readlink -f "$(SELF)")")/test/common.sh";
 
 .SILENT:
-.PHONY: help train quick performance test lint clean
+.PHONY: help train quick performance test lint wheel clean
 
 help:
 	echo 'make train        the full job: 8000 steps, then pictures, checkpoints and results in output/0/'
@@ -14,6 +14,7 @@ help:
 	echo 'make performance  trains only, to see the speed'
 	echo 'make test         all tests, on the main interpreter and on Python 3.7 with TensorFlow 1.15'
 	echo 'make lint         ruff, mypy, and shellcheck where there is one'
+	echo 'make wheel        builds dist/gitloss-*.whl, and tests it on both interpreters in environments that have nothing else'
 	echo 'make clean        removes what tools left behind; output/ and the environments stay'
 
 train:
@@ -27,6 +28,9 @@ test:
 
 lint:
 	$(RUN) run_lint
+
+wheel:
+	$(RUN) run_wheel
 
 clean:
 	$(RUN) cd "$$ROOT"; rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache; \

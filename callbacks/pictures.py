@@ -54,7 +54,7 @@ class Pictures(Callback):
         if projection == 'tsne' and not importlib.util.find_spec('sklearn'):
             raise ValueError(
                 '--projection: expected scikit-learn to be installed for tsne. Received: none; '
-                'pip install scikit-learn'
+                'pip install "scikit-learn>=1.0"'
             )
         self.figures: Any = figures
         self._history, self._projection = history, projection

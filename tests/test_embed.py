@@ -1,6 +1,7 @@
 """trainers.embed against the sweep of an evaluation: values, formats, resumption, shared work."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def test_parquet_holds_the_same(trained, network, tmp_path):
     table = parquet.read_table(out).to_pydict()
     np.testing.assert_allclose(table['embedding'], network.plain, rtol=1e-5, atol=1e-6)
     assert table['name'][5] == 'bö/li/0' and table['identity'][5] == 'bö/li'
+
+
+def test_without_pyarrow_a_line_says_so(tmp_path, monkeypatch, capsys):
+    """Before the checkpoint is looked for. None in sys.modules: Python imports no such module."""
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    out, path = tmp_path / 'e.parquet', str(tmp_path)
+    assert embed.main([f'--ckpt_path={path}', f'--data_path={path}', f'--out={out}']) == 2
+    line = capsys.readouterr().err
+    assert line.startswith('trainers.embed: .parquet: expected pyarrow to be installed. Received: ')
+    assert line.endswith('; pip install "pyarrow>=12"\n') and line.count('\n') == 1
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_tsne_of_the_last_measurement(tmp_path, caplog):
 
 def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(ValueError, match='^--projection: expected scikit-learn'):
+    with pytest.raises(ValueError, match='none; pip install "scikit-learn>=1.0"$'):
         measured(tmp_path, projection='tsne')
 
 

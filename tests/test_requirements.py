@@ -28,6 +28,23 @@ def test_package_dependencies_are_lines_of_the_requirements():
 
 
 @pytest.mark.parametrize(
+    'extra, source',
+    [
+        ('align', 'gitloss/data/detection.py'),
+        ('parquet', 'gitloss/data/embedding_formats.py'),
+        ('retrieval', 'gitloss/metrics/neighbors.py'),
+        ('tsne', 'callbacks/pictures.py'),
+    ],
+)
+def test_without_the_package_of_an_extra_its_line_is_what_to_install(extra, source):
+    """Not the extra itself: gitloss is on no index, so outside the checkout nothing has extras."""
+    with open(os.path.join(ROOT, 'pyproject.toml'), 'rb') as file:
+        (line,) = tomllib.load(file)['project']['optional-dependencies'][extra]
+    with open(os.path.join(ROOT, source), encoding='utf-8') as file:
+        assert f'pip install "{line.split(";")[0]}"' in file.read()
+
+
+@pytest.mark.parametrize(
     'lock, version', [('requirements-py37.lock', '3.7'), ('requirements-py311.lock', '3.11')]
 )
 def test_locks_pin_all_that_is_required(lock, version):

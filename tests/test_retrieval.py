@@ -82,6 +82,15 @@ def test_faiss_finds_the_same(similarity, levels):
     assert ours == theirs
 
 
+def test_without_faiss_a_line_says_so(monkeypatch):
+    monkeypatch.setattr(neighbors, 'faiss', None)
+    line = (
+        '^use_faiss: expected faiss to be installed. Received: none; pip install "faiss-cpu>=1.7"$'
+    )
+    with pytest.raises(ValueError, match=line):
+        Gallery(np.eye(2), use_faiss=True)
+
+
 def slow(rows_of_query, labels, gallery_labels, ks):
     """The figures of one query after the other, from the definitions."""
     sums, queries = None, 0

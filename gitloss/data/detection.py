@@ -19,6 +19,12 @@ import numpy as np
 from gitloss.errors import check, reason
 
 POINTS = ('left_eye', 'right_eye', 'nose', 'mouth_left', 'mouth_right')
+_INSTALL = (
+    'pip install "mtcnn>=1.0"'
+    if sys.version_info >= (3, 10)
+    # mtcnn 1.0 needs a newer Python. The dependencies of 0.1.1 would replace those of TensorFlow.
+    else 'pip install --no-deps mtcnn==0.1.1 keras==2.3.1 opencv-python-headless==4.5.5.64'
+)
 _PROGRAM = 'from gitloss.data.detection import serve; serve()'
 
 
@@ -33,8 +39,7 @@ class FaceDetector:
 
     def __init__(self) -> None:
         is_there = importlib.util.find_spec('mtcnn') is not None
-        expected = 'the package mtcnn, see docs/verification.md'
-        check(is_there, '--align', expected, 'none installed')
+        check(is_there, '--align', 'mtcnn to be installed', f'none; {_INSTALL}')
         self._process: Any = None
         self._lock = threading.Lock()
 

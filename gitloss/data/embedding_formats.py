@@ -94,7 +94,7 @@ def parquet_library() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        check(False, '.parquet', 'pyarrow to be installed', f'{error}; pip install pyarrow')
+        check(False, '.parquet', 'pyarrow to be installed', f'{error}; pip install "pyarrow>=12"')
     return pyarrow, parquet
 
 

@@ -46,7 +46,7 @@ class Gallery:
       use_faiss: whether faiss finds the candidates; None: if it is installed.
 
     Raises:
-      ValueError: there are no embeddings, or one is refused.
+      ValueError: there are no embeddings, one is refused, or faiss is not installed.
     """
 
     def __init__(
@@ -68,7 +68,12 @@ class Gallery:
             kind = faiss.IndexFlatIP if self._is_cosine else faiss.IndexFlatL2
             self._index = kind(rows.shape[1])
             self._index.add(np.ascontiguousarray(self._fast))
-        check(use_faiss is not True or self._index, 'faiss', 'an installed package', 'none')
+        check(
+            use_faiss is not True or self._index,
+            'use_faiss',
+            'faiss to be installed',
+            'none; pip install "faiss-cpu>=1.7"',
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
