@@ -265,32 +265,31 @@ run_lint() { # ruff, mypy, and shellcheck where there is one
 
 # --- the package ------------------------------------------------------------------------------------------------------------
 
-check_wheel() ( # PYTHON: builds the wheel into dist/, installs it in an environment of its own, and uses it there
-  version=$(python_version "$1") || exit
+check_wheel() ( # PYTHON: builds the wheel, installs it in an environment of its own, and uses it there; into dist/ if it works
   folder=${VENVS:-$ROOT}/.venv-wheel
   requirements=$(requirements_for "$1")
   [[ $requirements == *.lock ]] && pins=(--constraint "$requirements") || pins=()
-  say '' "== The wheel on Python $version: $1"
+  say '' "== The wheel on Python $(python_version "$1"): $1"
   rm -rf "$folder"
   trap 'rm -rf "$folder"' EXIT
   "$1" -m venv "$folder" >&2 || die 2 "$folder: $1 could not make a virtual environment."
   python=$folder/bin/python
   pip=("$python" -m pip -qq --no-input --disable-pip-version-check)
   # Built of a copy: setuptools also packs what an earlier build left in build/.
-  mkdir -p "$folder/source" "$ROOT/dist" || exit
+  mkdir -p "$folder/source" || exit
   cp -R "$ROOT"/{gitloss,pyproject.toml,README.md,LICENSE} "$folder/source" || exit
   "${pip[@]}" wheel "$folder/source" --no-deps --wheel-dir "$folder/dist" >&2 || die 1 'The wheel could not be built.'
   # Only the wheel and what it asks for, in the versions that the tests run with.
   "${pip[@]}" install ${pins[@]+"${pins[@]}"} "$folder"/dist/*.whl >&2 || die 1 'The wheel could not be installed.'
-  cp "$folder"/dist/*.whl "$ROOT/dist" || exit
-  cd "$folder" || exit
-  "$python" -I "$ROOT/tests/wheel_check.py" "$ROOT" >&2 || die 1 'The wheel does not work.'
+  (cd "$folder" && "$python" -I "$ROOT/tests/wheel_check.py" "$ROOT" >&2) || die 1 'The wheel does not work.'
+  mkdir -p "$ROOT/dist" && cp "$folder"/dist/*.whl "$ROOT/dist"
 )
 
 run_wheel() { # on the main interpreter and on Python 3.7
   local python python37
   python=${PYTHON:-$(find_python)}
   [[ -n $python ]] || die 2 'No Python found to make an environment with. Expected 3.7 or 3.10 to 3.13, with venv and ensurepip, on PATH.'
+  can_make_environments "$python" || die 2 "PYTHON: expected a Python 3.7 or 3.10 to 3.13 with venv and ensurepip. Received: $python"
   python37=$(find_python37)
   check_wheel "$python" || exit
   [[ $(python_version "$python") != 3.7 ]] || return 0

@@ -47,10 +47,17 @@ def test_a_missing_python37_is_said_loudly(packed, required, expected):
     assert 'THE WHEEL WAS NOT TESTED ON PYTHON 3.7 WITH TENSORFLOW 1.15.' in err
 
 
+def test_a_python_that_cannot_make_environments_is_refused(packed):
+    python = packed.python(packed.home / 'python', modules='venv tensorflow')
+    status, _, err = packed.call('run_wheel', PYTHON=python)
+    assert (status, err.count('\n'), packed.logged()) == (2, 1, [])
+    assert err.startswith('PYTHON: expected a Python 3.7 or 3.10 to 3.13 with venv and ensurepip.')
+
+
 def test_a_wheel_that_cannot_be_built_ends_it(packed):
     packed.python(packed.bin / 'python3.11')
     packed.fail.write_text('')
     status, _, err = packed.call('run_wheel')
     assert (status, err.splitlines()[-1]) == (1, 'The wheel could not be built.')
     assert packed.logged() == ['venv 3.11', 'pip dist']
-    assert not (packed.root / '.venv-wheel').exists()
+    assert not (packed.root / '.venv-wheel').exists() and not (packed.root / 'dist').exists()
