@@ -18,6 +18,8 @@ if sys.version_info >= (3, 8):
 else:
     import importlib_metadata as metadata
 
+# On TensorFlow 1.15 these refuse to be imported.
+REFUSED = ('gitloss.keras.keras3', 'gitloss.keras.tf_keras') if sys.version_info < (3, 8) else ()
 X = np.array([[0.0, 3.0], [4.0, 0.0], [1.0, 1.0], [-2.0, 0.5]])
 LABELS = np.array([0, 1, 1, 2])
 CENTERS = np.array([[0.5, 2.0], [3.0, 1.0], [-1.0, 0.0]])
@@ -103,7 +105,7 @@ def main(checkout):
     import_all(name for name in modules if name.split('.')[1] in ('figures', 'metrics'))
     check_figures(check_metrics())
     assert 'tensorflow' not in sys.modules, 'metrics or figures import TensorFlow'
-    import_all(modules)
+    import_all(name for name in modules if name not in REFUSED)
     check_losses()
     print(f'{said}: {len(modules)} modules, losses, metrics and figures work')
 
