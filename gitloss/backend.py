@@ -37,7 +37,7 @@ def _name_temporary_folder() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Buffers what C++ code prints to file descriptor 2, and prints it only when the body fails.
 
     TensorFlow 2.x logs some messages before TF_CPP_MIN_LOG_LEVEL takes effect.
@@ -76,7 +76,7 @@ def _load() -> Any:
 
         return tensorflow
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    with _quiet_stderr(), warnings.catch_warnings():
+    with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # NumPy and setuptools deprecations inside TensorFlow 1.15
         import tensorflow.compat.v1 as tensorflow
     tensorflow.logging.set_verbosity(tensorflow.logging.ERROR)
@@ -92,7 +92,7 @@ else:
 
 Tensor = Any  # in annotations: a tf.Tensor, a variable, or a value that converts to a tensor
 
-__all__ = ['Tensor', 'is_eager', 'keras', 'tf']
+__all__ = ['Tensor', 'is_eager', 'keras', 'quiet_stderr', 'tf']
 
 
 def is_eager() -> bool:

@@ -109,6 +109,10 @@ class TrainingError(RuntimeError):
     """The training cannot continue; the message is one line."""
 
 
+class ExportError(RuntimeError):
+    """A file of an export cannot be made, or does not agree with its checkpoint; one line."""
+
+
 class FolderLost(TrainingError):
     """The folder of the run is gone, or another one has its name: nothing more is written."""
 

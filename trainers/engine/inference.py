@@ -12,9 +12,10 @@ from trainers.options import Options
 
 
 def network(
-    options: Options, spec: DataSpec, batch_size: int
+    options: Options, spec: DataSpec, batch_size: int | None
 ) -> tuple[keras.Model, heads.Classifier]:
-    """The embedding model, for `batch_size` images, and the classifier that the options describe.
+    """The embedding model, for `batch_size` images (None: any number), and the classifier that the
+    options describe.
 
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
@@ -44,7 +45,7 @@ def network(
 
 
 class Inference:
-    """Builds into the current graph, for batches of one size.
+    """Builds into the current graph, for batches of one size, or of any (None).
 
     Attributes:
       images: the placeholder, float32 [batch, height, width, channels], raw pixels.
@@ -53,7 +54,7 @@ class Inference:
       weights: the variables.
     """
 
-    def __init__(self, options: Options, spec: DataSpec, batch_size: int) -> None:
+    def __init__(self, options: Options, spec: DataSpec, batch_size: int | None) -> None:
         model, classifier = network(options, spec, batch_size)
         self.images, self.embeddings = model.input, model.output
         self.logits = classifier.logits(model.output)

@@ -6,12 +6,14 @@ hyperparameter. The flags, their checks, --help and the table in the README are 
 declaration.
 """
 
+from trainers.options.exporting import EXPORT_FORMATS
 from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id
 from trainers.options.parsing import HelpRequested, markdown_table, parse
 from trainers.options.running import PRECISION_MODES
 from trainers.options.spec import Option
 
 __all__ = [
+    'EXPORT_FORMATS',
     'FIELDS',
     'PRECISION_MODES',
     'ROOT',

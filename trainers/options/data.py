@@ -41,9 +41,9 @@ class Data:
         '',
         'Folder or file of the data. mnist: a folder of IDX files, gzipped or raw, or a file '
         'mnist.npz; default: data/mnist in the project. Of a checkpoint trained on images, the '
-        'default is their --data_path.',
+        'default is their --data_path; export compares its files on the images of the run.',
         'data',
-        commands=('run', 'evaluate', 'convert', 'embed'),
+        commands=('run', 'evaluate', 'convert', 'embed', 'export'),
         resume=True,
         workers=True,
         hyperparameter=False,

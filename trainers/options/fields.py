@@ -9,6 +9,7 @@ from typing import Any, Mapping
 
 from gitloss.errors import OptionError
 from trainers.options.data import OF_IMAGES, Data
+from trainers.options.exporting import Exporting
 from trainers.options.judging import Judging
 from trainers.options.learning import Learning
 from trainers.options.running import Running
@@ -18,7 +19,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Judging, Running, Learning, Data):
+class Options(Judging, Exporting, Running, Learning, Data):
     """All settings. Field names are flag names, those of Data first.
 
     Raises:

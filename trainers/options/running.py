@@ -1,4 +1,4 @@
-"""The options for the run: measurements, checkpoints, devices, workers, output, export."""
+"""The options for the run: measurements, checkpoints, devices, workers, output."""
 
 from __future__ import annotations
 
@@ -205,26 +205,4 @@ class Running:
         'output',
         workers=True,
         commands=('run', 'evaluate', 'export', 'convert', 'embed', 'predict'),
-    )
-
-    format: str = _free(
-        'pb',
-        'Format of the export: pb, a frozen graph of the inference.',
-        'export',
-        commands=('export',),
-        choices=('pb',),
-    )
-    export_dir: str = _free(
-        '',
-        "Folder of the export. Default: export in the run's folder.",
-        'export',
-        commands=('export',),
-    )
-    export_batch: int = _free(
-        1,
-        'Images per call of the exported graph, whose shapes are static.',
-        'export',
-        commands=('export',),
-        low=1,
-        high=1 << 20,
     )

@@ -1,0 +1,72 @@
+"""TFLite files: float32, float16 weights, and int8 with calibrated activations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from typing import Any, Callable, Iterator
+
+from gitloss.backend import quiet_stderr, tf
+from gitloss.errors import ExportError, reason
+from gitloss.files import write_atomically
+from trainers.exporting.content import Content
+
+
+@contextlib.contextmanager
+def _own_programs() -> Iterator[None]:
+    """TensorFlow 1.15 starts its converter by name: the one beside this interpreter is meant."""
+    before = os.environ.get('PATH', os.defpath)
+    os.environ['PATH'] = os.path.dirname(sys.executable) + os.pathsep + before
+    try:
+        yield
+    finally:
+        os.environ['PATH'] = before
+
+
+def _converted(content: Content, adjust: Callable[[Any], None]) -> bytes:
+    facts = content.graph
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'graph.pb')
+        write_atomically(path, facts.definition.SerializeToString())
+        converter = tf.lite.TFLiteConverter.from_frozen_graph(
+            path, [facts.images['name']], [each['name'] for each in facts.outputs]
+        )
+        adjust(converter)
+        try:
+            with _own_programs(), quiet_stderr():
+                return converter.convert()
+        except Exception as error:  # noqa: BLE001 - the converter raises what it likes
+            raise ExportError(f'TFLite: expected a graph that converts. Received: {reason(error)}')
+
+
+def write(content: Content, path: str) -> None:
+    """Writes weights and arithmetic of float32."""
+    write_atomically(path, _converted(content, lambda converter: None))
+
+
+def write_float16(content: Content, path: str) -> None:
+    """Writes weights of float16. A CPU computes with them in float32."""
+
+    def adjust(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+
+    write_atomically(path, _converted(content, adjust))
+
+
+def write_int8(content: Content, path: str) -> None:
+    """Writes weights and activations of int8; the ranges of the activations are those of the
+    calibration images. An operation without an integer kernel stays in float32.
+    """
+    dtype = content.graph.images['dtype']
+    images = content.calibration().astype(dtype)
+
+    def adjust(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        kinds = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8, kinds.TFLITE_BUILTINS]
+
+    write_atomically(path, _converted(content, adjust))

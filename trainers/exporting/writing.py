@@ -1,0 +1,131 @@
+"""From a checkpoint to a folder with an export: all of it, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Iterator, Mapping
+
+from gitloss import files
+from gitloss.data import LABELS
+from trainers import checkpoints, loading
+from trainers.exporting import card, description, graph, parity
+from trainers.exporting.content import Content
+from trainers.exporting.formats import FORMATS, Format, chosen
+from trainers.exporting.samples import RunImages
+from trainers.options import Options
+
+
+@contextlib.contextmanager
+def _inside(folder: str) -> Iterator[str]:
+    """A context with an empty folder in a folder, which is created; it is removed in the end, and
+    the other one if it is new and still empty.
+    """
+    is_new, temporary = not os.path.isdir(folder), os.path.join(folder, '.tmp')
+    files.remove(temporary)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+    finally:
+        files.remove(temporary)
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def _listed(folder: str) -> list[str]:
+    """The files of an earlier export in a folder."""
+    try:
+        content = json.loads(files.read(os.path.join(folder, description.FILE), 1 << 26).decode())
+        named = [each['file'] for each in content['formats'].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [name for name in named if name in {each.file for each in FORMATS.values()}]
+
+
+def _move(source: str, folder: str) -> None:
+    """Moves an export to its place. gitloss.json goes first and comes last: a folder with it is
+    whole. Other files in the folder stay.
+    """
+    names = sorted(os.listdir(source), key=lambda name: name == description.FILE)
+    earlier = _listed(folder)
+    for name in (description.FILE, *earlier, *names):
+        files.remove(os.path.join(folder, name))
+    for name in names:
+        os.replace(os.path.join(source, name), os.path.join(folder, name))
+
+
+def _files(content: Content, formats: Mapping[str, Format], folder: str) -> list[str]:
+    """Writes the files of the formats. Returns their paths."""
+    paths = [os.path.join(folder, each.file) for each in formats.values()]
+    for each, path in zip(formats.values(), paths):
+        each.write(content, path)
+    return paths
+
+
+def _figures(
+    options: Options,
+    paths: list[str],
+    formats: Mapping[str, Format],
+    samples: Any,
+    expected: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """{format: how its file compares with the checkpoint}."""
+    outputs = parity.outputs_of(paths, samples.images)
+    figures = {}
+    for (name, each), found in zip(formats.items(), outputs):
+        figures[name] = parity.compared(found, expected, samples)
+        parity.check_bounds(name, each, figures[name], options.parity_tolerance)
+    return figures
+
+
+def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> list[str]:
+    """Writes an export into a folder. Returns the lines to print.
+
+    Raises:
+      ValueError: an unknown format, a missing package, or data of --data_path that are refused.
+      ExportError: a file differs from the checkpoint by more than it may.
+      OSError: a file cannot be written.
+    """
+    formats = chosen(options.format)
+    images = RunImages(options, checkpoint)
+    samples = images.compared()
+    with graph.network_of(checkpoint) as network, _inside(folder) as temporary:
+        definition = network.definition(options.input_dtype)
+        content = Content(
+            graph.of_batch(definition, None),
+            graph.of_batch(definition, options.export_batch),
+            images.calibrating,
+        )
+        paths = _files(content, formats, temporary)
+        figures = _figures(options, paths, formats, samples, network(samples.images))
+        names = loading.classes_of(checkpoint)
+        if names:
+            text = ''.join(f'{name}\n' for name in names).encode('utf-8', 'surrogateescape')
+            files.write_atomically(os.path.join(temporary, LABELS), text)
+        manifest = description.manifest(
+            checkpoint, content, temporary, figures, LABELS if names else None
+        )
+        files.write_atomically(
+            os.path.join(temporary, card.FILE),
+            card.text(manifest, checkpoint.manifest['dataset'], names),
+        )
+        files.write_atomically(
+            os.path.join(temporary, description.FILE), json.dumps(manifest, indent=1) + '\n'
+        )
+        _move(temporary, folder)
+    return _lines(folder, formats, figures, content)
+
+
+def _lines(
+    folder: str, formats: Mapping[str, Format], figures: Mapping[str, Any], content: Content
+) -> list[str]:
+    lines = [
+        parity.line(os.path.join(folder, each.file), figures[name])
+        for name, each in formats.items()
+    ]
+    if 'pb' in formats:
+        path = os.path.join(folder, FORMATS['pb'].file)
+        lines.append(description.atc_command(path, content.fixed.images, content.fixed.outputs))
+    return lines
