@@ -55,7 +55,7 @@ def result(place, out):
         return losses(place.run)
     if command == 'export':
         with open(os.path.join(place.export, 'gitloss.json')) as file:
-            return json.load(file)['sha256']
+            return json.load(file)['formats']['pb']['sha256']
     if command == 'evaluate':
         measured = json.loads(out)
         return [measured[part]['loss'] for part in ('valid', 'test')]

@@ -138,7 +138,7 @@ class Place:
         """What a command that returned 0 gave: (what no manifest decides, the rest)."""
         if name == 'export':
             with open(os.path.join(self.export, 'gitloss.json')) as file:
-                return None, json.load(file)['sha256']
+                return None, json.load(file)['formats']['pb']['sha256']
         if name.startswith('evaluate'):
             measured = json.loads(out)
             return None, [measured[part].get('loss') for part in ('valid', 'test')]

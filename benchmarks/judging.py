@@ -109,7 +109,7 @@ def embed(arguments):
     from gitloss import data
     from gitloss.backend import tf
     from trainers import devices
-    from trainers.engine.embedding import Embedder
+    from trainers.engine.embedding import of_session
     from trainers.engine.inference import Inference
     from trainers.options import Options
 
@@ -123,12 +123,12 @@ def embed(arguments):
         net = Inference(settings, spec, 64)
         with tf.Session(config=devices.choose(settings).config) as session:
             session.run(tf.global_variables_initializer())
-            network = Embedder(net, session, spec, 64)
+            network = of_session(net, session, 64)
             fixed = source.images(np.arange(64))
             for turn in range(arguments.turns + 1):
                 start = time.perf_counter()
                 for _ in range(count // 64):
-                    network.values(net.embeddings, fixed)
+                    network.values(['embeddings'], fixed)
                 middle = time.perf_counter()
                 for _ in network.sweep(source):
                     pass

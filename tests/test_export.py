@@ -21,6 +21,7 @@ from helpers import pixels
 from trainers import checkpoints, devices, export
 from trainers.engine.runtime import evaluation
 from trainers.engine.trainer import Trainer
+from trainers.exporting import description
 from trainers.options import ROOT
 
 PEER = os.environ.get('GITLOSS_PEER_PYTHON')  # another interpreter with the other TensorFlow
@@ -82,7 +83,9 @@ def exported(settings, capsys, *flags):
     definition.ParseFromString(content)
     with open(os.path.join(folder, 'gitloss.json')) as file:
         manifest = json.load(file)
-    assert manifest['sha256'] == hashlib.sha256(content).hexdigest()
+    (listed,) = manifest['formats'].values()
+    assert listed['sha256'] == hashlib.sha256(content).hexdigest()
+    assert listed['bytes'] == len(content) and listed['file'] == 'gitloss.pb'
     return definition, manifest, capsys.readouterr().out.splitlines()
 
 
@@ -136,7 +139,7 @@ def test_only_the_inference_is_in_it(trained, capsys):
     assert manifest['input'] == {
         'name': 'input_images',
         'tensor': 'input_images:0',
-        'shape': [1, 8, 8, 1],
+        'shape': [None, 8, 8, 1],
         'dtype': 'float32',
         'pixels': '0 to 255',
         'mean_image': 'in the graph',
@@ -145,12 +148,13 @@ def test_only_the_inference_is_in_it(trained, capsys):
         {
             'name': 'embeddings',
             'tensor': 'embeddings:0',
-            'shape': [1, settings.embedding_dim],
+            'shape': [None, settings.embedding_dim],
             'dtype': 'float32',
         },
-        {'name': 'logits', 'tensor': 'logits:0', 'shape': [1, 4], 'dtype': 'float32'},
-        {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [1], 'dtype': 'int32'},
+        {'name': 'logits', 'tensor': 'logits:0', 'shape': [None, 4], 'dtype': 'float32'},
+        {'name': 'predictions', 'tensor': 'predictions:0', 'shape': [None], 'dtype': 'int32'},
     ]
+    assert manifest['formats']['pb']['batch'] == 1
     assert manifest['checkpoint']['step'] == 12
     assert manifest['versions']['tensorflow'] == tf.__version__
 
@@ -163,13 +167,14 @@ def test_the_atc_command_is_ready(trained, capsys):
         'atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:4,8,8,1" '
         '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310'
     )
-    assert printed == [path + '.pb', form % (path, path)]
+    assert printed[0].startswith(path + '.pb: embeddings within ')
+    assert printed[1:] == [form % (path, path)]
     assert manifest['atc'] == form % ('gitloss', 'gitloss')
 
 
 def test_the_atc_command_takes_any_path():
     """Split as by a shell, each path is one word."""
-    command = export.atc_command("/a b/it's $HOME.pb", {'name': 'images', 'shape': [1, 8]}, [])
+    command = description.atc_command("/a b/it's $HOME.pb", {'name': 'images', 'shape': [1, 8]}, [])
     assert [word for word in shlex.split(command) if word.startswith(('--model', '--output'))] == [
         "--model=/a b/it's $HOME.pb",
         "--output=/a b/it's $HOME",
@@ -185,7 +190,7 @@ def test_the_other_tensorflow_reads_it(trained, capsys):
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:
             expected = session.run('embeddings:0', {'input_images:0': image})
-    arguments = [PEER, '-c', READ, printed[0], json.dumps(image.tolist())]
+    arguments = [PEER, '-c', READ, printed[0].partition(': ')[0], json.dumps(image.tolist())]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(json.loads(result.stdout), expected, rtol=1e-5, atol=1e-6)
@@ -215,8 +220,8 @@ def test_an_export_outlives_its_checkpoint(trained, tmp_path, capsys):
     for path, folder in ((first, os.path.join(run, 'export')), (apart, apart + '.export')):
         assert export.main(['--ckpt_path=' + path]) == 0
         shutil.rmtree(path)
-        assert sorted(os.listdir(folder)) == ['gitloss.json', 'gitloss.pb']
-        assert capsys.readouterr().out.startswith(os.path.join(folder, 'gitloss.pb\n'))
+        assert sorted(os.listdir(folder)) == ['MODEL.md', 'gitloss.json', 'gitloss.pb']
+        assert capsys.readouterr().out.startswith(os.path.join(folder, 'gitloss.pb: '))
 
 
 def test_an_export_into_a_checkpoint_is_refused(trained, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import crew
+import exports
 import few_blocks
 import toys
 from callbacks.checkpoint import Checkpoint
@@ -18,7 +19,7 @@ from gitloss.layers import BatchNormalization
 from helpers import Losses, operations_behind, relative_error
 from normalised import newest
 from survival import tensors
-from trainers import devices, export
+from trainers import devices
 from trainers.engine import runtime
 from trainers.engine.graph import TrainingGraph
 from trainers.engine.trainer import Trainer
@@ -83,7 +84,7 @@ def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(
     checkpoint, test = newest(settings), dataset.test
     with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         swept = np.concatenate([batch[0] for batch in handle.sweep(test)])
-    definition, _ = export.frozen_graph(checkpoint, 8)
+    definition = exports.frozen(checkpoint, 8)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.import_graph_def(definition, name='')
         pixels = test.images(np.arange(8))

@@ -49,6 +49,7 @@ def names_where(condition):
     return {name for name, option in options.FIELDS.items() if condition(option)}
 
 
+EXPORTING = {'format', 'export_dir', 'export_batch', 'input_dtype', 'parity_tolerance'}
 # The options of embeddings and their verification.
 JUDGING = {'pairs', 'embeddings', 'verify_pairs', 'pairs_path', 'similarity', 'far', 'report_path'}
 JUDGING |= {'out', 'flip', 'align', 'gallery', 'neighbors', 'calibration', 'threshold'}
@@ -67,7 +68,8 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
         *('steps', 'early_stopping', 'on_nan', 'max_loss'),
         *('device', 'precision', 'precision_mode', 'loss_scale', 'iterations_per_loop'),
         *('npu_option', 'collective_timeout', 'check_replicas'),
-        *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+        'ckpt_path',
+        *EXPORTING,
         *('out_path', 'shard_images', 'threads'),
         *JUDGING,
     }
@@ -96,7 +98,8 @@ def test_hyperparameters_are_what_decides_what_is_learned():
         *('on_nan', 'max_loss', 'log_every', 'tf_logs', 'projection'),
         *('device', 'precision_mode', 'iterations_per_loop', 'npu_option'),
         *('collective_timeout', 'check_replicas'),
-        *('ckpt_path', 'format', 'export_dir', 'export_batch'),
+        'ckpt_path',
+        *EXPORTING,
         *('out_path', 'shard_images', 'threads'),
         *JUDGING,
     }
@@ -111,7 +114,7 @@ def flags_of_command(command):
 
 def test_each_command_takes_what_it_uses():
     """An evaluation, an embedding and a prediction take data, batches and a device, and read the
-    rest from the checkpoint; an export takes none of these; a conversion takes data only; a run
+    rest from the checkpoint; an export and a conversion take data only; a run
     takes everything except the flags that only the others have.
     """
     computes = {'ckpt_path', 'data_path', 'batch_size', 'tf_logs'} | {
@@ -125,12 +128,12 @@ def test_each_command_takes_what_it_uses():
     assert flags_of_command('embed') == computes | embeds | {'normalize'}
     predicts = computes - {'data_path'} | recognises | {'flip', 'align', 'similarity'}
     assert flags_of_command('predict') == predicts
-    exports = {'ckpt_path', 'tf_logs', 'format', 'export_dir', 'export_batch'}
+    exports = {'ckpt_path', 'tf_logs', 'data_path'} | EXPORTING
     assert flags_of_command('evaluate') == evaluates
     assert flags_of_command('export') == exports
     alone = {'out_path', 'shard_images', 'threads'}
     assert flags_of_command('convert') == alone | {'dataset', 'data_path', 'max_broken', 'tf_logs'}
-    alone |= {'ckpt_path', 'format', 'export_dir', 'export_batch'}
+    alone |= {'ckpt_path'} | EXPORTING
     alone |= JUDGING - {'verify_pairs', 'pairs_path', 'similarity', 'far'}
     assert flags_of_command('run') == set(options.FIELDS) - alone
 

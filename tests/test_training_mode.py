@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import crew
+import exports
 import toys
 from callbacks.base import Callback
 from callbacks.history import History
@@ -16,7 +17,7 @@ from helpers import Losses, all_nodes, collectives_of
 from normalised import MOMENTUM, NETWORK, WORKER, newest, options, train
 from runs import StopAt
 from survival import tensors
-from trainers import devices, evaluate, export
+from trainers import devices, evaluate
 from trainers.engine.graph import TrainingGraph
 from trainers.launch import free_addresses
 from trainers.workers.engines import Collectives
@@ -155,7 +156,7 @@ def test_an_export_infers_what_an_evaluation_does(tmp_path, capsys):
     flags = [f'--ckpt_path={settings.run_dir}', f'--data_path={settings.data_path}', '--device=cpu']
     assert evaluate.main(flags + ['--batch_size=8']) == 0
     said = json.loads(capsys.readouterr().out)
-    definition, _ = export.frozen_graph(checkpoint, 40)
+    definition = exports.frozen(checkpoint, 40)
     test = data.load('mnist', settings.data_folder).test
     with tf.Graph().as_default(), tf.Session() as session:
         tf.import_graph_def(definition, name='')
@@ -167,7 +168,7 @@ def test_inference_holds_no_phase_no_conditional_and_no_dropout(tmp_path):
     """In the export and in the graph of an evaluation."""
     settings = options(tmp_path, steps=4)
     _, checkpoint = train(settings)
-    definition, _ = export.frozen_graph(checkpoint, 1)
+    definition = exports.frozen(checkpoint, 1)
     spec = data.load('mnist', settings.data_folder).spec
     with tf.Graph().as_default() as graph:
         TrainingGraph(settings, spec, devices.choose(settings))

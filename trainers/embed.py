@@ -2,8 +2,9 @@
 of images.
 
 Embeds the images of a folder of folders, a list, a record file or TFRecord shards with the network
-of a checkpoint. The file has the names of the images (paths without extension), their embeddings
-and their identities; its ending chooses the format: .npz, .parquet or .tfrecord.
+of a checkpoint, or with an exported model: --ckpt_path=output/0/export/gitloss.onnx. The file has
+the names of the images (paths without extension), their embeddings and their identities; its ending
+chooses the format: .npz, .parquet or .tfrecord.
 
 Finished parts lie in OUT.parts until all are there: the same command continues an interrupted one.
 Several processes with the same flags, on one machine or on several that share the folder, share the
@@ -44,16 +45,12 @@ def open_source(path: str, image_shape: tuple[int, ...]) -> Any:
     return data.IMAGES[found[0] if found else 'folder'].open(path, image_shape)
 
 
-def _embed_parts(options: Options, checkpoint: Any, source: Any, parts: Parts) -> None:
+def _embed_parts(options: Options, network: Any, source: Any, parts: Parts) -> None:
     """Embeds the parts that nobody else does."""
-    from trainers import checkpoints, devices
-    from trainers.engine.embedding import embedder
-
-    settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'embed')
-    with embedder(checkpoint, devices.choose(settings), options.batch_size) as network:
+    with network.open() as embedder:
         for number in parts.claimed():
             start, stop = parts.range_of(number)
-            swept = network.sweep(source, start, stop, options.flip)
+            swept = embedder.sweep(source, start, stop, options.flip)
             rows = np.concatenate([part.combined(options.normalize) for part in swept])
             parts.write(number, rows)
             log.info('%d of %d images', stop, len(source))
@@ -66,38 +63,35 @@ def _gather(path: str, source: Any, dim: int, parts: Parts) -> None:
     parts.remove()
 
 
-def _work(options: Options, checkpoint: Any) -> str:
+def _work(options: Options, network: Any) -> str:
     """Does what the flags ask for. Returns the line to print."""
-    from trainers import checkpoints
-
     path = absolute('out', options.out)
     check(not os.path.isdir(path), '--out', 'the name of a file', f'a folder: {path}')
-    shape = checkpoints.spec_of(checkpoint).image_shape
-    source = open_source(options.data_path, shape)
+    source = open_source(options.data_path, network.image_shape)
     source.align = aligner() if options.align else None
     facts = {
-        'checkpoint': checkpoint.manifest['files'],
+        'checkpoint': network.facts,
         'images': source.fingerprint,
         'flip': options.flip,
         'normalize': options.normalize,
         'align': options.align,
     }
     parts = Parts(path + '.parts', facts, len(source))
-    _embed_parts(options, checkpoint, source, parts)
+    _embed_parts(options, network, source, parts)
     with parts.gathering() as are_there:
         if not (are_there and parts.are_complete):
             return f'{path}: another process has the rest'
-        _gather(path, source, checkpoints.options_of(checkpoint).embedding_dim, parts)
+        _gather(path, source, network.dim, parts)
     return f'{path}: {len(source)} embeddings of {len(source.names)} identities'
 
 
 def embed(options: Options) -> int:
     """Writes the file of embeddings. Returns the exit status."""
-    from trainers import checkpoints
+    from trainers import embedders
 
     check_format(options.out)
     work = functools.partial(_work, options)
-    line = checkpoints.using(options.ckpt_path, '--ckpt_path', work)
+    line = embedders.using(options, 'embed', options.batch_size, work)
     streams.output(one_line(line, 5000))
     return 0
 

@@ -1,6 +1,7 @@
 """python -m trainers.predict --ckpt_path=output/faces IMAGE ...: who is in an image?
 
-Prints one JSON object a line.
+Prints one JSON object a line. --ckpt_path may also be an exported model, as gitloss.onnx, which has
+no centers.
 
   IMAGE ...               class and confidence, the nearest center of a class and its distance; with
                           --gallery the nearest images there
@@ -58,12 +59,12 @@ def threshold_of(options: Options) -> tuple[float | None, float | None]:
 
 
 class Predictor:
-    """The network of a checkpoint, its classes and centers, and the gallery.
+    """A network, its classes and centers, and the gallery.
 
     Args:
       options: of the command.
-      checkpoint: a trainers.checkpoints.Checkpoint.
-      network: its Embedder.
+      network: a trainers.embedders.Network.
+      embedder: its Embedder.
       threshold: see `threshold_of`.
       align: cuts the face out of an image; None: whole images.
     """
@@ -71,19 +72,16 @@ class Predictor:
     def __init__(
         self,
         options: Options,
-        checkpoint: Any,
         network: Any,
+        embedder: Any,
         threshold: tuple[float | None, float | None],
         align: FaceAligner | None,
     ) -> None:
-        from trainers import checkpoints, loading
-
-        self._options, self._network = options, network
+        self._options, self._embedder = options, embedder
         self._align = align
-        facts = dict(checkpoint.manifest['files'], **{'align': True} if options.align else {})
+        facts = dict(network.facts, **{'align': True} if options.align else {})
         self._key = json.dumps(facts, sort_keys=True)
-        self._classes = loading.classes_of(checkpoint)
-        self._centers = checkpoints.value(checkpoint, 'center_loss/centers')
+        self._classes, self._centers = network.classes, network.centers()
         self._threshold, self._far = threshold
         path = options.gallery
         is_there = path and os.path.isfile(path)
@@ -97,16 +95,14 @@ class Predictor:
         labels = Labels()
         for _ in paths:
             labels.append('')
-        return self._aligned(
-            FileSource('', '', Texts(paths), labels, self._network.spec.image_shape)
-        )
+        return self._aligned(FileSource('', '', Texts(paths), labels, self._embedder.image_shape))
 
     def _aligned(self, source: Any) -> Any:
         source.align = self._align
         return source
 
     def _embeddings(self, source: Any) -> np.ndarray:
-        return self._network.embed(source, self._options.flip).combined()
+        return self._embedder.embed(source, self._options.flip).combined()
 
     def _name(self, label: int) -> str:
         return self._classes[label] if label < len(self._classes) else str(label)
@@ -123,24 +119,32 @@ class Predictor:
                     for i, score in zip(row, values)
                 ]
 
+    def _nearest_center(self, row: np.ndarray) -> dict[str, Any]:
+        """An exported model has no centers."""
+        if self._centers is None:
+            return {}
+        distances = np.linalg.norm(self._centers - row, axis=1)
+        return {
+            'nearest_center': self._name(int(distances.argmin())),
+            'center_distance': float(distances.min()),
+        }
+
     def classify(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Class, confidence and nearest center of each image."""
-        source, net = self._source(paths), self._network.net
-        for start in range(0, len(paths), self._network.batch_size):
-            chosen = np.arange(start, min(start + self._network.batch_size, len(paths)))
-            values = self._network.values([net.embeddings, net.logits], source.images(chosen))
-            rows, logits = (np.asarray(value, np.float64)[: len(chosen)] for value in values)
+        source = self._source(paths)
+        for start in range(0, len(paths), self._embedder.batch_size):
+            chosen = np.arange(start, min(start + self._embedder.batch_size, len(paths)))
+            values = self._embedder.values(['embeddings', 'logits'], source.images(chosen))
+            rows, logits = (np.asarray(value, np.float64) for value in values)
             near = self._neighbours(rows) if self._gallery else iter(())
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             confidences = powers / powers.sum(axis=1, keepdims=True)
             for place, row, confidence in zip(chosen, rows, confidences):
-                distances = np.linalg.norm(self._centers - row, axis=1)
                 found = {
                     'image': paths[place],
                     'class': self._name(int(confidence.argmax())),
                     'confidence': float(confidence.max()),
-                    'nearest_center': self._name(int(distances.argmin())),
-                    'center_distance': float(distances.min()),
+                    **self._nearest_center(row),
                 }
                 yield dict(found, neighbours=next(near)) if self._gallery else found
 
@@ -151,7 +155,7 @@ class Predictor:
         if len(words) == 1:
             from gitloss.data.folder import open_folder
 
-            source = self._aligned(open_folder(words[0], self._network.spec.image_shape))
+            source = self._aligned(open_folder(words[0], self._embedder.image_shape))
             names = [source.name(index) for index in range(len(source))]
         else:
             check(len(words) > 1 and words[0], 'enroll', 'NAME IMAGE ... or FOLDER', 'no images')
@@ -198,8 +202,7 @@ class Predictor:
 
 def predict(options: Options, words: Sequence[str]) -> int:
     """Prints one JSON object a line. Returns the exit status."""
-    from trainers import checkpoints, devices
-    from trainers.engine.embedding import embedder
+    from trainers import embedders
 
     verb = words[0] if words and words[0] in _VERBS else 'classify'
     rest = list(words[1:] if words and words[0] in _VERBS else words)
@@ -209,13 +212,12 @@ def predict(options: Options, words: Sequence[str]) -> int:
     # A single image is not padded to a whole batch. `enroll FOLDER` may have any number.
     size = options.batch_size if verb == 'enroll' else min(options.batch_size, len(rest))
 
-    def work(checkpoint: Any) -> list[dict[str, Any]]:
-        settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'predict')
-        with embedder(checkpoint, devices.choose(settings), size) as network:
-            predictor = Predictor(options, checkpoint, network, threshold, align)
+    def work(network: embedders.Network) -> list[dict[str, Any]]:
+        with network.open() as embedder:
+            predictor = Predictor(options, network, embedder, threshold, align)
             return list(getattr(predictor, verb)(rest))
 
-    for result in checkpoints.using(options.ckpt_path, '--ckpt_path', work):
+    for result in embedders.using(options, 'predict', size, work):
         streams.output(json.dumps(result))
     return 0
 

@@ -1,6 +1,6 @@
 """Checkpoints, which exist whole or not at all, and the folder of their run."""
 
-from trainers.checkpoints.manifest import TO_CONTINUE, Checkpoint, read
+from trainers.checkpoints.manifest import FILE, TO_CONTINUE, Checkpoint, read
 from trainers.checkpoints.restoring import (
     find,
     options_of,
@@ -16,6 +16,7 @@ from trainers.checkpoints.saver import Saver
 from trainers.checkpoints.store import CheckpointStore
 
 __all__ = [
+    'FILE',
     'TO_CONTINUE',
     'Checkpoint',
     'CheckpointStore',

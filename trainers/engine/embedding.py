@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from gitloss.data import DataSpec, Source
+from gitloss.data import Source
 from gitloss.data.integrity import in_threads
 from gitloss.metrics.verification import unit_rows
 from trainers import checkpoints
@@ -32,24 +32,30 @@ class Embedded(NamedTuple):
 
 
 class Embedder:
-    """The network of a checkpoint in a session.
+    """A network that embeds images.
 
-    Attributes:
-      net: the Inference.
-      session: the tf.Session.
-      spec: the facts of the images.
+    Args:
+      run: (names, images [batch_size, ...]) -> the outputs of these names, of `embeddings` and
+        `logits`.
+      image_shape: (height, width, channels).
       batch_size: images in a call; less are padded.
     """
 
-    def __init__(self, net: Inference, session: Any, spec: DataSpec, batch_size: int) -> None:
-        self.net, self.session, self.spec, self.batch_size = net, session, spec, batch_size
+    def __init__(
+        self,
+        run: Callable[[Sequence[str], np.ndarray], list[np.ndarray]],
+        image_shape: tuple[int, ...],
+        batch_size: int,
+    ) -> None:
+        self._run, self.image_shape, self.batch_size = run, image_shape, batch_size
 
-    def values(self, fetches: Any, images: np.ndarray) -> Any:
-        """`fetches`, a structure of tensors [batch, ...], of at most batch_size images."""
-        short = self.batch_size - len(images)
-        if short:
-            images = np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
-        return self.session.run(fetches, {self.net.images: images})
+    def values(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
+        """The outputs `names` of at most batch_size images."""
+        count = len(images)
+        if count < self.batch_size:
+            padding = np.repeat(images[-1:], self.batch_size - count, axis=0)
+            images = np.concatenate([images, padding])
+        return [values[:count] for values in self._run(names, images)]
 
     def sweep(
         self, source: Source, start: int = 0, stop: int | None = None, flip: bool = False
@@ -65,10 +71,9 @@ class Embedder:
         firsts = range(start, stop, self.batch_size)
         numbers = (np.arange(first, min(first + self.batch_size, stop)) for first in firsts)
         for images in in_threads(source.images, numbers):
-            count, tensor = len(images), self.net.embeddings
-            plain = self.values(tensor, images)[:count]
+            (plain,) = self.values(['embeddings'], images)
             # Mirrored from left to right.
-            other = self.values(tensor, images[:, :, ::-1])[:count] if flip else None
+            other = self.values(['embeddings'], images[:, :, ::-1])[0] if flip else None
             yield Embedded(plain, other)
 
     def embed(self, source: Source, flip: bool = False) -> Embedded:
@@ -78,6 +83,16 @@ class Embedder:
         if not flip:
             return Embedded(plain)
         return Embedded(plain, np.concatenate([part.mirrored for part in parts]))
+
+
+def of_session(net: Inference, session: Any, batch_size: int) -> Embedder:
+    """The Embedder of a network in a session."""
+    tensors = {'embeddings': net.embeddings, 'logits': net.logits}
+
+    def run(names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
+        return session.run([tensors[name] for name in names], {net.images: images})
+
+    return Embedder(run, tuple(net.images.shape.as_list()[1:]), batch_size)
 
 
 @contextlib.contextmanager
@@ -97,4 +112,4 @@ def embedder(
     with checkpoints.session_of(
         checkpoint, lambda: Inference(options, spec, batch_size), device.config
     ) as (net, session):
-        yield Embedder(net, session, spec, batch_size)
+        yield of_session(net, session, batch_size)

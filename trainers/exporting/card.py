@@ -12,6 +12,7 @@ _FLAGS = (
     *('head', 'margin', 'scale', 'lambda_c', 'lambda_g', 'embedding_norm', 'normalize', 'dropout'),
     *('optimizer', 'learning_rate', 'schedule', 'steps', 'batch_size', 'augment', 'seed'),
 )
+_OF_TIME = ('step', 'seconds', 'images_per_sec', 'learning_rate')
 _USE = (
     '`images`: {dtype} [n, height, width, channels], pixels 0 to 255; preprocessing is in the '
     'graph. Outputs: `embeddings`, `logits`, `predictions`.'
@@ -96,10 +97,10 @@ def text(manifest: Mapping[str, Any], dataset: Mapping[str, Any], names: list[st
       names: of the classes; [] if they have none.
     """
     first = next(iter(manifest['formats'].values()))['parity']
-    metrics = manifest['checkpoint']['metrics'].items()
+    metrics = {k: v for k, v in manifest['checkpoint']['metrics'].items() if k not in _OF_TIME}
     lines = ['# Model card', '', *_facts(manifest, dataset, names), '', '## Metrics', '']
     lines += ['| metric | of the checkpoint |', '|---|---|']
-    lines += [f'| {name} | {value:.6g} |' for name, value in sorted(metrics)]
+    lines += [f'| {name} | {value:.6g} |' for name, value in sorted(metrics.items())]
     lines += ['', '## Use', '', _USE.format(dtype=manifest['input']['dtype']), '']
     lines += [*_uses(manifest['formats']), '## Parity', '']
     lines += [f'Compared with the checkpoint on {first["images"]} {first["of"]}.', '']

@@ -43,6 +43,13 @@ def constant(name: str, value: np.ndarray) -> Any:
     return node
 
 
+def copied(definition: Any) -> Any:
+    """A copy to import: TensorFlow adds the default values of attributes to what it imports."""
+    copy = tf.GraphDef()
+    copy.CopyFrom(definition)
+    return copy
+
+
 def _source(name: str) -> str:
     """The node of an input of a node."""
     return name.lstrip('^').partition(':')[0]
@@ -63,7 +70,7 @@ def _fixed(definition: Any) -> set[str]:
 def _values(definition: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The values of nodes that do not depend on a placeholder."""
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(definition, name='')
+        tf.import_graph_def(copied(definition), name='')
         with tf.Session(graph=graph, config=tf.ConfigProto(device_count={'GPU': 0})) as session:
             return dict(zip(names, session.run([f'{name}:0' for name in names])))
 
@@ -75,7 +82,8 @@ def _sizes(definition: Any, batch: int) -> dict[str, list[int | None]]:
         (images,) = (node for node in definition.node if node.op == 'Placeholder')
         shape = tf.TensorShape(images.attr['shape'].shape).as_list()
         placeholder = tf.placeholder(images.attr['dtype'].type, [batch, *shape[1:]])
-        tf.import_graph_def(definition, {f'{images.name}:0': placeholder}, name='model')
+        inputs = {f'{images.name}:0': placeholder}
+        tf.import_graph_def(copied(definition), inputs, name='model')
         tensors = [graph.get_tensor_by_name(f'model/{name}:0') for name in reshaped]
     return {name: tensor.shape.as_list()[1:] for name, tensor in zip(reshaped, tensors)}
 

@@ -17,7 +17,8 @@ class Format(NamedTuple):
     write: (Content, path) -> None.
     text: what it is, for the model card.
     bound: largest difference of embeddings, see trainers.exporting.parity; None: that of
-      --parity_tolerance.
+      --parity_tolerance, unless `cosine` is set.
+    cosine: least mean cosine of embeddings instead.
     modules: what writing and checking it imports besides TensorFlow.
     batch: how many images it takes.
     """
@@ -26,6 +27,7 @@ class Format(NamedTuple):
     write: Callable[[Content, str], None]
     text: str
     bound: float | None = None
+    cosine: float | None = None
     modules: tuple[str, ...] = ()
     batch: str = 'any'
 
@@ -55,7 +57,7 @@ FORMATS = {
         'gitloss_int8.tflite',
         tflite.write_int8,
         'TFLite, int8',
-        bound=0.5,
+        cosine=0.95,
         modules=LITERT,
         batch=_RESIZE,
     ),

@@ -10,7 +10,7 @@ import numpy as np
 from gitloss.backend import tf
 from trainers import checkpoints
 from trainers.engine.inference import Inference
-from trainers.exporting.folding import simplified
+from trainers.exporting.folding import copied, simplified
 
 IMAGES = 'input_images'
 OUTPUTS = ('embeddings', 'logits', 'predictions')
@@ -81,14 +81,13 @@ class Network:
 
 def of_batch(definition: Any, batch: int | None) -> Graph:
     """The inference for `batch` images per call; None: any number."""
-    chosen = tf.GraphDef()
-    chosen.CopyFrom(definition)
+    chosen = copied(definition)
     for node in chosen.node:
         if node.op == 'Placeholder':
             node.attr['shape'].shape.dim[0].size = -1 if batch is None else batch
     with tf.Graph().as_default():
         names = [f'{name}:0' for name in (IMAGES, *OUTPUTS)]
-        images, *outputs = tf.import_graph_def(chosen, return_elements=names, name='')
+        images, *outputs = tf.import_graph_def(copied(chosen), return_elements=names, name='')
         return Graph(chosen, _facts(images), [_facts(tensor) for tensor in outputs])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gitloss.files import write_atomically
 from trainers.exporting.content import Content
+from trainers.exporting.folding import copied
 from trainers.exporting.packages import imported
 
 OPSET = 15  # the newest one that onnxruntime for Python 3.7 runs
@@ -14,7 +15,7 @@ def write(content: Content, path: str) -> None:
     facts = content.graph
     tensors = [facts.images, *facts.outputs]
     model, _ = imported('--format=onnx', 'tf2onnx.convert').from_graph_def(
-        facts.definition,
+        copied(facts.definition),
         name='gitloss',
         input_names=[facts.images['tensor']],
         output_names=[each['tensor'] for each in facts.outputs],

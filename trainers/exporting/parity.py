@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from typing import Any, Mapping
 
 import numpy as np
@@ -20,32 +19,36 @@ from trainers.exporting.samples import Samples
 from trainers.options import ROOT
 
 
-def outputs_of(paths: list[str], images: np.ndarray) -> list[dict[str, np.ndarray]]:
+def outputs_of(paths: list[str], images: np.ndarray, folder: str) -> list[dict[str, np.ndarray]]:
     """The outputs of exported models, and the name of each `runtime`, from another process.
+
+    Args:
+      folder: where the images and the outputs may lie meanwhile.
 
     Raises:
       ExportError: a model cannot be loaded or run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = (os.path.join(folder, name) for name in ('images.npy', 'out.npz'))
-        np.save(given, images)
-        command = [sys.executable, '-m', 'trainers.exporting.running', given, out, *paths]
-        ended = subprocess.run(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+    given, out = (os.path.join(folder, name) for name in ('images.npy', 'outputs.npz'))
+    np.save(given, images)
+    ended = subprocess.run(
+        [sys.executable, '-m', 'trainers.exporting.running', given, out, *paths],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    if ended.returncode:
+        lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines() or ['nothing']
+        raise ExportError(
+            f'parity: expected files that their runtimes run. Received: {one_line(lines[-1])} '
+            f'(status {ended.returncode})'
         )
-        if ended.returncode:
-            lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines() or ['nothing']
-            raise ExportError(
-                f'parity: expected files that their runtimes run. Received: {one_line(lines[-1])} '
-                f'(status {ended.returncode})'
-            )
-        with np.load(out) as found:
-            names = (*OUTPUTS, 'runtime')
-            return [{k: found[f'{i}/{k}'] for k in names} for i in range(len(paths))]
+    names = (*OUTPUTS, 'runtime')
+    with np.load(out) as found:
+        outputs = [{name: found[f'{i}/{name}'] for name in names} for i in range(len(paths))]
+    os.remove(given)
+    os.remove(out)
+    return outputs
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -98,10 +101,15 @@ def compared(
 def check_bounds(name: str, chosen: Format, figures: Mapping[str, Any], tolerance: float) -> None:
     """ExportError if the embeddings of a file differ too much."""
     bound = tolerance if chosen.bound is None else chosen.bound
-    if not figures['difference'] <= bound:  # NaN is not
+    holds = figures['difference'] <= bound  # NaN is not
+    expected = f'within {bound:g} of those of the checkpoint, relative to their length'
+    if chosen.cosine is not None:
+        holds = figures['cosine'] >= chosen.cosine
+        expected = f'whose cosine with those of the checkpoint is {chosen.cosine:g} or more'
+    if not holds:
         raise ExportError(
-            f'--format={name}: expected embeddings within {bound:g} of those of the checkpoint, '
-            f'relative to their length. Received: {figures["difference"]:.3g} on '
+            f'--format={name}: expected embeddings {expected}. Received: a difference of '
+            f'{figures["difference"]:.3g} and a mean cosine of {figures["cosine"]:.4f} on '
             f'{figures["images"]} {figures["of"]}'
         )
 

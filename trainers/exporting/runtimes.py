@@ -25,14 +25,16 @@ class Runtime(NamedTuple):
     """A model that is open.
 
     name: of the runtime, with its version.
-    shape: of its input, [batch, height, width, channels]; a batch of None is any.
+    batch: images in a call; None: any number.
+    image_shape: (height, width, channels).
     dtype: of its input, float32 or uint8.
     dim: of the embeddings.
     run: (names, images of that dtype) -> the outputs of these names.
     """
 
     name: str
-    shape: list[int | None]
+    batch: int | None
+    image_shape: tuple[int, ...]
     dtype: np.dtype
     dim: int
     run: Callable[[Sequence[str], np.ndarray], list[np.ndarray]]
@@ -49,9 +51,8 @@ class Model:
     """
 
     def __init__(self, runtime: Runtime, batch_size: int) -> None:
-        batch, *shape = runtime.shape
         self._runtime, self.name, self.dim = runtime, runtime.name, runtime.dim
-        self.image_shape, self.batch_size = tuple(shape), batch or batch_size
+        self.image_shape, self.batch_size = runtime.image_shape, runtime.batch or batch_size
 
     def __call__(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
         """The outputs `names` of images, pixels 0 to 255, [n, height, width, channels].
@@ -99,7 +100,8 @@ def _session(tf: Any, load: Callable[[Any], Any]) -> Iterator[Runtime]:
         def run(names: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:
             return session.run([tensors[name] for name in names], {images: batch})
 
-        yield Runtime(f'tensorflow {tf.__version__}', images.shape.as_list(), dtype, dim, run)
+        batch, *shape = images.shape.as_list()
+        yield Runtime(f'tensorflow {tf.__version__}', batch, tuple(shape), dtype, dim, run)
 
 
 def _saved_model(path: str, batch_size: int) -> ContextManager[Runtime]:
@@ -131,7 +133,8 @@ def _onnx(path: str, batch_size: int) -> Iterator[Runtime]:
     dtype = np.dtype(np.uint8 if images.type == 'tensor(uint8)' else np.float32)
     yield Runtime(
         f'onnxruntime {runtime.__version__}',
-        [batch if isinstance(batch, int) else None, *shape],
+        batch if isinstance(batch, int) else None,
+        tuple(shape),
         dtype,
         dims['embeddings'][1],
         lambda names, batch: session.run(list(names), {IMAGES: batch}),
@@ -141,14 +144,16 @@ def _onnx(path: str, batch_size: int) -> Iterator[Runtime]:
 def _interpreter(path: str) -> tuple[Any, str]:
     """(a TFLite interpreter, its name)."""
     content = files.read(path, _LARGEST)
+    settings = {}
     if LITERT:
+        settings = {'num_threads': len(os.sched_getaffinity(0))}
         module = imported(path, 'ai_edge_litert.interpreter')
         name = f'LiteRT {imported(path, "ai_edge_litert").__version__}'
     else:
         from gitloss.backend import tf
 
         module, name = tf.lite, f'TFLite of tensorflow {tf.__version__}'
-    return module.Interpreter(model_content=content), name
+    return module.Interpreter(model_content=content, **settings), name
 
 
 @contextlib.contextmanager
@@ -166,7 +171,7 @@ def _tflite(path: str, batch_size: int) -> Iterator[Runtime]:
         return [interpreter.get_tensor(outputs[name]['index']) for name in names]
 
     dim = int(outputs['embeddings']['shape'][1])
-    yield Runtime(name, [batch_size, *shape], np.dtype(images['dtype']), dim, run)
+    yield Runtime(name, batch_size, tuple(shape), np.dtype(images['dtype']), dim, run)
 
 
 # {ending of the name: (opener, packages)}; a SavedModel is a folder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gitloss.backend import tf
 from trainers.exporting.content import Content
+from trainers.exporting.folding import copied
 
 
 def write(content: Content, path: str) -> None:
@@ -12,7 +13,7 @@ def write(content: Content, path: str) -> None:
     """
     facts = content.graph
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(facts.definition, name='')
+        tf.import_graph_def(copied(facts.definition), name='')
         infos = {
             each['name']: tf.saved_model.build_tensor_info(graph.get_tensor_by_name(each['tensor']))
             for each in (facts.images, *facts.outputs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from typing import Any, Callable, Iterator
 
 from gitloss.backend import quiet_stderr, tf
@@ -25,25 +24,30 @@ def _own_programs() -> Iterator[None]:
         os.environ['PATH'] = before
 
 
-def _converted(content: Content, adjust: Callable[[Any], None]) -> bytes:
-    facts = content.graph
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'graph.pb')
-        write_atomically(path, facts.definition.SerializeToString())
-        converter = tf.lite.TFLiteConverter.from_frozen_graph(
-            path, [facts.images['name']], [each['name'] for each in facts.outputs]
-        )
-        adjust(converter)
-        try:
-            with _own_programs(), quiet_stderr():
-                return converter.convert()
-        except Exception as error:  # noqa: BLE001 - the converter raises what it likes
-            raise ExportError(f'TFLite: expected a graph that converts. Received: {reason(error)}')
+def _convert(content: Content, path: str, adjust: Callable[[Any], None]) -> None:
+    """Writes a TFLite file.
+
+    Args:
+      adjust: sets the attributes of the converter.
+    """
+    facts, graph = content.graph, path + '.graph'
+    write_atomically(graph, facts.definition.SerializeToString())
+    converter = tf.lite.TFLiteConverter.from_frozen_graph(
+        graph, [facts.images['name']], [each['name'] for each in facts.outputs]
+    )
+    os.remove(graph)
+    adjust(converter)
+    try:
+        with _own_programs(), quiet_stderr():
+            converted = converter.convert()
+    except Exception as error:  # noqa: BLE001 - the converter raises what it likes
+        raise ExportError(f'TFLite: expected a graph that converts. Received: {reason(error)}')
+    write_atomically(path, converted)
 
 
 def write(content: Content, path: str) -> None:
     """Writes weights and arithmetic of float32."""
-    write_atomically(path, _converted(content, lambda converter: None))
+    _convert(content, path, lambda converter: None)
 
 
 def write_float16(content: Content, path: str) -> None:
@@ -53,7 +57,7 @@ def write_float16(content: Content, path: str) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
 
-    write_atomically(path, _converted(content, adjust))
+    _convert(content, path, adjust)
 
 
 def write_int8(content: Content, path: str) -> None:
@@ -69,4 +73,4 @@ def write_int8(content: Content, path: str) -> None:
         kinds = tf.lite.OpsSet
         converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS_INT8, kinds.TFLITE_BUILTINS]
 
-    write_atomically(path, _converted(content, adjust))
+    _convert(content, path, adjust)

@@ -34,22 +34,14 @@ def _inside(folder: str) -> Iterator[str]:
                 os.rmdir(folder)
 
 
-def _listed(folder: str) -> list[str]:
-    """The files of an earlier export in a folder."""
-    try:
-        content = json.loads(files.read(os.path.join(folder, description.FILE), 1 << 26).decode())
-        named = [each['file'] for each in content['formats'].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [name for name in named if name in {each.file for each in FORMATS.values()}]
-
-
 def _move(source: str, folder: str) -> None:
     """Moves an export to its place. gitloss.json goes first and comes last: a folder with it is
     whole. Other files in the folder stay.
     """
     names = sorted(os.listdir(source), key=lambda name: name == description.FILE)
-    earlier = _listed(folder)
+    earlier = description.listed(folder)
+    if earlier:
+        earlier.append(LABELS)
     for name in (description.FILE, *earlier, *names):
         files.remove(os.path.join(folder, name))
     for name in names:
@@ -72,12 +64,33 @@ def _figures(
     expected: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """{format: how its file compares with the checkpoint}."""
-    outputs = parity.outputs_of(paths, samples.images)
+    outputs = parity.outputs_of(paths, samples.images, os.path.dirname(paths[0]))
     figures = {}
     for (name, each), found in zip(formats.items(), outputs):
         figures[name] = parity.compared(found, expected, samples)
         parity.check_bounds(name, each, figures[name], options.parity_tolerance)
     return figures
+
+
+def _describe(
+    checkpoint: checkpoints.Checkpoint,
+    content: Content,
+    folder: str,
+    figures: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes labels.txt, gitloss.json and MODEL.md beside the files of the formats."""
+    names = loading.classes_of(checkpoint)
+    labels = LABELS if names else None
+    described = description.manifest(checkpoint, content, folder, figures, labels)
+    texts = {
+        description.FILE: json.dumps(described, indent=1) + '\n',
+        card.FILE: card.text(described, checkpoint.manifest['dataset'], names),
+    }
+    if labels:
+        texts[labels] = ''.join(f'{name}\n' for name in names)
+    for name, text in texts.items():
+        path = os.path.join(folder, name)
+        files.write_atomically(path, text.encode('utf-8', 'surrogateescape'))
 
 
 def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> list[str]:
@@ -100,20 +113,7 @@ def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> 
         )
         paths = _files(content, formats, temporary)
         figures = _figures(options, paths, formats, samples, network(samples.images))
-        names = loading.classes_of(checkpoint)
-        if names:
-            text = ''.join(f'{name}\n' for name in names).encode('utf-8', 'surrogateescape')
-            files.write_atomically(os.path.join(temporary, LABELS), text)
-        manifest = description.manifest(
-            checkpoint, content, temporary, figures, LABELS if names else None
-        )
-        files.write_atomically(
-            os.path.join(temporary, card.FILE),
-            card.text(manifest, checkpoint.manifest['dataset'], names),
-        )
-        files.write_atomically(
-            os.path.join(temporary, description.FILE), json.dumps(manifest, indent=1) + '\n'
-        )
+        _describe(checkpoint, content, temporary, figures)
         _move(temporary, folder)
     return _lines(folder, formats, figures, content)
 

@@ -1,0 +1,36 @@
+"""Exports of runs, for tests."""
+
+import json
+import os
+
+import numpy as np
+
+from gitloss.backend import tf
+from trainers import export
+from trainers.exporting import graph
+
+
+def frozen(checkpoint, batch=None, dtype='float32'):
+    """The GraphDef of the inference of a checkpoint."""
+    with graph.network_of(checkpoint) as network:
+        return graph.of_batch(network.definition(dtype), batch).definition
+
+
+def outputs_of(definition, images, names=('embeddings', 'logits', 'predictions')):
+    """The outputs of a GraphDef for images."""
+    with tf.Graph().as_default() as new, tf.Session(graph=new) as session:
+        tf.import_graph_def(definition, name='')
+        return session.run([f'{name}:0' for name in names], {'input_images:0': images})
+
+
+def exported(run_dir, *flags):
+    """The gitloss.json of a new export in the default folder."""
+    assert export.main([f'--ckpt_path={run_dir}', *flags]) == 0
+    with open(os.path.join(run_dir, 'export', 'gitloss.json')) as file:
+        return json.load(file)
+
+
+def relative(found, expected):
+    """The largest distance of two embeddings relative to the length of the second one."""
+    lengths = np.linalg.norm(expected, axis=1)
+    return np.max(np.linalg.norm(found - expected, axis=1) / lengths)
