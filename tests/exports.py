@@ -8,6 +8,9 @@ import numpy as np
 from gitloss.backend import tf
 from trainers import export
 from trainers.exporting import graph
+from trainers.exporting.folding import constant
+
+__all__ = ['constant', 'exported', 'frozen', 'outputs_of', 'relative']
 
 
 def frozen(checkpoint, batch=None, dtype='float32'):
