@@ -11,6 +11,7 @@ import exports
 import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data, files
+from gitloss.backend import tf
 from gitloss.errors import ExportError
 from runs import trainer_of
 from trainers import export
@@ -149,6 +150,18 @@ def test_without_data_random_images_are_compared_and_int8_is_refused(run, tmp_pa
         assert not os.path.exists(str(tmp_path / 'new'))
     finally:
         os.rename(run.data_path + '-away', run.data_path)
+
+
+def test_pixels_of_uint8(run, tmp_path, capsys):
+    """TFLite of TensorFlow 1.15 cannot take them."""
+    flags = ['--input_dtype=uint8', f'--export_dir={tmp_path}/out']
+    status, _, lines = told(capsys, run, '--format=saved_model,pb,onnx', *flags)
+    assert status == 0 and len(lines) == 4
+    with open(str(tmp_path / 'out' / 'gitloss.json')) as file:
+        assert json.load(file)['input']['dtype'] == 'uint8'
+    if tf.__version__.startswith('1.'):
+        status, said, _ = told(capsys, run, '--format=tflite', *flags)
+        assert status == 2 and '--format=tflite: expected TensorFlow 2 with' in said
 
 
 def test_data_path_names_other_images(run, tmp_path, capsys):

@@ -104,7 +104,7 @@ def digests(path: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, Any]:
-    modules = ('tf2onnx', 'onnx', 'onnxruntime', 'ai_edge_litert')
+    modules = ('tf2onnx', 'onnx')  # runtimes tell theirs in the comparison
     found = {name: packages.version(name) for name in modules}
     return dict(command.versions(), **{name: text for name, text in found.items() if text})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
-from gitloss.errors import check_choice
+from gitloss.backend import tf
+from gitloss.errors import check, check_choice
 from trainers.exporting import frozen, onnx, saved_model, tflite
 from trainers.exporting.content import Content
 from trainers.exporting.packages import LITERT, require
@@ -32,6 +33,7 @@ class Format(NamedTuple):
     batch: str = 'any'
 
 
+_IS_1 = tf.__version__.startswith('1.')  # its converter to TFLite knows no cast from uint8
 _RESIZE = '1; others after resize_tensor_input and allocate_tensors'
 FORMATS = {
     'saved_model': Format('saved_model', saved_model.write, 'SavedModel'),
@@ -64,14 +66,20 @@ FORMATS = {
 }
 
 
-def chosen(names: str) -> dict[str, Format]:
+def chosen(names: str, dtype: str) -> dict[str, Format]:
     """The formats of --format, a list of names with commas, or `all`.
 
+    Args:
+      dtype: of the images.
+
     Raises:
-      ValueError: an unknown name, or a package is not installed.
+      ValueError: an unknown name, a package is not installed, or the format has no such input.
     """
     wanted = list(FORMATS) if names == 'all' else names.split(',')
     for name in wanted:
         check_choice('--format', name, [*FORMATS, 'all'])
         require(f'--format={name}', *FORMATS[name].modules)
+        is_possible = dtype == 'float32' or not (_IS_1 and name.startswith('tflite'))
+        expected = f'TensorFlow 2 with --input_dtype={dtype}'
+        check(is_possible, f'--format={name}', expected, tf.__version__)
     return {name: FORMATS[name] for name in FORMATS if name in wanted}

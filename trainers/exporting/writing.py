@@ -101,7 +101,7 @@ def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> 
       ExportError: a file differs from the checkpoint by more than it may.
       OSError: a file cannot be written.
     """
-    formats = chosen(options.format)
+    formats = chosen(options.format, options.input_dtype)
     images = RunImages(options, checkpoint)
     samples = images.compared()
     with graph.network_of(checkpoint) as network, _inside(folder) as temporary:
