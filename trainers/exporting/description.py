@@ -15,6 +15,7 @@ from trainers.exporting import packages, runtimes
 from trainers.exporting.content import Content
 from trainers.exporting.formats import FORMATS
 from trainers.exporting.onnx import OPSET
+from trainers.exporting.packages import LITERT
 
 FILE = 'gitloss.json'
 _SOC = 'Ascend310'  # the card of the published model
@@ -69,7 +70,8 @@ def model_at(path: str) -> str:
 
 
 def of_model(path: str) -> tuple[dict[str, Any], list[str]]:
-    """(what tells the embeddings of an exported model from others, the names of its classes).
+    """(what tells the embeddings of an exported model from others, the names of its classes). The
+    file is verified: by its sum, or by loading it in another process.
 
     Those of a file of float32 are those of its checkpoint: both may share a gallery.
 
@@ -79,14 +81,17 @@ def of_model(path: str) -> tuple[dict[str, Any], list[str]]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     shown, found, content = one_line(path, 5000), digests(path), _described(folder)
-    facts = {name: found['sha256']}
+    facts, is_verified = {name: found['sha256']}, bool(LITERT) or not name.endswith('.tflite')
     for kind, each in content.get('formats', {}).items():
         if each['file'] != name:
             continue
         expected = f'the SHA-256 {each.get("sha256")} as in {FILE}'
         check(found['sha256'] == each.get('sha256'), shown, expected, found['sha256'])
+        is_verified = True
         if kind in FORMATS and FORMATS[kind].bound is None and FORMATS[kind].cosine is None:
             facts = content['checkpoint']['files']
+    if not is_verified:
+        runtimes.check_loads(path)
     labels = os.path.join(folder, LABELS)
     text = files.read(labels) if os.path.isfile(labels) else b''
     return facts, text.decode('utf-8', 'surrogateescape').split('\n')[:-1]

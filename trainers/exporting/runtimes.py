@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Sequence
 
 import numpy as np
@@ -15,9 +17,11 @@ import numpy as np
 from gitloss import files
 from gitloss.errors import check, one_line, reason
 from trainers.exporting.packages import LITERT, imported, require
+from trainers.options import ROOT
 
 IMAGES = 'input_images'
 OUTPUTS = ('embeddings', 'logits', 'predictions')
+_WHOLE = 'a whole model with embeddings, as trainers.export writes it'
 _LARGEST = 1 << 31  # bytes of a file
 
 
@@ -81,9 +85,11 @@ def _failing(thing: str, expected: str) -> Iterator[None]:
     """Runtimes raise dozens of types of errors."""
     try:
         yield
-    except (MemoryError, OSError):
+    except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.errno:  # not TensorFlow's, which have none
+            raise
         check(False, one_line(thing, 5000), expected, one_line(reason(error)))
 
 
@@ -195,6 +201,21 @@ def is_model(path: str) -> bool:
     return is_folder or (_ending(path) != '' and _ending(path) in _OPENERS)
 
 
+def check_loads(path: str) -> None:
+    """Loads a model in another process: the interpreter of TensorFlow 1.15 does not verify a TFLite
+    file, and the process that reads a damaged one ends with it.
+
+    Raises:
+      ValueError: that process fails.
+    """
+    program = 'import sys; from trainers.exporting import runtimes as r\n'
+    program += 'with r.open_model(sys.argv[1]): pass'
+    command = [sys.executable, '-c', program, os.path.abspath(path)]
+    ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    received = f'one at which its runtime ends with status {ended.returncode}'
+    check(not ended.returncode, one_line(path, 5000), _WHOLE, received)
+
+
 @contextlib.contextmanager
 def open_model(path: str, batch_size: int = 1) -> Iterator[Model]:
     """A context with the Model at a path for which `is_model` holds.
@@ -209,6 +230,6 @@ def open_model(path: str, batch_size: int = 1) -> Iterator[Model]:
     opener, packages = _OPENERS[_ending(path)]
     require(one_line(path, 5000), *packages)
     with contextlib.ExitStack() as stack:
-        with _failing(path, 'a whole model with embeddings, as trainers.export writes it'):
+        with _failing(path, _WHOLE):
             runtime = stack.enter_context(opener(path, batch_size))
         yield Model(runtime, batch_size)
