@@ -8,7 +8,7 @@ import sys
 from typing import Any, Callable, Iterator
 
 from gitloss.backend import quiet_stderr, tf
-from gitloss.errors import ExportError, reason
+from gitloss.errors import ExportError, one_line, reason
 from gitloss.files import write_atomically
 from trainers.exporting.content import Content
 
@@ -41,7 +41,9 @@ def _convert(content: Content, path: str, adjust: Callable[[Any], None]) -> None
         with _own_programs(), quiet_stderr():
             converted = converter.convert()
     except Exception as error:  # noqa: BLE001 - the converter raises what it likes
-        raise ExportError(f'TFLite: expected a graph that converts. Received: {reason(error)}')
+        # What TensorFlow 1.15 begins with says nothing.
+        cause = reason(RuntimeError(str(error).replace('See console for info.', '').strip()))
+        raise ExportError(f'TFLite: expected a graph that converts. Received: {one_line(cause)}')
     write_atomically(path, converted)
 
 

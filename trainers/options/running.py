@@ -62,7 +62,8 @@ class Running:
     ckpt_path: str = _free(
         '',
         "Checkpoint to load: a run's folder (its best checkpoint is taken), its ckpt folder, or "
-        'one checkpoint.',
+        'one checkpoint. embed and predict also take an exported model: the folder of a '
+        'SavedModel, or a file .pb, .onnx or .tflite.',
         'checkpoints',
         commands=('evaluate', 'export', 'embed', 'predict'),
         required=('export', 'embed', 'predict'),
