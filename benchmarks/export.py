@@ -66,9 +66,8 @@ def of_batch(checkpoint, folder, batch, arguments):
 
 def table(results):
     """The Markdown table of docs/export.md."""
-    lines = [
-        '| format | ' + ' | '.join(f'batch {b}: ms | ratio | images/s' for b in results) + ' |'
-    ]
+    head = ' | '.join(f'batch {batch}: ms | ratio | images/s' for batch in results)
+    lines = [f'| format | {head} |']
     lines.append('|---' * (1 + 3 * len(results)) + '|')
     for name in results[BATCHES[0]]:
         cells = [name]

@@ -134,6 +134,15 @@ def test_a_new_export_replaces_the_earlier_one_and_no_other_file(run, capsys):
     shutil.rmtree(folder)
 
 
+def test_a_folder_of_something_else_is_neither_replaced_nor_removed(run, tmp_path, capsys):
+    (tmp_path / 'saved_model').mkdir()
+    (tmp_path / 'saved_model' / 'mine').write_text('mine')
+    status, said, _ = told(capsys, run, '--format=saved_model', f'--export_dir={tmp_path}')
+    assert status == 2 and f'{tmp_path}/saved_model: expected no folder of something else' in said
+    assert os.listdir(str(tmp_path)) == ['saved_model']
+    assert (tmp_path / 'saved_model' / 'mine').read_text() == 'mine'
+
+
 def test_without_data_random_images_are_compared_and_int8_is_refused(run, tmp_path, capsys):
     copy = str(tmp_path / 'run')
     shutil.copytree(run.run_dir, copy)

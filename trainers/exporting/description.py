@@ -43,8 +43,8 @@ def _described(folder: str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(files.read(path, 1 << 26).decode())
-        names = [each['file'] for each in content['formats'].values()]
-        check(names, path, 'files', 'none')
+        sums = [(each['file'], each['sha256']) for each in content['formats'].values()]
+        check(sums and content['checkpoint']['files'], path, 'files', 'none')
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         check(False, one_line(path, 5000), 'what trainers.export writes', reason(error))
     return content
@@ -85,8 +85,8 @@ def of_model(path: str) -> tuple[dict[str, Any], list[str]]:
     for kind, each in content.get('formats', {}).items():
         if each['file'] != name:
             continue
-        expected = f'the SHA-256 {each.get("sha256")} as in {FILE}'
-        check(found['sha256'] == each.get('sha256'), shown, expected, found['sha256'])
+        expected = f'the SHA-256 {each["sha256"]} as in {FILE}'
+        check(found['sha256'] == each['sha256'], shown, expected, found['sha256'])
         is_verified = True
         if kind in FORMATS and FORMATS[kind].bound is None and FORMATS[kind].cosine is None:
             facts = content['checkpoint']['files']

@@ -9,8 +9,9 @@ from typing import Any, Iterator, Mapping
 
 from gitloss import files
 from gitloss.data import LABELS
+from gitloss.errors import check
 from trainers import checkpoints, loading
-from trainers.exporting import card, description, graph, parity
+from trainers.exporting import card, description, graph, parity, runtimes
 from trainers.exporting.content import Content
 from trainers.exporting.formats import FORMATS, Format, chosen
 from trainers.exporting.samples import RunImages
@@ -22,7 +23,7 @@ def _inside(folder: str) -> Iterator[str]:
     """A context with an empty folder in a folder, which is created; it is removed in the end, and
     the other one if it is new and still empty.
     """
-    is_new, temporary = not os.path.isdir(folder), os.path.join(folder, '.tmp')
+    is_new, temporary = not os.path.isdir(folder), os.path.join(folder, '.gitloss_export')
     files.remove(temporary)
     os.makedirs(temporary)
     try:
@@ -37,8 +38,15 @@ def _inside(folder: str) -> Iterator[str]:
 def _move(source: str, folder: str) -> None:
     """Moves an export to its place. gitloss.json goes first and comes last: a folder with it is
     whole. Other files in the folder stay.
+
+    Raises:
+      ValueError: a folder that is no SavedModel has the name of one of the files.
+      OSError: a file cannot be moved.
     """
     names = sorted(os.listdir(source), key=lambda name: name == description.FILE)
+    for path in (os.path.join(folder, name) for name in names):
+        is_foreign = os.path.isdir(path) and not (os.path.islink(path) or runtimes.is_model(path))
+        check(not is_foreign, path, 'no folder of something else', 'one')
     earlier = description.listed(folder)
     if earlier:
         earlier.append(LABELS)
