@@ -121,7 +121,7 @@ def test_only_the_inference_is_in_it(trained, capsys):
     which older readers may not know.
     """
     settings, _ = trained
-    definition, manifest, _ = exported(settings, capsys)
+    definition, _, _ = exported(settings, capsys)
     assert [node.name for node in definition.node if node.op == 'Placeholder'] == ['input_images']
     assert not [
         node.name
@@ -136,6 +136,12 @@ def test_only_the_inference_is_in_it(trained, capsys):
         for name in ('explicit_paddings', 'grad_a', 'dilations', '_output_shapes')
         if name in node.attr
     ]
+
+
+def test_the_manifest_names_input_and_outputs(trained, capsys):
+    """Of any batch, except for the frozen graph."""
+    settings, _ = trained
+    _, manifest, _ = exported(settings, capsys)
     assert manifest['input'] == {
         'name': 'input_images',
         'tensor': 'input_images:0',
