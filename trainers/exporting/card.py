@@ -72,14 +72,23 @@ def _uses(formats: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _losses(options: Mapping[str, Any]) -> str:
+    """The terms of the loss that was trained."""
+    terms = {'center loss': options.get('lambda_c'), 'git loss': options.get('lambda_g')}
+    return ' + '.join([str(options.get('head')), *(name for name in terms if terms[name])])
+
+
 def _facts(manifest: Mapping[str, Any], dataset: Mapping[str, Any], names: list[str]) -> list[str]:
     options, classes = manifest['options'], dataset['num_classes']
     height, width, channels = dataset['image_shape']
     shown = ', '.join(one_line(name, 100) for name in names[:_SHOWN])
-    flags = ' '.join(f'--{name}={options[name]}' for name in _FLAGS if name in options)
+    # A margin below 0 and a scale of 0 stand for those of the head's paper.
+    unset = {'margin': -1.0, 'scale': 0.0}
+    given = [name for name in _FLAGS if name in options and options[name] != unset.get(name)]
+    flags = ' '.join(f'--{name}={options[name]}' for name in given)
     return [
         f'- network: {manifest["model"]}, embeddings of {manifest["outputs"][0]["shape"][1]} '
-        'dimensions, trained with softmax, center loss and git loss',
+        f'dimensions, trained with {_losses(options)}',
         f'- data: {one_line(dataset["name"], 200)}, images of {height} x {width} pixels, '
         f'{channels} channels',
         f'- classes: {classes}' + (f': {shown}{", ..." * (len(names) > _SHOWN)}' if shown else ''),
