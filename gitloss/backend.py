@@ -11,19 +11,12 @@ imported:
   TF_CPP_MIN_LOG_LEVEL=3    no device messages; not set with GITLOSS_TF_LOGS=1 (flag --tf_logs)
 """
 
-import contextlib
 import os
-import sys
 import tempfile
 import warnings
-from typing import Any, Iterator
+from typing import Any
 
-
-def _buffer() -> Any:
-    """A temporary file, in memory where the system has such files."""
-    if hasattr(os, 'memfd_create'):
-        return open(os.memfd_create('stderr'), 'w+b')
-    return tempfile.TemporaryFile()
+from gitloss.quiet import quiet_stderr
 
 
 def _name_temporary_folder() -> None:
@@ -34,33 +27,6 @@ def _name_temporary_folder() -> None:
         tempfile.gettempdir()
     except OSError:
         tempfile.tempdir = os.environ.get('TMPDIR') or '/tmp'
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Buffers what C++ code prints to file descriptor 2, and prints it only when the body fails.
-
-    TensorFlow 2.x logs some messages before TF_CPP_MIN_LOG_LEVEL takes effect.
-    """
-    try:
-        sys.stderr.flush()
-        buffer, saved = _buffer(), os.dup(2)
-    except (AttributeError, OSError):  # there is no stderr, or no folder that can be written
-        yield
-        return
-    with buffer:
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except Exception:  # not for Ctrl-C
-            buffer.seek(0)
-            with contextlib.suppress(OSError):
-                os.write(saved, buffer.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _load() -> Any:
@@ -92,7 +58,7 @@ else:
 
 Tensor = Any  # in annotations: a tf.Tensor, a variable, or a value that converts to a tensor
 
-__all__ = ['Tensor', 'is_eager', 'keras', 'quiet_stderr', 'tf']
+__all__ = ['Tensor', 'is_eager', 'keras', 'tf']
 
 
 def is_eager() -> bool:

@@ -185,4 +185,4 @@ def test_the_metrics_of_the_card_are_those_of_the_checkpoint(run):
     with open(os.path.join(folder, 'MODEL.md'), encoding='utf-8') as file:
         card = file.read()
     assert f'| train_loss | {metrics["train_loss"]:.6g} |' in card
-    assert 'trained with softmax + center loss + git loss' in card
+    assert ' + center loss + git loss\n' in card

@@ -16,6 +16,7 @@ import numpy as np
 
 from gitloss import files
 from gitloss.errors import check, one_line, reason
+from gitloss.quiet import quiet_stderr
 from trainers.exporting.packages import LITERT, imported, require
 from trainers.options import ROOT
 
@@ -164,11 +165,12 @@ def _interpreter(path: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _tflite(path: str, batch_size: int) -> Iterator[Runtime]:
-    interpreter, name = _interpreter(path)
-    (images,) = interpreter.get_input_details()
-    _, *shape = images['shape'].tolist()
-    interpreter.resize_tensor_input(images['index'], [batch_size, *shape])
-    interpreter.allocate_tensors()
+    with quiet_stderr():  # LiteRT tells which delegate it creates
+        interpreter, name = _interpreter(path)
+        (images,) = interpreter.get_input_details()
+        _, *shape = images['shape'].tolist()
+        interpreter.resize_tensor_input(images['index'], [batch_size, *shape])
+        interpreter.allocate_tensors()
     outputs = {each['name']: each for each in interpreter.get_output_details()}
 
     def run(names: Sequence[str], batch: np.ndarray) -> list[np.ndarray]:

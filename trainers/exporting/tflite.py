@@ -7,9 +7,10 @@ import os
 import sys
 from typing import Any, Callable, Iterator
 
-from gitloss.backend import quiet_stderr, tf
+from gitloss.backend import tf
 from gitloss.errors import ExportError, one_line, reason
 from gitloss.files import write_atomically
+from gitloss.quiet import quiet_stderr
 from trainers.exporting.content import Content
 
 
