@@ -12,6 +12,7 @@ imported:
 """
 
 import os
+import sys
 import tempfile
 import warnings
 from typing import Any
