@@ -17,7 +17,11 @@ def kit(request):
     return keras_models.Kit(request.param)
 
 
-@pytest.mark.parametrize('how', [{}, {'run_eagerly': True}, {'jit_compile': True}], ids=str)
+@pytest.mark.parametrize(
+    'how',
+    [{}, {'run_eagerly': True}, {'jit_compile': True}, {'steps_per_execution': 4}],
+    ids=lambda how: ''.join(how) or 'default',
+)
 def test_centers_move_once_a_step_of_fit(kit, how):
     """With a learning rate of 0 the embeddings stay, so NumPy can follow the centers. 90 samples
     are five batches of 16 and one of 10.

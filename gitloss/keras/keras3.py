@@ -39,8 +39,14 @@ class GitLossModel(GitLossWrapper, keras.Model):
 
     def _apply_gradients(self, tape: tf.GradientTape, loss: Tensor) -> Any:
         optimizer, weights = self.optimizer, self.trainable_weights
-        before = optimizer.iterations.value + 0
-        optimizer.apply(tape.gradient(loss, weights), weights)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return optimizer.iterations.value > before  # a skipped step does not count
-        return True
+        gradients = tape.gradient(loss, weights)
+        if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer.apply(gradients, weights)
+            return True
+        if not optimizer.built:
+            optimizer.build(weights)
+        # A step that is not skipped counts as a good one, or is the last of so many that the scale
+        # grows and the count begins again.
+        good, scale = optimizer.step_counter + 0, optimizer.dynamic_scale + 0.0
+        optimizer.apply(gradients, weights)
+        return (optimizer.step_counter > good) | (optimizer.dynamic_scale > scale)
