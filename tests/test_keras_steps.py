@@ -154,6 +154,14 @@ def test_what_cannot_work_is_refused_when_the_model_is_made(name):
 
 
 @two
+def test_a_strategy_that_keras_has_no_fit_for_is_refused():
+    kit = Kit('keras3')
+    with tf.distribute.experimental.CentralStorageStrategy(['cpu:0'], 'cpu:0').scope():
+        network = kit.network()
+        refused('expected no strategy, or OneDeviceStrategy, ', kit.model, network, 4)
+
+
+@two
 @kerases
 def test_a_network_that_is_built_later_needs_the_dimension(name):
     kit = Kit(name)

@@ -8,23 +8,24 @@ whole batch: embeddings and labels are gathered, each replica computes the same 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from gitloss import losses
 from gitloss.backend import Tensor, tf
 from gitloss.centers import center_steps
 from gitloss.errors import check, check_choice
 
-# The strategies that gather in the replicas and write mirrored variables there.
-_STRATEGIES = ('OneDeviceStrategy', 'MirroredStrategy', 'MultiWorkerMirroredStrategy')
 
-
-def check_strategy() -> None:
-    """Raises ValueError if the current tf.distribute strategy is none that is supported."""
+def check_strategy(names: Sequence[str]) -> None:
+    """Raises ValueError if there is a tf.distribute strategy whose class is none of `names`."""
     if tf.distribute.has_strategy():
         name = type(tf.distribute.get_strategy()).__name__
-        fits = name.startswith((*_STRATEGIES, 'CollectiveAllReduceStrategy'))
-        check(fits, 'GitLossModel', f'no strategy, or {", ".join(_STRATEGIES)}', name)
+        check(
+            name.startswith(tuple(names)),
+            'GitLossModel',
+            f'no strategy, or {", ".join(names)}',
+            name,
+        )
 
 
 def replicas() -> int:

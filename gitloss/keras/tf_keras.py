@@ -22,6 +22,11 @@ class GitLossModel(GitLossWrapper, keras.Model):
 
     _keras = keras
     _title = 'tf_keras'
+    _strategies = (
+        *GitLossWrapper._strategies,
+        'MultiWorkerMirroredStrategy',
+        'CollectiveAllReduceStrategy',  # its name within TensorFlow
+    )
     _mirrored = {
         'aggregation': tf.VariableAggregation.ONLY_FIRST_REPLICA,
         'experimental_autocast': False,

@@ -48,9 +48,11 @@ class GitLossWrapper:
         has no TensorFlow 2 eager mode, without which `fit` has no steps of ours.
     """
 
-    # Of the Keras: its module, its name, and the arguments of variables that each replica has.
+    # Of the Keras: its module, its name, the strategies with which its `fit` works and replicas can
+    # gather, and the arguments of variables that each replica has.
     _keras: Any
     _title: str
+    _strategies: tuple[str, ...] = ('OneDeviceStrategy', 'MirroredStrategy')
     _mirrored: dict[str, Any]
 
     def __init__(
@@ -72,7 +74,7 @@ class GitLossWrapper:
             'TensorFlow 2 in eager mode',
             'its graph mode, see gitloss.losses for graphs',
         )
-        step.check_strategy()
+        step.check_strategy(self._strategies)
         check(num_classes >= 1, 'num_classes', 'at least 1', num_classes)
         self._check_layer('network', network)
         if head is None:  # in float32 also in mixed precision, as the loss needs it
