@@ -31,7 +31,7 @@ def _name_temporary_folder() -> None:
 
 
 def _load() -> Any:
-    if 'tensorflow' in sys.modules:  # of a program that uses gitloss: its settings stay
+    if sys.modules.get('tensorflow'):  # of a program that uses gitloss: its settings stay
         import tensorflow.compat.v1 as tensorflow
 
         return tensorflow

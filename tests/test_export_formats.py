@@ -155,7 +155,7 @@ def test_tensorflow_2_loads_the_saved_model(run, tmp_path):
     given, out = str(tmp_path / 'images.npy'), str(tmp_path / 'out.npz')
     np.save(given, images.astype(manifest['input']['dtype']))
     path = os.path.join(folder, 'saved_model')
-    subprocess.run([sys.executable, '-c', LOAD, path, given, out], check=True, timeout=120)
+    subprocess.run([sys.executable, '-c', LOAD, path, given, out], check=True, timeout=400)
     with np.load(out) as found:
         assert exports.relative(found['embeddings'], expected['embeddings']) < 1e-5
 
@@ -171,7 +171,7 @@ def test_the_other_interpreter_gives_the_same(run, tmp_path):
     names += ('tflite',) if tf.__version__.startswith('1.') else ()
     paths = [os.path.join(folder, FORMATS[name].file) for name in names]
     command = [PEER, '-m', 'trainers.exporting.running', given, out, *paths]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stderr
     with np.load(out) as found:
         for number in range(len(names)):
