@@ -24,6 +24,7 @@ from trainers.engine.trainer import Trainer
 from trainers.exporting import description
 from trainers.options import ROOT
 
+pytestmark = pytest.mark.usefixtures('forked_parity')
 PEER = os.environ.get('GITLOSS_PEER_PYTHON')  # another interpreter with the other TensorFlow
 READ = """
 import json, sys

@@ -19,6 +19,8 @@ from trainers.exporting import packages, parity
 from trainers.exporting.formats import FORMATS
 from trainers.exporting.samples import Samples
 
+pytestmark = pytest.mark.usefixtures('forked_parity')
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
