@@ -48,7 +48,12 @@ def dataset_to_measure(options: Options, checkpoint: checkpoints.Checkpoint) -> 
 
 def classes_of(checkpoint: checkpoints.Checkpoint) -> list[str]:
     """The names of the classes of a checkpoint; [] if they have none, or the run is gone."""
-    return _text(checkpoints.run_of(checkpoint.path), data.LABELS).split('\n')[:-1]
+    return classes_in(checkpoints.run_of(checkpoint.path))
+
+
+def classes_in(folder: str) -> list[str]:
+    """The names of the classes that a run or an export has in its folder; [] if there are none."""
+    return _text(folder, data.LABELS).split('\n')[:-1]
 
 
 def _text(run: str, name: str) -> str:

@@ -8,9 +8,8 @@ import shlex
 from typing import Any, Mapping, Sequence
 
 from gitloss import files
-from gitloss.data import LABELS
 from gitloss.errors import check, one_line, reason
-from trainers import checkpoints, command
+from trainers import checkpoints, command, loading
 from trainers.exporting import packages, runtimes
 from trainers.exporting.content import Content
 from trainers.exporting.formats import FORMATS
@@ -92,9 +91,7 @@ def of_model(path: str) -> tuple[dict[str, Any], list[str]]:
             facts = content['checkpoint']['files']
     if not is_verified:
         runtimes.check_loads(path)
-    labels = os.path.join(folder, LABELS)
-    text = files.read(labels) if os.path.isfile(labels) else b''
-    return facts, text.decode('utf-8', 'surrogateescape').split('\n')[:-1]
+    return facts, loading.classes_in(folder)
 
 
 def digests(path: str) -> dict[str, Any]:
