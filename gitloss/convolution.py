@@ -13,6 +13,7 @@ from typing import Any
 from gitloss.backend import Tensor, tf
 
 NAME = 'GitlossConv2D'
+PLAIN = dict(strides=[1, 1, 1, 1], padding=b'SAME', data_format=b'NHWC', dilations=[1, 1, 1, 1])
 SMALLEST = 14  # pixels; measured
 
 
@@ -23,16 +24,41 @@ def overrides(device: str) -> dict[str, str]:
     return {'Conv2D': NAME} if device == 'cpu' and tf.__version__.startswith('1.') else {}
 
 
+def settings_of(op: Any) -> dict[str, Any]:
+    """The attributes of a convolution that its gradients take."""
+    return {name: op.get_attr(name) for name in PLAIN}
+
+
+def is_plain(op: Any) -> bool:
+    """Whether a convolution has stride 1, an odd kernel and images of the same size before and
+    after it.
+    """
+    height, width = op.inputs[1].shape.as_list()[:2]
+    return settings_of(op) == PLAIN and bool(height % 2 and width % 2)
+
+
+def by_kernel(images: Tensor, kernel: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient of a plain convolution by its kernel [k, k, in, out], as a convolution.
+
+    dL/dW[k] = sum over batch and positions i of x[i + k] dL/dy[i]. A convolution sums over its
+    channels, this sum is over the batch: batch and channels change places, and dL/dy is the kernel.
+    """
+    height, width = kernel.shape.as_list()[:2]
+    pads = [[0, 0], [height // 2] * 2, [width // 2] * 2, [0, 0]]
+    padded = tf.pad(tf.transpose(images, [3, 1, 2, 0]), pads)
+    sums = tf.nn.conv2d(padded, tf.transpose(upstream, [1, 2, 0, 3]), [1, 1, 1, 1], 'VALID')
+    return tf.transpose(sums, [1, 2, 0, 3])
+
+
 @tf.RegisterGradient(NAME)
 def _gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of y = conv2d(images, kernel): (by images [batch, h, w, in], by kernel [k, k, in,
     out]).
     """
     images, kernel = op.inputs
-    height, width, channels, _ = kernel.shape.as_list()
-    plain = dict(strides=[1, 1, 1, 1], padding=b'SAME', data_format=b'NHWC', dilations=[1, 1, 1, 1])
-    settings = {name: op.get_attr(name) for name in plain}
-    if settings != plain or not height % 2 or not width % 2:
+    channels = kernel.shape.as_list()[2]
+    settings = settings_of(op)
+    if not is_plain(op):
         return (
             tf.nn.conv2d_backprop_input(tf.shape(images), kernel, upstream, **settings),
             tf.nn.conv2d_backprop_filter(images, tf.shape(kernel), upstream, **settings),
@@ -48,10 +74,4 @@ def _gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         return by_images, tf.nn.conv2d_backprop_filter(
             images, kernel.shape.as_list(), upstream, [1, 1, 1, 1], 'SAME'
         )
-    # dL/dW[k] = sum over batch and positions i of x[i + k] dL/dy[i]. A convolution sums over its
-    # channels, this sum is over the batch: batch and channels change places, and dL/dy is the
-    # kernel.
-    pads = [[0, 0], [height // 2] * 2, [width // 2] * 2, [0, 0]]
-    padded = tf.pad(tf.transpose(images, [3, 1, 2, 0]), pads)
-    by_kernel = tf.nn.conv2d(padded, tf.transpose(upstream, [1, 2, 0, 3]), [1, 1, 1, 1], 'VALID')
-    return by_images, tf.transpose(by_kernel, [1, 2, 0, 3])
+    return by_images, by_kernel(images, kernel, upstream)

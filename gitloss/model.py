@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 from typing import Any, Callable
 
+from gitloss import bfloat16
 from gitloss.backbones import backbone as backbone_named
 from gitloss.backend import Tensor, keras, tf
 from gitloss.data.source import DataSpec, Preprocessing
+from gitloss.errors import check
 from gitloss.layers import BatchNormalization, Dropout
 
 
@@ -54,12 +56,19 @@ def _glorot(seed: int) -> Callable:
     return lambda: tf.glorot_uniform_initializer(seed=seed * 1000 + next(numbers))
 
 
+def _check_shape(shape: tuple[int, ...], smallest: int, backbone: str) -> None:
+    expected = f'(height, width, channels) of {smallest} x {smallest} pixels or more'
+    is_large_enough = len(shape) == 3 and min(shape[:2]) >= smallest
+    check(is_large_enough, 'image_shape', f'{expected} for {backbone}', repr(shape))
+
+
 def build(
     spec: DataSpec,
     backbone: str,
     embedding_dim: int,
     batch_size: int | None = None,
     seed: int = 1,
+    dtype: str = 'float32',
     **embedding: Any,
 ) -> keras.Model:
     """Builds an embedding model in the current graph.
@@ -71,25 +80,23 @@ def build(
       batch_size: static batch size of the model's own input; None: any. Calls of the model on other
         tensors are not restricted.
       seed: of all initial weights.
+      dtype: in which the backbone computes, float32 or, with TensorFlow 2, bfloat16.
       embedding: settings of `embedded`.
 
     Returns:
-      A keras.Model from images, float32 [batch, height, width, channels], pixels 0 to 255, to
-      embeddings [batch, embedding_dim]. Its layer "preprocess" holds the mean image.
+      A keras.Model from pixels 0 to 255, float32 [batch, height, width, channels], to embeddings
+      [batch, embedding_dim]. Its layer "preprocess" holds the mean image.
 
     Raises:
       ValueError: unknown backbone, or images too small for it.
     """
     chosen, shape = backbone_named(backbone), tuple(spec.image_shape)
-    if len(shape) != 3 or min(shape[:2]) < chosen.smallest:
-        raise ValueError(
-            f'image_shape: expected (height, width, channels) of {chosen.smallest} x '
-            f'{chosen.smallest} pixels or more for {backbone}. Received: {shape!r}'
-        )
+    _check_shape(shape, chosen.smallest, backbone)
     initializer = _glorot(seed)
     images = keras.Input(shape, batch_size=batch_size, name='input_images')
-    preprocess = Preprocess(spec.preprocessing, name='preprocess')
-    features = chosen.features(preprocess(images), initializer)
+    pixels = Preprocess(spec.preprocessing, name='preprocess')(images)
+    with bfloat16.computing(dtype):
+        features = chosen.features(pixels, initializer)
     embeddings = embedded(features, embedding_dim, initializer, **embedding)
     return keras.Model(images, embeddings, name=backbone.rpartition(':')[2])
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import toys
-from gitloss import data
+from gitloss import bfloat16, data
 from gitloss.backend import tf
-from helpers import Losses
-from trainers import devices
+from helpers import Losses, relative_error
+from trainers import checkpoints, devices, run
 from trainers.devices import choice
+from trainers.engine.embedding import embedder
 from trainers.engine.trainer import Trainer
 from trainers.options import Options
 
@@ -46,6 +47,21 @@ def test_mixed_precision_trains_in_bfloat16(tmp_path):
 
 
 @NEWER
+@pytest.mark.skipif(not _has_avx512(), reason='bfloat16 by oneDNN wants AVX-512 here')
+def test_either_precision_embeds_with_the_checkpoint_of_the_other(tmp_path):
+    """Variables are float32 in both; the embeddings differ by the roundings of the backbone."""
+    settings = toys.options(tmp_path, precision='mixed', evaluate=False)
+    assert run.train(settings) == 0
+    pixels = np.random.RandomState(0).randint(0, 256, (16, 8, 8, 1)).astype(np.uint8)
+    trained, found = checkpoints.find(settings.run_dir, '--ckpt_path'), []
+    for precision in ('fp32', 'mixed'):
+        device = devices.choose(Options(device='cpu', precision=precision))
+        with embedder(trained, device, 16) as network:
+            found.append(network.values(['embeddings'], pixels)[0])
+    assert 0 < relative_error(found[1], found[0]) < 0.02
+
+
+@NEWER
 @pytest.mark.parametrize(
     'variable, problem',
     [
@@ -68,6 +84,24 @@ def test_a_cpu_that_cannot_is_told_before_the_training(tmp_path, variable, probl
     )
     assert problem in result.stderr or not _has_avx512()
     assert not os.path.exists(settings.run_dir)
+
+
+@pytest.mark.parametrize(
+    'name, mixed, has_it, begins',
+    [
+        ('cpu', False, True, ['this processor multiplies bfloat16: --precision=mixed']),
+        ('cpu', True, False, ['warning: --precision=mixed: this processor has no instruction']),
+        ('cpu', True, True, []),
+        ('cpu', False, False, []),
+        ('gpu', False, True, []),
+        ('npu', True, False, []),
+    ],
+)
+def test_a_processor_for_another_precision_is_a_line(monkeypatch, name, mixed, has_it, begins):
+    monkeypatch.setattr(bfloat16, 'in_hardware', lambda: has_it)
+    lines = devices.Device(name, '', None, mixed).advice()
+    assert len(lines) == (0 if IS_1 else len(begins))
+    assert all(line.startswith(begin) for line, begin in zip(lines, begins))
 
 
 @pytest.mark.skipif(not IS_1, reason='of TensorFlow 1.15')

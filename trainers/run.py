@@ -25,6 +25,7 @@ def _header(
         f'{"x".join(map(str, spec.image_shape))}, {spec.num_classes} classes; {options.model}, '
         f'{options.embedding_dim}-dimensional embeddings',
     ]
+    lines += device.advice()
     is_mixed_npu = device.name == 'npu' and device.mixed
     if is_mixed_npu and options.optimizer == 'adam' and options.adam_epsilon < 6e-8:
         lines.append(

@@ -59,7 +59,8 @@ class BatchNormalization(PhaseLayer, keras.layers.BatchNormalization):
         workers' variances plus the variance of their means (Chan et al., 1979): one gather per
         layer.
         """
-        mean, variance = tf.nn.moments(inputs, list(range(inputs.shape.rank - 1)))
+        values = tf.cast(inputs, tf.float32)  # of bfloat16, whose sums are too coarse
+        mean, variance = tf.nn.moments(values, list(range(inputs.shape.rank - 1)))
         count, workers = float(inputs.shape[:-1].num_elements()), 1
         if gather is not None:
             moments = gather(tf.stack([mean, variance])[None])  # [workers, 2, channels]

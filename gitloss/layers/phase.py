@@ -20,7 +20,7 @@ class Phase:
       batch_size: samples in the global batch.
       gather: [1, ...] of this worker -> [workers, ...] of all workers, with a gradient that sums
         over the workers; None: statistics are over this worker's rows alone.
-      on_cpu: the step runs on a CPU, in float32; layers may use operations that are fast there.
+      on_cpu: the step runs on a CPU; layers may use operations that are fast there.
 
     Attributes:
       moves: (variable, value after the step) of each moving average. The trainer assigns them: it

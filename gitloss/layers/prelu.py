@@ -11,13 +11,9 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from gitloss.backend import Tensor, keras, tf
+from gitloss.backend import COMPILES, Tensor, compiled, keras, tf
 from gitloss.gradients import custom_gradient
 from gitloss.layers.phase import PhaseLayer
-
-# TensorFlow 1.15 does not compile functions in a graph for a CPU.
-_COMPILES = not tf.__version__.startswith('1.')
-_SETTINGS = {'jit_compile': True} if _COMPILES else {}
 
 
 class PReLU(PhaseLayer, keras.layers.PReLU):
@@ -28,14 +24,21 @@ class PReLU(PhaseLayer, keras.layers.PReLU):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        is_fast = _COMPILES and training and self.phase is not None and self.phase.on_cpu
+        is_fast = COMPILES and training and self.phase is not None and self.phase.on_cpu
         if not is_fast or self.shared_axes != [1, 2]:
             return super().call(inputs)
         return _prelu(inputs, tf.convert_to_tensor(self.alpha))
 
 
 def _compiled(function: Callable) -> Any:
-    return tf.function(function, autograph=False, **_SETTINGS)
+    """`function` of tensors of one type. It computes in float32, which XLA does faster than in
+    bfloat16.
+    """
+    return compiled(
+        lambda *tensors: tf.cast(
+            function(*(tf.cast(tensor, tf.float32) for tensor in tensors)), tensors[0].dtype
+        )
+    )
 
 
 @_compiled
@@ -61,7 +64,7 @@ def _prelu(x: Tensor, alpha: Tensor) -> tuple[Tensor, Callable]:
     def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
         count = x.shape[:-1].num_elements()
         terms = tf.reshape(_terms_by_alpha(x, upstream), [count, x.shape[-1]])
-        by_alpha = tf.matmul(tf.ones([1, count]), terms)
+        by_alpha = tf.matmul(tf.ones([1, count], x.dtype), terms)
         return _by_inputs(x, alpha, upstream), tf.reshape(by_alpha, alpha.shape)
 
     return _outputs(x, alpha), gradient

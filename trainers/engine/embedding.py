@@ -110,6 +110,8 @@ def embedder(
     """
     options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
     with checkpoints.session_of(
-        checkpoint, lambda: Inference(options, spec, batch_size), device.config
+        checkpoint,
+        lambda: Inference(options, spec, batch_size, device.network_dtype),
+        device.config,
     ) as (net, session):
         yield of_session(net, session, batch_size)

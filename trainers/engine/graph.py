@@ -46,7 +46,7 @@ class TrainingGraph:
         self._options, self._device, self._group = options, device, group or OneWorker()
         self._num_classes = spec.num_classes
         self._rows = options.batch_size // self._group.size
-        self.model, self.classifier = network(options, spec, self._rows)
+        self.model, self.classifier = network(options, spec, self._rows, device.network_dtype)
         layers.refuse_foreign_modes(self.model)
         self.center_table = CenterTable(
             spec.num_classes, options.alpha, options.distance, name='center_loss'

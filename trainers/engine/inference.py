@@ -12,10 +12,10 @@ from trainers.options import Options
 
 
 def network(
-    options: Options, spec: DataSpec, batch_size: int | None
+    options: Options, spec: DataSpec, batch_size: int | None, dtype: str = 'float32'
 ) -> tuple[keras.Model, heads.Classifier]:
     """The embedding model, for `batch_size` images (None: any number), and the classifier that the
-    options describe.
+    options describe. `dtype` is that of the backbone's computations.
 
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
@@ -31,6 +31,7 @@ def network(
         options.embedding_dim,
         batch_size,
         options.seed,
+        dtype,
         dropout=options.dropout,
         embedding_norm=options.embedding_norm,
         normalize=options.normalize,
@@ -45,7 +46,8 @@ def network(
 
 
 class Inference:
-    """Builds into the current graph, for batches of one size, or of any (None).
+    """Builds into the current graph, for batches of one size, or of any (None). `dtype` is that of
+    the backbone's computations.
 
     Attributes:
       images: the placeholder, float32 [batch, height, width, channels], raw pixels.
@@ -54,8 +56,10 @@ class Inference:
       weights: the variables.
     """
 
-    def __init__(self, options: Options, spec: DataSpec, batch_size: int | None) -> None:
-        model, classifier = network(options, spec, batch_size)
+    def __init__(
+        self, options: Options, spec: DataSpec, batch_size: int | None, dtype: str = 'float32'
+    ) -> None:
+        model, classifier = network(options, spec, batch_size, dtype)
         self.images, self.embeddings = model.input, model.output
         self.logits = classifier.logits(model.output)
         self.weights = model.weights + classifier.weights

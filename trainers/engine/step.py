@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from gitloss import convolution, data, layers, losses
+from gitloss import bfloat16, convolution, data, layers, losses
 from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import CenterTable
 from gitloss.heads import Classifier
@@ -94,10 +94,12 @@ class Step:
             data.part_of(size, group.rank, group.size),
             size,
             functools.partial(group.all_gather, sum_gradients=True) if is_global else None,
-            on_cpu=self._device.name == 'cpu' and not self._device.mixed,
+            on_cpu=self._device.name == 'cpu',
         )
         layers.enter(self._model, phase)
-        with tf.get_default_graph().gradient_override_map(convolution.overrides(self._device.name)):
+        in_bfloat16 = self._device.network_dtype == 'bfloat16'
+        gradients = bfloat16.OVERRIDES if in_bfloat16 else convolution.overrides(self._device.name)
+        with tf.get_default_graph().gradient_override_map(gradients):
             embeddings = self._model(images, training=True)
         self._moving_averages = phase.moves
         # Local statistics differ; their mean keeps the replicas equal.

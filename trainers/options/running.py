@@ -123,8 +123,8 @@ class Running:
     precision: str = option(
         '',
         'fp32, or mixed: allow_mix_precision on npu; float16 on gpu, by the graph rewrite of '
-        'TensorFlow, with dynamic loss scaling; bfloat16 on cpu, by oneDNN, in TensorFlow 2.x. '
-        'Default: mixed on npu, else fp32. See docs/ascend.md.',
+        'TensorFlow, with dynamic loss scaling; on cpu a backbone in bfloat16, with TensorFlow '
+        '2.x. Default: mixed on npu, else fp32. See docs/ascend.md.',
         'device',
         commands=('run', 'evaluate', 'embed', 'predict'),
         resume=True,
