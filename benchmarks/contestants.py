@@ -130,20 +130,26 @@ def upstream(steps):
         return median_ms(step, steps)
 
 
-def _torch(steps, compiled):
+def _torch(steps, compiled=False, in_bfloat16=False, is_channels_last=False):
     """Median ms of a step of the same network, loss and optimizer in PyTorch."""
     import torch
     import twins
 
-    centers = torch.zeros(10, 2)
-    return median_ms(twins.training_step(*twins.mnist_cnn(), _batches(), centers, compiled), steps)
+    body, head = twins.mnist_cnn()
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    body, centers = body.to(memory_format=layout), torch.zeros(10, 2)
+    step = twins.training_step(body, head, _batches(), centers, compiled, layout, in_bfloat16)
+    return median_ms(step, steps)
 
 
-def _tensorflow_product(size):
+def _tensorflow_product(size, dtype):
     from gitloss.backend import tf
 
     with tf.Graph().as_default():
-        a, b = (tf.get_variable(name, [size, size], use_resource=True) for name in 'ab')
+        a, b = (
+            tf.get_variable(name, [size, size], dtype, tf.ones_initializer(), use_resource=True)
+            for name in 'ab'
+        )
         config = tf.ConfigProto(
             intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=1
         )
@@ -152,18 +158,18 @@ def _tensorflow_product(size):
         return session.make_callable(tf.matmul(a, b).op)
 
 
-def _torch_product(size):
+def _torch_product(size, dtype):
     import torch
 
     torch.set_num_threads(cores())
-    a, b = torch.rand(size, size), torch.rand(size, size)
+    a, b = (torch.rand(size, size).to(getattr(torch, dtype)) for _ in range(2))
     return lambda: a @ b
 
 
-def _sgemm(product_of):
+def _product(product_of, dtype='float32'):
     """The best GFLOP/s of 20 products."""
     size, best = 2048, float('inf')
-    product = product_of(size)
+    product = product_of(size, dtype)
     for _ in range(20):
         start = time.perf_counter()
         product()
@@ -174,8 +180,16 @@ def _sgemm(product_of):
 CONTESTANTS = {
     'ours': ours,
     'upstream': upstream,
-    'torch': lambda steps: _torch(steps, False),
-    'torch_compiled': lambda steps: _torch(steps, True),
-    'sgemm_tensorflow': lambda steps: _sgemm(_tensorflow_product),
-    'sgemm_torch': lambda steps: _sgemm(_torch_product),
+    'torch': _torch,
+    'torch_compiled': lambda steps: _torch(steps, compiled=True),
+    'product_tensorflow': lambda steps: _product(_tensorflow_product),
+    'product_torch': lambda steps: _product(_torch_product),
+}
+IN_BFLOAT16 = {
+    'ours': lambda steps: ours(steps, precision='mixed'),
+    'ours_float32': ours,
+    'torch': lambda steps: _torch(steps, in_bfloat16=True),
+    'torch_channels_last': lambda steps: _torch(steps, in_bfloat16=True, is_channels_last=True),
+    'product_tensorflow': lambda steps: _product(_tensorflow_product, 'bfloat16'),
+    'product_torch': lambda steps: _product(_torch_product, 'bfloat16'),
 }

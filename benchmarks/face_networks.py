@@ -4,6 +4,7 @@ Images are random pixels: 32 of 112 x 112 x 3 in a batch, of 100 identities. Los
 those of flags/full.cfg, the embeddings those of the network's paper.
 """
 
+import functools
 import itertools
 
 from contestants import ours
@@ -32,13 +33,19 @@ def _dataset():
     return data.Dataset(spec, source)
 
 
-def _ours(model, steps):
+def _ours(model, steps, precision=''):
     return ours(
-        steps, _dataset(), _WARM_UP, model=model, embedding_dim=_dim(model), batch_size=BATCH
+        steps,
+        _dataset(),
+        _WARM_UP,
+        model=model,
+        embedding_dim=_dim(model),
+        batch_size=BATCH,
+        precision=precision,
     )
 
 
-def _torch(model, steps, is_channels_last):
+def _torch(model, steps, in_bfloat16=False, is_channels_last=False):
     import numpy
     import torch
     import twins
@@ -50,15 +57,17 @@ def _torch(model, steps, is_channels_last):
     body, head = twins.network(model, dim, _CLASSES)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
     body, centers = body.to(memory_format=layout), torch.zeros(_CLASSES, dim)
-    return median_ms(
-        twins.training_step(body, head, batches, centers, False, layout), steps, _WARM_UP
-    )
+    step = twins.training_step(body, head, batches, centers, False, layout, in_bfloat16)
+    return median_ms(step, steps, _WARM_UP)
 
 
-def contestants(model):
+def contestants(model, in_bfloat16=False):
     """{name: function of the number of steps} for a network of gitloss/backbones for faces."""
-    return {
-        'ours': lambda steps: _ours(model, steps),
-        'torch': lambda steps: _torch(model, steps, False),
-        'torch_channels_last': lambda steps: _torch(model, steps, True),
-    }
+    found = {'ours': lambda steps: _ours(model, steps, 'mixed' if in_bfloat16 else '')}
+    if in_bfloat16:
+        found['ours_float32'] = lambda steps: _ours(model, steps)
+    for name, is_channels_last in (('torch', False), ('torch_channels_last', True)):
+        found[name] = functools.partial(
+            _torch, model, in_bfloat16=in_bfloat16, is_channels_last=is_channels_last
+        )
+    return found

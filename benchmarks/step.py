@@ -3,6 +3,7 @@ the ceiling.
 
     python benchmarks/step.py --growth
     python benchmarks/step.py [--rounds=3] [--steps=60] [--peer=/path/to/python3.7] [--json=FILE]
+    python benchmarks/step.py --precision=mixed [--model=mobilefacenet] [--rounds=3] [--steps=60]
     python benchmarks/step.py --model=mobilefacenet [--rounds=3] [--steps=60] [--peer=...]
 
 Every contestant runs in a separate process, one after the other on the same cores, in --rounds
@@ -15,8 +16,10 @@ Compare ratios within one run, not milliseconds.
               fetched at once
   torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through
               torch.compile. Optional.
-  sgemm       a float32 matrix product of 2048 x 2048 in TensorFlow and in PyTorch: the peak of the
-              cores
+  product     a matrix product of 2048 x 2048 in TensorFlow and in PyTorch: the peak of the cores
+
+`--precision=mixed` compares bfloat16: ours in mixed precision and in float32, PyTorch's autocast
+with contiguous and with channels_last images, and products in bfloat16.
 
 `--model` is mobilefacenet or an iresnet, beside the same network in PyTorch (contiguous and
 channels_last): 32 images of 112 x 112 pixels, forward, backward and optimizer.
@@ -33,7 +36,7 @@ import statistics
 import sys
 
 import face_networks
-from contestants import BATCH, CONTESTANTS
+from contestants import BATCH, CONTESTANTS, IN_BFLOAT16
 from measuring import median_ms, memory_mib, parser, run_case, training_session, write_json
 
 GFLOP = 22.4
@@ -99,20 +102,24 @@ def growth():
             print(f'| {name} | {value:,} | {" | ".join(cells)} |', flush=True)
 
 
-def _contestants(model):
-    return CONTESTANTS if model == 'mnist_cnn' else face_networks.contestants(model)
+def _contestants(arguments):
+    in_bfloat16 = arguments.precision == 'mixed'
+    if arguments.model != 'mnist_cnn':
+        return face_networks.contestants(arguments.model, in_bfloat16)
+    return IN_BFLOAT16 if in_bfloat16 else CONTESTANTS
 
 
 def _measured(arguments):
     """{label: a number of each round} of all contestants that run."""
-    names = _contestants(arguments.model)
+    names = _contestants(arguments)
     runs = [(sys.executable, name, name) for name in names]
     if arguments.peer:
         runs += [(arguments.peer, name, name + ' (peer)') for name in names if 'torch' not in name]
     seen = {label: [] for _, _, label in runs}
     for number in range(arguments.rounds):
         for python, name, label in runs:
-            case = f'--case={name}', f'--steps={arguments.steps}', f'--model={arguments.model}'
+            case = [f'--case={name}', f'--steps={arguments.steps}', f'--model={arguments.model}']
+            case.append(f'--precision={arguments.precision}')
             value, failure = run_case(__file__, *case, python=python)
             if failure:
                 print(f'{label}: not run: {failure}', file=sys.stderr)
@@ -124,13 +131,13 @@ def _measured(arguments):
 
 
 def _print(medians):
-    ceiling = max(value for label, value in medians.items() if label.startswith('sgemm'))
+    ceiling = max(value for label, value in medians.items() if label.startswith('product'))
     print(
-        f'| | ms/step | images/s | GFLOP/s | of the best sgemm ({ceiling:.0f} GFLOP/s) | ours is '
+        f'| | ms/step | images/s | GFLOP/s | of the best product ({ceiling:.0f} GFLOP/s) | ours is '
         'faster by |\n|---|---|---|---|---|---|'
     )
     for label, value in medians.items():
-        if not label.startswith('sgemm'):
+        if not label.startswith('product'):
             own = medians['ours (peer)' if label.endswith('(peer)') else 'ours']
             speed = GFLOP / value * 1e3
             print(
@@ -138,7 +145,7 @@ def _print(medians):
                 f'{100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
             )
     for label, value in medians.items():
-        if label.startswith('sgemm'):
+        if label.startswith('product'):
             print(f'| {label} | | | {value:.0f} | {100 * value / ceiling:.0f} % | |')
 
 
@@ -154,6 +161,7 @@ def main():
     flags.add_argument('--rounds', type=int, default=3)
     flags.add_argument('--steps', type=int, default=60)
     flags.add_argument('--model', default='mnist_cnn')
+    flags.add_argument('--precision', default='fp32', choices=('fp32', 'mixed'))
     flags.add_argument('--peer')
     flags.add_argument('--json')
     flags.add_argument('--growth', action='store_true')
@@ -166,7 +174,7 @@ def main():
         form, *sizes = arguments.size
         print(json.dumps(_grown(form, *map(int, sizes))))
     elif arguments.case:
-        print(json.dumps(_contestants(arguments.model)[arguments.case](arguments.steps)))
+        print(json.dumps(_contestants(arguments)[arguments.case](arguments.steps)))
     else:
         seen = _measured(arguments)
         medians = {label: statistics.median(values) for label, values in seen.items() if values}

@@ -96,7 +96,7 @@ def _objective(body, head, batch):
     eye = torch.eye(batch)
 
     def objective(pixels, classes, table):
-        embeddings = body(pixels)
+        embeddings = body(pixels).float()
         rows = table[classes]
         difference = (embeddings[:, None] - rows[None, :]) * (1 - eye)[:, :, None]
         total = (
@@ -109,7 +109,9 @@ def _objective(body, head, batch):
     return objective
 
 
-def training_step(body, head, batches, centers, compiled=False, memory_format=None):
+def training_step(
+    body, head, batches, centers, compiled=False, memory_format=None, in_bfloat16=False
+):
     """A function that does one step in PyTorch, with the loss of flags/full.cfg and Adam.
 
     Args:
@@ -118,6 +120,7 @@ def training_step(body, head, batches, centers, compiled=False, memory_format=No
       centers: tensor [classes, dim] of zeros.
       compiled: through torch.compile.
       memory_format: of the images in PyTorch; None: contiguous.
+      in_bfloat16: by autocast, which leaves the losses in float32.
     """
     torch.set_num_threads(cores())
     memory_format = memory_format or torch.contiguous_format
@@ -133,7 +136,8 @@ def training_step(body, head, batches, centers, compiled=False, memory_format=No
         pixels = pixels.contiguous(memory_format=memory_format)
         classes = torch.from_numpy(classes.astype('int64'))
         optimizer.zero_grad(set_to_none=True)
-        total, embeddings = objective(pixels, classes, centers)
+        with torch.autocast('cpu', torch.bfloat16, enabled=in_bfloat16):
+            total, embeddings = objective(pixels, classes, centers)
         total.backward()
         optimizer.step()
         with torch.no_grad():
