@@ -56,7 +56,7 @@ def _gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     out]).
     """
     images, kernel = op.inputs
-    channels = kernel.shape.as_list()[2]
+    height, width, channels, _ = kernel.shape.as_list()
     settings = settings_of(op)
     if not is_plain(op):
         return (
@@ -67,10 +67,10 @@ def _gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
     # channels exchanged.
     mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     by_images = tf.nn.conv2d(upstream, mirrored, [1, 1, 1, 1], 'SAME')
-    # With few channels the inner matrix product has few rows, and small images gain little:
-    # TensorFlow's own kernel is faster.
+    # With few channels the inner matrix product has few rows, small images gain little, and a
+    # kernel of 1x1 is one matrix product: TensorFlow's own kernel is faster.
     sizes = images.shape.as_list()[1:3]
-    if channels < 8 or None in sizes or min(sizes) < SMALLEST:
+    if channels < 8 or None in sizes or min(sizes) < SMALLEST or height == width == 1:
         return by_images, tf.nn.conv2d_backprop_filter(
             images, kernel.shape.as_list(), upstream, [1, 1, 1, 1], 'SAME'
         )
