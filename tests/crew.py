@@ -59,7 +59,7 @@ def saved(settings, step):
     return survival.tensors(checkpoints.read(path))
 
 
-def together(size, work, timeout=60.0, device='cpu'):
+def together(size, work, timeout=60.0, device='cpu', dtype='float32'):
     """Runs `work(group, open_session)` in a thread per worker, each with a graph of its own.
 
     `open_session()` opens the session of a worker once its graph is built. Returns the results, or
@@ -72,7 +72,8 @@ def together(size, work, timeout=60.0, device='cpu'):
         device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1
     )
     groups = [
-        distribution.Collectives(addresses, rank, config, timeout, device) for rank in range(size)
+        distribution.Collectives(addresses, rank, config, timeout, device, dtype)
+        for rank in range(size)
     ]
 
     def one(group):

@@ -11,6 +11,7 @@ import pytest
 import crew
 import toys
 from callbacks.base import Callback
+from gitloss.backend import tf
 from helpers import relative_error
 from trainers import launch, options, run
 from trainers.workers import engines as distribution
@@ -24,8 +25,6 @@ class Upset(Callback):
         self._where, self._value = (rank, step), value
 
     def build(self):
-        from gitloss.backend import tf
-
         kernels = [variable for variable in tf.trainable_variables() if 'kernel' in variable.name]
         # The last one: behind an earlier one ReLU and pooling may turn NaN into 0.
         kernel = kernels[-1]
@@ -186,3 +185,21 @@ def test_fifty_steps_on_mnist(tmp_path):
     assert len(losses) == 50 and losses[-5:].mean() < losses[:5].mean() - 0.02
     np.testing.assert_allclose(others[0], losses[0], rtol=1e-6)
     np.testing.assert_allclose(others, losses, rtol=1e-3)
+
+
+@pytest.mark.skipif(tf.__version__.startswith('1.'), reason='bfloat16 is of TensorFlow 2')
+def test_a_worker_computes_convolutions_with_a_bias_in_bfloat16():
+    """relu(9 * 1 + 1) = 10 inside an image of ones: TensorFlow would fuse the three operations into
+    one that a server refuses.
+    """
+
+    def work(_, open_session):
+        ones = tf.Variable(tf.ones([2, 8, 8, 16]), use_resource=True, dtype=tf.float32)
+        kernel, bias = tf.ones([3, 3, 16, 16]) / 16, tf.ones([16])
+        images, kernel, bias = (tf.cast(one, tf.bfloat16) for one in (ones, kernel, bias))
+        sums = tf.nn.bias_add(tf.nn.conv2d(images, kernel, [1, 1, 1, 1], 'SAME'), bias)
+        with open_session() as session:
+            session.run(ones.initializer)
+            return session.run(tf.cast(tf.nn.relu(sums), tf.float32))[0, 4, 4, 0]
+
+    assert crew.together(1, work, dtype='bfloat16') == [10.0]

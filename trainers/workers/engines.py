@@ -45,9 +45,11 @@ class Collectives(Workers):
         config: Any,
         timeout: float,
         device: str = 'cpu',
+        dtype: str = 'float32',
     ) -> None:
         tasks = sorted(range(len(addresses)), key=str)
         self._hint, self._task = 'nccl' if device == 'gpu' else 'ring', tasks[rank]
+        self._dtype = dtype
         # Every worker builds the same collectives in the same order.
         self._instances, self.bucket = itertools.count(1), BUCKET
         self._before: list[Tensor] = []
@@ -70,6 +72,10 @@ class Collectives(Workers):
         # Without the filter a session waits for all workers before it opens.
         own.device_filters.append(f'/job:worker/task:{self._task}')
         own.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
+        if self._dtype == 'bfloat16':
+            # RewriterConfig.OFF: a server refuses the convolutions in bfloat16 that TensorFlow
+            # fuses with their biases.
+            own.graph_options.rewrite_options.remapping = 2
         return own
 
     def session(self, graph: Any, config: Any) -> Any:
@@ -219,4 +225,4 @@ def choose(options: Options, device: Device) -> OneWorker:
         return OneWorker()
     if device.name == 'npu':
         return Hccl(options.iterations_per_loop > 1)
-    return Collectives(addresses, rank, device.config, timeout, device.name)
+    return Collectives(addresses, rank, device.config, timeout, device.name, device.network_dtype)
