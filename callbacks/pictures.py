@@ -15,6 +15,7 @@ from callbacks.base import Callback
 from callbacks.figures import Figures
 from callbacks.history import History
 from gitloss import files, metrics
+from gitloss.errors import check
 from gitloss.figures import confusion, encoding, plots, view
 from gitloss.metrics import Metric
 
@@ -45,7 +46,7 @@ class Pictures(Callback):
       projection: "pca", or "tsne" for `tsne.png` too.
 
     Raises:
-      ValueError: "tsne" without scikit-learn.
+      ValueError: Matplotlib is not installed, or "tsne" without scikit-learn.
     """
 
     chief_only = True
@@ -56,6 +57,13 @@ class Pictures(Callback):
                 '--projection: expected scikit-learn to be installed for tsne. Received: none; '
                 'pip install "scikit-learn>=1.0"'
             )
+        # Imported at the first measurement: that it is missing is said before the training.
+        check(
+            importlib.util.find_spec('matplotlib') is not None,
+            'pictures',
+            'Matplotlib to be installed',
+            'none; pip install -r requirements.txt',
+        )
         self.figures: Any = figures
         self._history, self._projection = history, projection
         self._attempt = Attempts(self, 'no picture (%s) at step %d: %s')

@@ -156,6 +156,25 @@ def test_embeddings_in_a_file_are_verified_without_tensorflow():
     assert heavy == []
 
 
+def test_a_training_begins_without_the_libraries_of_its_end():
+    """Matplotlib and scikit-learn draw measurements."""
+    heavy = _fresh(
+        'import sys; from trainers import callback_list, run; from trainers.engine import trainer; '
+        'print(*[m for m in ("matplotlib", "sklearn") if m in sys.modules])'
+    )
+    assert heavy == []
+
+
+def test_the_garbage_collector_passes_over_tensorflow():
+    """A second call keeps no garbage that there may be by then."""
+    counts = _fresh(
+        'import gc; from trainers import command; command.import_tensorflow(); '
+        'print(gc.isenabled(), gc.get_freeze_count()); command.import_tensorflow(); '
+        'print(gc.get_freeze_count())'
+    )
+    assert counts[0] == 'True' and int(counts[1]) > 100000 and counts[1] == counts[2]
+
+
 @pytest.mark.parametrize('module', sorted(MODULES))
 def test_patterns_mean_ascii_digits_and_the_whole_text(module):
     """`\\d` matches the digits of all scripts, and `$` before a newline at the end."""

@@ -115,6 +115,13 @@ def test_tsne_without_scikit_learn_is_said_before_the_run(tmp_path, monkeypatch)
         measured(tmp_path, projection='tsne')
 
 
+def test_no_matplotlib_is_said_before_the_run(tmp_path, monkeypatch):
+    """Which imports it only at the first measurement."""
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='^pictures: expected Matplotlib .* requirements.txt$'):
+        measured(tmp_path)
+
+
 def test_all_scatters_of_a_run_have_the_same_axes(tmp_path, monkeypatch):
     """The embeddings grow until the last measurement: its extent is the half-width of all pictures
     drawn at the end.

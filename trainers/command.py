@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
@@ -68,6 +69,22 @@ def _prepare_process() -> None:
         check(enough, name, f'at least {least} {unit}', soft // size)
     # We must be able to read what we write, and enter the folders that we make.
     os.umask(os.umask(0o077) & 0o077)
+
+
+def import_tensorflow() -> None:
+    """The slow import. Its half a million objects live as long as the process: the garbage
+    collector, which would visit them again and again, is off, and passes over them afterwards.
+    """
+    if 'gitloss.backend' in sys.modules:  # by now there may be garbage, which must not be kept
+        return
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        from gitloss import backend  # noqa: F401
+    finally:
+        if was_on:
+            gc.enable()
+    gc.freeze()
 
 
 def main(
@@ -140,8 +157,7 @@ def _status(
 
         log.handlers = [ConsoleHandler()]
         if not is_light:
-            from gitloss import backend  # noqa: F401 - the slow import, whose failure is logged
-
+            import_tensorflow()
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see trainers/__init__.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return work(options)

@@ -1,4 +1,7 @@
-"""Pictures from arrays: Matplotlib figures, their encoding, and the axes that pictures share."""
+"""Pictures from arrays: Matplotlib figures, their encoding, and the axes that pictures share.
+
+Matplotlib, whose import takes up to half a second, is imported when the first figure is drawn.
+"""
 
 from gitloss.figures import confusion, encoding, plots, view
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 
 from gitloss.errors import check
 from gitloss.figures.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_CLASSES = 1000  # that a picture can show
 
@@ -49,12 +50,10 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     Raises:
       ValueError: more than 1000 classes.
     """
-    check(
-        num_classes <= MOST_CLASSES,
-        'num_classes',
-        f'at most {MOST_CLASSES} in a confusion matrix',
-        num_classes,
-    )
+    from matplotlib.colors import PowerNorm
+
+    most = f'at most {MOST_CLASSES} in a confusion matrix'
+    check(num_classes <= MOST_CLASSES, 'num_classes', most, num_classes)
     bins = np.arange(num_classes + 1) - 0.5
     counts = np.histogram2d(labels, predictions, [bins, bins])[0].astype(np.int64)
     fractions = counts / np.maximum(np.bincount(labels, minlength=num_classes), 1)[:, None]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import io
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
-from matplotlib.figure import Figure
 from PIL import Image
 
 from gitloss.figures.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @functools.lru_cache(maxsize=1)  # a run quantizes a hundred frames with it

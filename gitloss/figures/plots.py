@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from gitloss.figures.view import extent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Distinguishable for colour-blind readers: Paul Tol's "muted" scheme and black. Marker shapes
 # repeat the information.
@@ -45,6 +44,9 @@ def new_figure(
       place: left, bottom, width and height of the axes, as fractions of the figure.
       title, xlabel, ylabel: texts.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes(place)
@@ -73,6 +75,8 @@ def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _draw_centers(axes: Any, centers: np.ndarray) -> None:
+    from matplotlib.patheffects import withStroke
+
     are_few = len(centers) <= 50
     axes.plot(
         centers[:, 0],
@@ -146,6 +150,8 @@ def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: s
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
     figure, axes = new_figure(_CURVE_SIZE, (0.1, 0.13, 0.66, 0.77), title, 'step', ylabel)
     for place, (label, (steps, values)) in enumerate(lines.items()):
         axes.plot(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from gitloss.figures.plots import COLOURS, new_figure
 from gitloss.metrics.verification import Roc
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SIZE = (7.2, 4.8)
 _MOST_POINTS = 5000  # of a drawn curve
