@@ -27,12 +27,13 @@ class Account:
     Attributes:
       inside_step: whether the trainer makes a step.
       first_step: the clock at the end of the first step; None before.
+      before: the seconds until then.
     """
 
     def __init__(self):
         self.seconds, self.calls = collections.Counter(), collections.Counter()
         self._inner = [0.0]
-        self.inside_step, self.first_step = False, None
+        self.inside_step, self.first_step, self.before = False, None, {}
 
     @contextlib.contextmanager
     def of(self, name):
@@ -131,6 +132,7 @@ def _instrument_steps(account):
             step(trainer)
         finally:
             account.inside_step = False
-        account.first_step = account.first_step or time.monotonic()
+        if account.first_step is None:
+            account.first_step, account.before = time.monotonic(), dict(account.seconds)
 
     Trainer.initialise, Trainer.train_step = timed_session, timed_step

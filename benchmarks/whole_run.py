@@ -2,6 +2,7 @@
 
     python benchmarks/whole_run.py [--json=FILE] [--without=Class,Class] [--flag=value ...]
     python benchmarks/whole_run.py --rounds=3 --compare=TensorBoard,Pictures,Report --steps=1000
+    python benchmarks/whole_run.py --rounds=5 --start [--python=INTERPRETER]
 
 Runs `python -m trainers.run --flagfile=flags/full.cfg` (and the given flags) with timers around
 every hook of a callback, every step, sweep and checkpoint. Nested times count for the inner one
@@ -10,6 +11,8 @@ nothing fetched) and the bare forward pass are measured: a lower bound of the ru
 at each measurement, a forward pass over the training and validation images. `--compare` alternates
 runs with and without the named callbacks, one process each, and prints the differences of the
 median wall times and of the median CPU times; the latter are more reliable on a shared machine.
+`--start` prints where the time until the end of the first step goes, from the start of a process
+with each interpreter in turns.
 """
 
 import argparse
@@ -46,12 +49,12 @@ def _bare_here(settings):
         ]
 
 
-def _child(*arguments, **pipes):
+def _child(*arguments, python=sys.executable, **pipes):
     """The JSON that this program prints last with these arguments in a separate process, so that
     each measured run has to warm up by itself.
     """
     done = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), *arguments],
+        [python, os.path.abspath(__file__), *arguments],
         stdout=subprocess.PIPE,
         check=True,
         **pipes,
@@ -83,20 +86,23 @@ def measure(arguments, rest):
     flags = ['--flagfile=' + os.path.join(ROOT, 'flags', 'full.cfg')] + rest
     before = time.monotonic()
     bare = [] if arguments.case else [_child('--bare', *flags)]
-    begin = BEGIN + time.monotonic() - before
+    begin = (arguments.began or BEGIN) + time.monotonic() - before
     account = Account()
-    with account.of('import'):
-        from gitloss.backend import tf
-        from trainers import options, run
+    with account.of('import TensorFlow'):
+        from trainers import command, options, run
+
+        command.import_tensorflow()
     settings = options.parse(flags)
-    instrument(account, arguments.without.split(','))
+    with account.of('import the rest'):
+        instrument(account, arguments.without.split(','))
     with tempfile.TemporaryDirectory() as folder:
         if run.main(flags + ['--exp_save_dir=' + os.path.join(folder, 'run')]):
             raise SystemExit('the run failed')
     result = {
         'total': time.monotonic() - begin,
         'first step': account.first_step - begin,
-        'tensorflow': tf.__version__,
+        'before': account.before,
+        'tensorflow': command.versions()['tensorflow'],
         'steps': settings.steps,
         'seconds': dict(account.seconds),
         'calls': dict(account.calls),
@@ -165,12 +171,37 @@ def compare(arguments, rest):
     return found
 
 
+def starts(arguments, rest):
+    """Prints and returns the seconds until the end of the first step, of each interpreter."""
+    found = {}
+    for _ in range(arguments.rounds):
+        for python in [sys.executable, *arguments.python]:
+            flags = ['--case', f'--began={time.monotonic()}', '--steps=1', '--noevaluate', *rest]
+            result = _child(*flags, python=python, stderr=subprocess.DEVNULL)
+            total = result['first step']
+            parts = {'*in all*': total, **result['before']}
+            parts['everything else'] = 2 * total - sum(parts.values())
+            found.setdefault(result['tensorflow'], []).append(parts)
+    print(f'| until the end of the first step, s | {" | ".join(found)} |')
+    print('|---' * (len(found) + 1) + '|')
+    for name in {name: None for turns in found.values() for parts in turns for name in parts}:
+        medians = [statistics.median(parts.get(name, 0) for parts in found[key]) for key in found]
+        if max(medians) >= 0.005:
+            print(f'| {name} | {" | ".join(format(value, ".2f") for value in medians)} |')
+    for key, turns in found.items():
+        print(f'{key}: {", ".join(format(parts["*in all*"], ".2f") for parts in turns)} s')
+    return found
+
+
 def main():
     flags = parser(__doc__)
     flags.add_argument('--json')
     flags.add_argument('--without', default='')
     flags.add_argument('--compare')
     flags.add_argument('--rounds', type=int, default=3)
+    flags.add_argument('--start', action='store_true')
+    flags.add_argument('--python', action='append', default=[])
+    flags.add_argument('--began', type=float, help=argparse.SUPPRESS)
     flags.add_argument('--case', action='store_true', help=argparse.SUPPRESS)
     flags.add_argument('--bare', action='store_true', help=argparse.SUPPRESS)
     arguments, rest = flags.parse_known_args()
@@ -179,10 +210,11 @@ def main():
 
         print(json.dumps(_bare_here(options.parse(rest))))
         return 0
-    result = compare(arguments, rest) if arguments.compare else measure(arguments, rest)
+    work = starts if arguments.start else compare if arguments.compare else measure
+    result = work(arguments, rest)
     if arguments.case:
         print(json.dumps(result))
-    elif not arguments.compare:
+    elif work is measure:
         _print(result)
     write_json(arguments.json, result)
     return 0

@@ -1,6 +1,7 @@
 """The stream of batches, a function of (seed, step), and the padded batches of a sweep."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -143,6 +144,49 @@ def test_padded_batches(count, batch, counts, last):
     )
     for images, labels, _ in batches:
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+
+
+class Slow(data.Source):
+    """Image i is filled with i; `seen` is set when image 4 is read."""
+
+    image_shape = (2, 2, 1)
+
+    def __init__(self, count):
+        self.labels, self.seen = np.arange(count, dtype=np.int32), threading.Event()
+
+    def read(self, indices):
+        if 4 in indices:
+            self.seen.set()
+        return np.ones((1, 2, 2, 1), np.uint8) * indices.astype(np.uint8)[:, None, None, None]
+
+
+def test_padded_batches_of_a_slow_source_are_read_ahead_and_in_order():
+    """The second batch of 4 is read although nobody has asked for it. The batches equal those of an
+    array.
+    """
+    source = Slow(50)
+    batches = data.padded_batches(source, 4)
+    found = [next(batches)]
+    assert source.seen.wait(10)
+    found += batches
+    array = data.ArraySource(source.images(np.arange(50)), source.labels)
+    for ours, others in itertools.zip_longest(found, data.padded_batches(array, 4)):
+        np.testing.assert_array_equal(ours[0], others[0])
+        np.testing.assert_array_equal(ours[1], others[1])
+        assert ours[2] == others[2]
+
+
+def test_an_error_of_a_slow_source_comes_at_its_batch():
+    class Broken(Slow):
+        def read(self, indices):
+            if 9 in indices:
+                raise OSError('image 9 cannot be read')
+            return super().read(indices)
+
+    batches = data.padded_batches(Broken(50), 4)
+    assert [labels[0] for _, labels, _ in itertools.islice(batches, 2)] == [0, 4]
+    with pytest.raises(OSError, match='^image 9'):
+        next(batches)
 
 
 def test_a_source_that_ends_is_an_error_not_the_end_of_the_batches():

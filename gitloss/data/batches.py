@@ -13,6 +13,7 @@ import numpy as np
 
 from gitloss.backend import tf
 from gitloss.data import augmentation
+from gitloss.data.integrity import in_threads
 from gitloss.data.sampling import Sampler, Shuffled
 from gitloss.data.source import Source
 from gitloss.errors import check
@@ -90,7 +91,7 @@ class BatchStream:
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         if not (source.parallel or self._augmentation):
             return steps.map(at).prefetch(2)
-        readers = min(os.cpu_count() or 1, _MOST_READERS)
+        readers = _readers()
         return steps.map(at, num_parallel_calls=readers).prefetch(2).with_options(_options(readers))
 
     def _augmented(self, images: Any, step: Any) -> Any:
@@ -99,6 +100,10 @@ class BatchStream:
         return augmentation.augmented(
             images, self._augmentation, self._seed, step, self._part, self._batch_size
         )
+
+
+def _readers() -> int:
+    return min(os.cpu_count() or 1, _MOST_READERS)
 
 
 def _options(threads: int) -> Any:
@@ -124,6 +129,8 @@ def padded_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Batches of a Source in order, all of one size, for graphs with static shapes.
 
+    Where reading takes time, the next batches are read in other threads meanwhile.
+
     Yields:
       (images uint8 [batch_size / size, height, width, channels], labels int32 [batch_size], n): the
       first n samples are the next samples of the source. The last batch is padded with samples from
@@ -131,6 +138,10 @@ def padded_batches(
       batch, images those of this worker's part.
     """
     total, part = len(source), part_of(batch_size, rank, size)
-    for start in range(0, total, batch_size):
+
+    def read(start: int) -> tuple[np.ndarray, np.ndarray, int]:
         chosen = np.arange(start, start + batch_size) % total
-        yield source.images(chosen[part]), source.labels[chosen], min(batch_size, total - start)
+        return source.images(chosen[part]), source.labels[chosen], min(batch_size, total - start)
+
+    starts = range(0, total, batch_size)
+    return in_threads(read, starts, _readers()) if source.parallel else map(read, starts)
