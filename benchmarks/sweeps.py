@@ -12,7 +12,6 @@ first contestant in the same turn: the median, the least and the largest. The la
 largest difference of an embedding from that of the first, beside the largest embedding.
 """
 
-import argparse
 import contextlib
 import statistics
 import tempfile
@@ -112,7 +111,7 @@ def main():
     flags.add_argument('--factors', default='1,2,4,8')
     flags.add_argument('--kinds', default='folder,tfrecord', help=', '.join(WRITERS))
     flags.add_argument('--json')
-    arguments: argparse.Namespace = flags.parse_args()
+    arguments = flags.parse_args()
     seconds, embeddings = {}, {}
     with contextlib.ExitStack() as stack:
         calls = contestants(arguments, stack)
