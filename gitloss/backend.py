@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
-from typing import Any, Callable
+from typing import Any
 
 from gitloss.quiet import quiet_stderr
 
@@ -57,18 +57,12 @@ if not tf.__version__.startswith('1.'):
 else:
     keras = tf.keras
 
-COMPILES = not tf.__version__.startswith('1.')  # functions of a graph, for a CPU
 Tensor = Any  # in annotations: a tf.Tensor, a variable, or a value that converts to a tensor
 
-__all__ = ['COMPILES', 'Tensor', 'compiled', 'is_eager', 'keras', 'tf']
+__all__ = ['Tensor', 'is_eager', 'keras', 'tf']
 
 
 def is_eager() -> bool:
     """Whether this code, or the tf.function around it, is of a program in eager mode."""
     with tf.init_scope():
         return tf.executing_eagerly()
-
-
-def compiled(function: Callable) -> Any:
-    """`function` of tensors as one operation of the graph, compiled by XLA if COMPILES."""
-    return tf.function(function, autograph=False, **({'jit_compile': True} if COMPILES else {}))

@@ -15,7 +15,8 @@ import contextlib
 from typing import Any, Iterator
 
 from gitloss import convolution
-from gitloss.backend import Tensor, compiled, keras, tf
+from gitloss.backend import Tensor, keras, tf
+from gitloss.compilation import compiled
 
 # {operation: gradient}, the argument of `tf.Graph.gradient_override_map` for a network that
 # computes in bfloat16.

@@ -1,7 +1,7 @@
 """The git term over all pairs of a batch: sum, gradient, and lower bound of the mean.
 
 With embeddings x [m, dim] and the own center c_j = centers[j] of each sample, `git_sums`,
-`direct_terms` and `gram_terms` return
+`direct_terms` and `gitloss.gram.gram_terms` return
     total     sum over pairs of 1 / (1 + d^2), with d as in `gitloss.losses` for the form
     gradient  [m, dim], sum over j of (x_i - c_j) / (1 + d^2)^2; -2 times it is the gradient of the
               total
@@ -10,7 +10,9 @@ With embeddings x [m, dim] and the own center c_j = centers[j] of each sample, `
 from __future__ import annotations
 
 from gitloss.backend import Tensor, tf
+from gitloss.compilation import COMPILES, compiled
 from gitloss.errors import check_choice
+from gitloss.gram import gram_terms
 
 FORMS = ('elementwise', 'pairwise')
 # Up to this many dimensions the direct sum of differences is faster than a matrix product.
@@ -18,6 +20,7 @@ _DIRECT_DIMENSIONS = 8
 # Floats in a block of differences: it should fit into the CPU caches. Measured fastest of 2^14 to
 # 2^24.
 BLOCK_FLOATS = 1 << 20
+_CHUNK = 64  # a multiple of 4
 
 
 def git_floor(labels: Tensor, form: str = 'elementwise') -> Tensor:
@@ -56,7 +59,50 @@ def git_sums(
     methods = ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled')
     if check_choice('method', method, methods) == 'gram':
         return gram_terms(embeddings, labels, centers)
+    if form == 'elementwise' and method == 'direct' and _is_compiled(embeddings):
+        total, gradient = _coordinate_sums(embeddings, centers)
+        return tf.reduce_sum(total), gradient
     return direct_terms(embeddings, centers, form, method == 'unrolled')
+
+
+def _is_compiled(embeddings: Tensor) -> bool:
+    """Whether `_coordinate_sums` serves: for a CPU, and a static batch, since XLA compiles each
+    size. In few dimensions it is no faster.
+    """
+    batch, dim = embeddings.shape.as_list()
+    if not COMPILES or batch is None or dim <= _DIRECT_DIMENSIONS:
+        return False
+    return not tf.config.experimental.list_physical_devices('GPU')
+
+
+@compiled
+def _coordinate_sums(embeddings: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over j of 1 / (1 + d^2) and of d / (1 + d^2)^2 for each coordinate d of x_i - c_j, 0
+    where i == j: both [m, dim].
+
+    XLA makes one operation of an iteration, which reads and writes the sums once for `step` centers
+    and divides its rows among the cores. The order of a sum does not depend on them. Sums of
+    `_CHUNK` centers are added to the whole ones, which is 15 times more exact at 4096 centers.
+    """
+    batch = embeddings.shape[0]
+    step = next(size for size in (4, 2, 1) if batch % size == 0)  # of 1 to 16, 4 was the fastest
+    rows, zeros = tf.range(batch)[:, None], tf.zeros_like(embeddings)
+
+    def add_centers(first: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+        added = []
+        for j in range(step):
+            other = tf.cast(tf.not_equal(rows, first + j), embeddings.dtype)
+            difference = (embeddings - centers[first + j]) * other
+            term = 1.0 / (1.0 + tf.square(difference))
+            added.append((term, difference * tf.square(term)))
+        return (first + step, *(sums[k] + sum(part[k] for part in added) for k in (0, 1)))
+
+    def add_chunk(first: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+        end = tf.minimum(first + _CHUNK, batch)
+        end, *parts = tf.while_loop(lambda j, *_: j < end, add_centers, (first, zeros, zeros))
+        return (end, *(whole + part for whole, part in zip(sums, parts)))
+
+    return tf.while_loop(lambda first, *_: first < batch, add_chunk, (0, zeros, zeros))[1:]
 
 
 def _block_terms(
@@ -117,39 +163,3 @@ def direct_terms(
         back_prop=False,
     )
     return tf.reduce_sum(sums), tf.reshape(gradients, tf.shape(embeddings))
-
-
-def gram_terms(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairwise terms by ||x||^2 + ||c||^2 - 2 x.c: two matrix products, O(batch^2) floats.
-
-    They are computed in float64 around the mean center, because the expansion cancels when samples
-    lie near a center and far from the origin: the error of float32 is 6e-8 (||x||^2 + ||c||^2) in
-    the squared distance, 6 at a norm of 1e4. Same-class pairs use the difference x_i - c_{y_i}
-    itself. The remaining error, where a sample lies near a center of *another* class, is about
-    1e-16 times the squared diameter of the centers: 1e-5 of the loss for a diameter of 1e5, below
-    1e-3 for 1e6. Beyond that, use the direct method.
-    """
-    x, c, own = (
-        tf.cast(tensor, tf.float64) for tensor in (embeddings, centers, embeddings - centers)
-    )
-    origin = tf.reduce_mean(c, axis=0, keepdims=True)
-    x, c = x - origin, c - origin
-    same = tf.equal(labels[:, None], labels[None, :])  # [m, m], the diagonal included
-    partners = tf.cast(tf.reduce_sum(tf.cast(same, tf.int32), axis=1) - 1, tf.float64)
-    # [m]: the term of a pair of sample i and another sample of its class
-    own_term = 1.0 / (1.0 + tf.reduce_sum(own * own, axis=1))
-    squared = (
-        tf.reduce_sum(x * x, axis=1)[:, None]
-        + tf.reduce_sum(c * c, axis=1)[None, :]
-        - 2.0 * tf.matmul(x, c, transpose_b=True)
-    )
-    zero = tf.zeros([], tf.float64)
-    term = tf.where_v2(same, zero, 1.0 / (1.0 + tf.maximum(squared, zero)))
-    weight = tf.square(term)
-    gradient = (
-        own * (partners * tf.square(own_term))[:, None]
-        + x * tf.reduce_sum(weight, axis=1)[:, None]
-        - tf.matmul(weight, c)
-    )
-    total = tf.reduce_sum(term) + tf.reduce_sum(partners * own_term)
-    return tf.cast(total, embeddings.dtype), tf.cast(gradient, embeddings.dtype)

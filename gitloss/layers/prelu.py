@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from gitloss.backend import COMPILES, Tensor, compiled, keras, tf
+from gitloss.backend import Tensor, keras, tf
+from gitloss.compilation import COMPILES, compiled
 from gitloss.gradients import custom_gradient
 from gitloss.layers.phase import PhaseLayer
 
@@ -46,13 +47,13 @@ def _outputs(x: Tensor, alpha: Tensor) -> Tensor:
     return tf.nn.relu(x) + alpha * tf.minimum(x, 0.0)
 
 
-@_compiled
+@compiled
 def _by_inputs(x: Tensor, alpha: Tensor, upstream: Tensor) -> Tensor:
     negative = tf.where(x < 0, alpha * upstream, tf.zeros_like(x))  # 0 at 0, as Keras's
     return tf.where(x > 0, upstream, negative)
 
 
-@_compiled
+@compiled
 def _terms_by_alpha(x: Tensor, upstream: Tensor) -> Tensor:
     return upstream * tf.minimum(x, 0.0)
 
