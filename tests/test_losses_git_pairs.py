@@ -11,8 +11,8 @@ from loss_reference import VARIANTS, case, check, evaluate, loss_terms
 
 @pytest.mark.parametrize('scale, tolerance', [(3e3, 1e-5), (3e4, 1e-3)])
 def test_limit_of_the_gram_method(scale, tolerance):
-    """Samples next to a center of *another* class, for the cancellation described in `_gram_terms`.
-    The direct method has no limit. Three centers in 512 dimensions with normal coordinates of
+    """Samples next to a center of *another* class, for the cancellation in `gitloss.gram`. The
+    direct method has no limit. Three centers in 512 dimensions with normal coordinates of
     deviation s are s sqrt(2 * 512) = 32 s apart: 1e5 and 1e6. A fourth class has its center at
     distance 1 from the third. Half an ulp of a squared norm of (1e6)^2 is 1e12 * 1.1e-16 = 1e-4.
     """
@@ -29,10 +29,10 @@ def test_limit_of_the_gram_method(scale, tolerance):
 
 
 def test_methods_and_their_default():
-    """None selects the direct method up to 8 dimensions (no float64 and no matrix product in the
-    graph), and gram above.
+    """None selects the direct method up to 8 dimensions (no matrix product in the graph), and gram
+    above: three products in float32, and two in float64 where they are needed.
     """
-    for dim, products in ((8, 0), (9, 2)):
+    for dim, products in ((8, 0), (9, 5)):
         with tf.Graph().as_default() as graph:
             x, labels, centers = tf.zeros([4, dim]), tf.zeros([4], tf.int32), tf.zeros([3, dim])
             losses.git_loss(x, labels, centers, 'pairwise')
