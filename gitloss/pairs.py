@@ -10,7 +10,7 @@ With embeddings x [m, dim] and the own center c_j = centers[j] of each sample, `
 from __future__ import annotations
 
 from gitloss.backend import Tensor, tf
-from gitloss.compilation import COMPILES, compiled
+from gitloss.compilation import compiled, is_compiled_for
 from gitloss.errors import check_choice
 from gitloss.gram import gram_terms
 
@@ -59,20 +59,11 @@ def git_sums(
     methods = ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled')
     if check_choice('method', method, methods) == 'gram':
         return gram_terms(embeddings, labels, centers)
-    if form == 'elementwise' and method == 'direct' and _is_compiled(embeddings):
+    many = embeddings.shape.as_list()[1] > _DIRECT_DIMENSIONS  # in fewer it is no faster
+    if form == 'elementwise' and method == 'direct' and many and is_compiled_for(embeddings):
         total, gradient = _coordinate_sums(embeddings, centers)
         return tf.reduce_sum(total), gradient
     return direct_terms(embeddings, centers, form, method == 'unrolled')
-
-
-def _is_compiled(embeddings: Tensor) -> bool:
-    """Whether `_coordinate_sums` serves: for a CPU, and a static batch, since XLA compiles each
-    size. In few dimensions it is no faster.
-    """
-    batch, dim = embeddings.shape.as_list()
-    if not COMPILES or batch is None or dim <= _DIRECT_DIMENSIONS:
-        return False
-    return not tf.config.experimental.list_physical_devices('GPU')
 
 
 @compiled

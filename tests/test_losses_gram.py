@@ -67,6 +67,7 @@ def test_samples_near_centers_of_other_classes_keep_the_promised_errors(name):
     assert value <= VALUE and gradient <= GRADIENT
 
 
+@ONLY_TF2
 @pytest.mark.parametrize('name', ['one pair', 'groups', 'groups 1e4 apart'])
 def test_float32_without_the_bound_would_not(monkeypatch, name):
     """So the case needs float64, and the bound sees it."""
@@ -78,7 +79,7 @@ def test_float32_without_the_bound_would_not(monkeypatch, name):
 @pytest.mark.parametrize('limit', [0.0, float('inf')])
 @pytest.mark.parametrize('dim', [17, 512])
 def test_both_precisions_keep_the_promised_errors_of_random_batches(monkeypatch, limit, dim):
-    """A limit of 0 takes float64, one of infinity float32."""
+    """On TensorFlow 2 a limit of 0 takes float64, one of infinity float32."""
     monkeypatch.setattr(gram, 'VALUE_RISK', limit)
     monkeypatch.setattr(gram, 'GRADIENT_RISK', limit)
     value, gradient = errors(case(batch=48, dim=dim, classes=20), GRAM)
@@ -113,11 +114,12 @@ def test_a_second_run_equals_the_first_to_the_bit():
 
 
 @ONLY_TF2
+@pytest.mark.parametrize('form', losses.FORMS)
 @pytest.mark.parametrize('batch, dim, compiled', [(24, 9, True), (24, 8, False), (None, 9, False)])
-def test_what_is_compiled(batch, dim, compiled):
+def test_what_is_compiled(form, batch, dim, compiled):
     with tf.Graph().as_default() as graph:
         rows = [tf.placeholder(tf.float32, [batch, dim]) for _ in range(2)]
-        losses.git_term(rows[0], tf.placeholder(tf.int32, [batch]), rows[1])
+        losses.git_term(rows[0], tf.placeholder(tf.int32, [batch]), rows[1], form)
         assert compiled == any(node.attr['_XlaMustCompile'].b for node in all_nodes(graph))
 
 
@@ -140,9 +142,7 @@ def test_inside_a_compiled_function(form):
             autograph=False,
             jit_compile=True,
         )
-        with tf.init_scope():
-            results = function(tf.constant(x))
-        for result, expected in zip(results, numpy_git(x, labels, centers, form)):
+        for result, expected in zip(function(tf.constant(x)), numpy_git(x, labels, centers, form)):
             assert relative_error(result.numpy(), expected) <= VALUE
 
 
