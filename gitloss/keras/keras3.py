@@ -13,8 +13,8 @@ from gitloss.backend import Tensor, tf
 from gitloss.errors import check
 from gitloss.keras.wrapper import GitLossWrapper
 
-version = getattr(keras, '__version__', 'none')
-check(version.startswith('3.'), 'gitloss.keras.keras3', 'Keras 3: pip install keras', version)
+_version = getattr(keras, '__version__', 'none')
+check(_version.startswith('3.'), 'gitloss.keras.keras3', 'Keras 3: pip install keras', _version)
 check(
     keras.backend.backend() == 'tensorflow',
     'gitloss.keras.keras3',

@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping
 
 from gitloss import files
 from gitloss.data import LABELS
-from gitloss.errors import check
 from trainers import checkpoints, loading
-from trainers.exporting import card, description, graph, parity, runtimes
+from trainers.exporting import card, description, graph, parity, placing
 from trainers.exporting.content import Content
 from trainers.exporting.formats import FORMATS, Format, chosen
 from trainers.exporting.samples import RunImages
 from trainers.options import Options
-
-
-@contextlib.contextmanager
-def _inside(folder: str) -> Iterator[str]:
-    """A context with an empty folder in a folder, which is created; it is removed in the end, and
-    the other one if it is new and still empty.
-    """
-    is_new, temporary = not os.path.isdir(folder), os.path.join(folder, '.gitloss_export')
-    files.remove(temporary)
-    os.makedirs(temporary)
-    try:
-        yield temporary
-    finally:
-        files.remove(temporary)
-        if is_new:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-
-
-def _move(source: str, folder: str) -> None:
-    """Moves an export to its place. gitloss.json goes first and comes last: a folder with it is
-    whole. Other files in the folder stay.
-
-    Raises:
-      ValueError: a folder that is no SavedModel has the name of one of the files.
-      OSError: a file cannot be moved.
-    """
-    names = sorted(os.listdir(source), key=lambda name: name == description.FILE)
-    for path in (os.path.join(folder, name) for name in names):
-        is_foreign = os.path.isdir(path) and not (os.path.islink(path) or runtimes.is_model(path))
-        check(not is_foreign, path, 'no folder of something else', 'one')
-    earlier = description.listed(folder)
-    if earlier:
-        earlier.append(LABELS)
-    for name in (description.FILE, *earlier, *names):
-        files.remove(os.path.join(folder, name))
-    for name in names:
-        os.replace(os.path.join(source, name), os.path.join(folder, name))
 
 
 def _files(content: Content, formats: Mapping[str, Format], folder: str) -> list[str]:
@@ -112,7 +72,7 @@ def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> 
     formats = chosen(options.format, options.input_dtype)
     images = RunImages(options, checkpoint)
     samples = images.compared()
-    with graph.network_of(checkpoint) as network, _inside(folder) as temporary:
+    with graph.network_of(checkpoint) as network, placing.inside(folder) as temporary:
         definition = network.definition(options.input_dtype)
         content = Content(
             graph.of_batch(definition, None),
@@ -122,7 +82,7 @@ def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> 
         paths = _files(content, formats, temporary)
         figures = _figures(options, paths, formats, samples, network(samples.images))
         _describe(checkpoint, content, temporary, figures)
-        _move(temporary, folder)
+        placing.move(temporary, folder)
     return _lines(folder, formats, figures, content)
 
 
