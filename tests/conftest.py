@@ -5,9 +5,7 @@ import json
 import logging
 import os
 import random
-import subprocess
 import sys
-from unittest import mock
 
 import hypothesis
 import numpy as np
@@ -97,20 +95,12 @@ def fakes(monkeypatch):
 
 
 @pytest.fixture
-def forked_parity(monkeypatch, tmp_path_factory):
-    """The process that compares exported files with their checkpoint is a fork: it knows as little
-    of the checkpoint, and need not import TensorFlow.
-    """
-    import forking
-    from trainers.exporting import parity
+def forked_parity():
+    """See exports.forked_parity."""
+    import exports
 
-    folder = tmp_path_factory.mktemp('parity')
-
-    def run(command, **settings):
-        ended = forking.run(command[1:], folder)
-        return subprocess.CompletedProcess(command, ended.returncode, b'', ended.stderr.encode())
-
-    monkeypatch.setattr(parity, 'subprocess', mock.Mock(run=run))
+    with exports.forked_parity():
+        yield
 
 
 @pytest.fixture

@@ -1,16 +1,36 @@
 """Exports of runs, for tests."""
 
+import contextlib
 import json
 import os
+import subprocess
+import tempfile
+from unittest import mock
 
 import numpy as np
 
+import forking
 from gitloss.backend import tf
 from trainers import export
-from trainers.exporting import graph
+from trainers.exporting import graph, parity
 from trainers.exporting.folding import constant
 
-__all__ = ['constant', 'exported', 'frozen', 'outputs_of', 'relative']
+__all__ = ['constant', 'exported', 'forked_parity', 'frozen', 'outputs_of', 'relative']
+
+
+@contextlib.contextmanager
+def forked_parity():
+    """The process that compares exported files with their checkpoint is a fork: it knows as little
+    of the checkpoint, and need not import TensorFlow.
+    """
+
+    def run(command, **_):
+        with tempfile.TemporaryDirectory() as folder:
+            ended = forking.run(command[1:], folder)
+        return subprocess.CompletedProcess(command, ended.returncode, b'', ended.stderr.encode())
+
+    with mock.patch.object(parity, 'subprocess', mock.Mock(run=run)):
+        yield
 
 
 def frozen(checkpoint, batch=None, dtype='float32'):

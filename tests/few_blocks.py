@@ -3,7 +3,7 @@
 from gitloss.backbones import inception_resnet_v1, iresnet, mobilefacenet
 from gitloss.backend import keras
 
-BOTTLENECKS = ((2, 64, 2, 2), (4, 128, 1, 2), (2, 128, 1, 1), (4, 128, 1, 2), (2, 128, 1, 1))
+BOTTLENECKS = ((2, 64, 2, 2), (4, 128, 1, 2), (2, 128, 1, 1), (4, 128, 1, 2))
 
 
 def mobile_net(input_shape, **_):
@@ -19,7 +19,7 @@ def mobile_net(input_shape, **_):
 
 
 def install(put=setattr):
-    """Makes the networks small. MobileFaceNet keeps two blocks with a shortcut."""
+    """Makes the networks small, with all strides. MobileFaceNet keeps two shortcuts."""
     put(inception_resnet_v1, 'REPEATS', {'a': 1, 'b': 1, 'c': 1})
     put(iresnet, 'UNITS', {**iresnet.UNITS, 18: (1, 1, 1, 1)})
     put(mobilefacenet, 'BOTTLENECKS', BOTTLENECKS)

@@ -7,6 +7,7 @@ start-up and of variables that TensorFlow reads when it is imported start a `sub
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -171,10 +172,22 @@ def _answer(**fields):
     os.write(1, json.dumps(fields).encode() + b'\n')
 
 
+def _import_all():
+    """TensorFlow takes most of the time, then Matplotlib. What is here now stays: the garbage
+    collectors of the forks need not look at it.
+    """
+    import toys  # noqa: F401 - and the network of toy runs
+    from gitloss.figures import encoding, plots
+    from trainers import callback_list  # noqa: F401 - which imports all but the commands
+
+    encoding.png_bytes(plots.curves({'loss': ([1, 2], [1.0, 2.0])}, '', ''))
+    gc.collect()
+    gc.freeze()
+
+
 def _serve():
     """Forks for each line of standard input until it is closed."""
-    import toys  # noqa: F401 - TensorFlow, which takes the time, and the network of toy runs
-
+    _import_all()
     children = set()
     while True:
         if select.select([0], [], [], _POLL)[0]:

@@ -4,7 +4,7 @@ TensorFlow, centers in NumPy, TensorFlow's own kernels and threads, no oneDNN.
 As a program it prints, as JSON, the losses of a training on MNIST for each optimizer, and those of
 the same training with every initial weight moved by one unit in the last place:
 
-    python tests/plain.py STEPS BATCH OPTIMIZER=RATE ...
+    python tests/plain.py BATCH OPTIMIZER=RATE,STEPS ...
 """
 
 import json
@@ -69,16 +69,10 @@ def losses(dataset, optimizer, rate, steps, batch, moved):
 
 if __name__ == '__main__':
     dataset = data.load('mnist', Options().data_folder)
-    steps, batch = int(sys.argv[1]), int(sys.argv[2])
-    rates = dict(argument.split('=') for argument in sys.argv[3:])
-    print(
-        json.dumps(
-            {
-                name: [
-                    losses(dataset, name, float(rate), steps, batch, moved)
-                    for moved in (False, True)
-                ]
-                for name, rate in rates.items()
-            }
-        )
-    )
+    batch, found = int(sys.argv[1]), {}
+    for name, settings in (argument.split('=') for argument in sys.argv[2:]):
+        rate, steps = settings.split(',')
+        found[name] = [
+            losses(dataset, name, float(rate), int(steps), batch, moved) for moved in (False, True)
+        ]
+    print(json.dumps(found))

@@ -4,12 +4,11 @@ happens after a kill, and the command. What is damaged or in the way: test_conve
 
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+import forking
 from gitloss.data import IMAGES, conversion, integrity
 from gitloss.data.tfrecord import open_tfrecord
 from packed import LINES, NAMES, Ending, broken_source, content_of, small_source
@@ -112,10 +111,9 @@ conversion.convert(source, 'out', 2, threads=2)
 def test_a_killed_conversion_ends_with_the_same_bytes(here):
     """Killed twice, with two threads in the middle of shards of 2 images, then completed."""
     conversion.convert(small_source(), 'expected', 2, threads=1)
-    environment = dict(os.environ, PYTHONPATH=ROOT)
     for number in (5, 6):
-        status = subprocess.call([sys.executable, '-c', KILLED, str(number)], env=environment)
-        assert status == -signal.SIGKILL and not os.path.exists('out/manifest.json')
+        process = forking.Process(['-c', KILLED, number], cwd=here)
+        assert process.wait(60) == -signal.SIGKILL and not os.path.exists('out/manifest.json')
     assert len(os.listdir('out')) > 2
     conversion.convert(small_source(), 'out', 2)
     assert content_of('out') == content_of('expected')

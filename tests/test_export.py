@@ -2,7 +2,10 @@
 correct manifest.
 """
 
+import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import shlex
@@ -13,6 +16,7 @@ import sys
 import numpy as np
 import pytest
 
+import exports
 import toys
 from callbacks.checkpoint import Checkpoint
 from gitloss import data
@@ -37,23 +41,10 @@ with tf.Graph().as_default() as graph:
         feeds = {'input_images:0': json.loads(sys.argv[2])}
         print(json.dumps(session.run('embeddings:0', feeds).tolist()))
 """
-INFERENCE = {
-    'Placeholder',
-    'Const',
-    'Identity',
-    'Conv2D',
-    'BiasAdd',
-    'Relu',
-    'MaxPool',
-    'MatMul',
-    'Reshape',
-    'RealDiv',
-    'Sub',
-    'Neg',
-    'Mul',
-    'AddV2',
-    'ArgMax',
-}
+INFERENCE = set(
+    'Placeholder Const Identity Conv2D BiasAdd Relu MaxPool MatMul Reshape RealDiv Sub Neg Mul '
+    'AddV2 ArgMax'.split()
+)
 
 
 @pytest.fixture(
@@ -74,9 +65,17 @@ def trained(request, tmp_path_factory):
     return settings, dataset
 
 
-def exported(settings, capsys, *flags):
-    """(GraphDef, manifest, output of the command)."""
-    assert export.main(['--ckpt_path=' + settings.run_dir] + list(flags)) == 0
+@pytest.fixture(scope='module')
+def exported(trained):
+    """A function of flags: (GraphDef, manifest, output of the command) of an export with them, made
+    once.
+    """
+    return functools.lru_cache(None)(functools.partial(export_of, trained[0]))
+
+
+def export_of(settings, *flags):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, exports.forked_parity():
+        assert export.main(['--ckpt_path=' + settings.run_dir] + list(flags)) == 0
     folder = os.path.join(settings.run_dir, 'export')
     definition = tf.GraphDef()
     with open(os.path.join(folder, 'gitloss.pb'), 'rb') as file:
@@ -87,13 +86,13 @@ def exported(settings, capsys, *flags):
     (listed,) = manifest['formats'].values()
     assert listed['sha256'] == hashlib.sha256(content).hexdigest()
     assert listed['bytes'] == len(content) and listed['file'] == 'gitloss.pb'
-    return definition, manifest, capsys.readouterr().out.splitlines()
+    return definition, manifest, printed.getvalue().splitlines()
 
 
-def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained, capsys):
+def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained, exported):
     """All 40 test images, in batches of 16 by the trainer and of 8 by the frozen graph."""
     settings, dataset = trained
-    definition, _, _ = exported(settings, capsys, '--export_batch=8')
+    definition, _, _ = exported('--export_batch=8')
     checkpoint = checkpoints.find(settings.run_dir, '--ckpt_path')
     with evaluation(checkpoint, settings, devices.choose(settings)) as handle:
         rows = list(handle.sweep(dataset.test))
@@ -117,12 +116,12 @@ def test_the_frozen_graph_gives_the_trainers_embeddings_and_predictions(trained,
     )
 
 
-def test_only_the_inference_is_in_it(trained, capsys):
+def test_only_the_inference_is_in_it(trained, exported):
     """One placeholder, no variable, label, center or summary; no attribute with its default value,
     which older readers may not know.
     """
     settings, _ = trained
-    definition, _, _ = exported(settings, capsys)
+    definition, _, _ = exported()
     assert [node.name for node in definition.node if node.op == 'Placeholder'] == ['input_images']
     assert not [
         node.name
@@ -139,10 +138,10 @@ def test_only_the_inference_is_in_it(trained, capsys):
     ]
 
 
-def test_the_manifest_names_input_and_outputs(trained, capsys):
+def test_the_manifest_names_input_and_outputs(trained, exported):
     """Of any batch, except for the frozen graph."""
     settings, _ = trained
-    _, manifest, _ = exported(settings, capsys)
+    _, manifest, _ = exported()
     assert manifest['input'] == {
         'name': 'input_images',
         'tensor': 'input_images:0',
@@ -166,12 +165,12 @@ def test_the_manifest_names_input_and_outputs(trained, capsys):
     assert manifest['versions']['tensorflow'] == tf.__version__
 
 
-def test_the_atc_command_is_ready(trained, capsys):
+def test_the_atc_command_is_ready(trained, exported):
     settings, _ = trained
-    _, manifest, printed = exported(settings, capsys, '--export_batch=4')
+    _, manifest, printed = exported('--export_batch=8')
     path = os.path.join(settings.run_dir, 'export', 'gitloss')
     form = (
-        'atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:4,8,8,1" '
+        'atc --model=%s.pb --framework=3 --output=%s --input_shape="input_images:8,8,8,1" '
         '--out_nodes="embeddings:0;logits:0;predictions:0" --soc_version=Ascend310'
     )
     assert printed[0].startswith(path + '.pb: embeddings within ')
@@ -189,15 +188,15 @@ def test_the_atc_command_takes_any_path():
 
 
 @pytest.mark.skipif(not PEER, reason='GITLOSS_PEER_PYTHON is not set')
-def test_the_other_tensorflow_reads_it(trained, capsys):
-    settings, dataset = trained
-    definition, _, printed = exported(settings, capsys)
+def test_the_other_tensorflow_reads_it(trained, exported, tmp_path):
+    definition, dataset, path = exported()[0], trained[1], tmp_path / 'gitloss.pb'
+    path.write_bytes(definition.SerializeToString())
     image = dataset.test.images(np.arange(1))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name='')
         with tf.Session(graph=graph) as session:
             expected = session.run('embeddings:0', {'input_images:0': image})
-    arguments = [PEER, '-c', READ, printed[0].partition(': ')[0], json.dumps(image.tolist())]
+    arguments = [PEER, '-c', READ, str(path), json.dumps(image.tolist())]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(json.loads(result.stdout), expected, rtol=1e-5, atol=1e-6)

@@ -28,12 +28,14 @@ PEER = os.environ.get('GITLOSS_PEER_PYTHON')  # another interpreter with the oth
 FLOAT = ('saved_model', 'pb', 'onnx', 'tflite')
 # As an application of TensorFlow 2 does, without this project.
 LOAD = """
-import sys
+import json, sys
 import numpy as np
 import tensorflow as tf
-model = tf.saved_model.load(sys.argv[1]).signatures['serving_default']
-images = np.load(sys.argv[2])
-np.savez(sys.argv[3], **{k: v.numpy() for k, v in model(input_images=tf.constant(images)).items()})
+for line in sys.stdin:
+    path, given, out = json.loads(line)
+    model, images = tf.saved_model.load(path).signatures['serving_default'], np.load(given)
+    np.savez(out, **{k: v.numpy() for k, v in model(input_images=tf.constant(images)).items()})
+    print('done', flush=True)
 """
 
 
@@ -55,7 +57,7 @@ def colour(folder):
 @pytest.fixture(scope='module', params=[gray, colour], ids=['gray', 'colour'])
 def run(request, tmp_path_factory):
     """(folder of an export in all formats, its gitloss.json, test images, (embeddings, logits))."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, exports.forked_parity():
         few_blocks.install(patch.setattr)
         settings, dtype = request.param(tmp_path_factory.mktemp('formats'))
         dataset = loading.dataset_to_train(settings)
@@ -149,13 +151,24 @@ def test_the_onnx_file_has_opset_15_and_a_named_batch(run):
     assert [output.name for output in model.graph.output] == list(OUTPUTS)
 
 
+@pytest.fixture(scope='module')
+def application():
+    """A process of LOAD, which is told [path of a SavedModel, path of images, path to write to]."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, '-c', LOAD]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='that is an API of TensorFlow 2')
-def test_tensorflow_2_loads_the_saved_model(run, tmp_path):
+def test_tensorflow_2_loads_the_saved_model(run, application, tmp_path):
     folder, manifest, images, expected = run
     given, out = str(tmp_path / 'images.npy'), str(tmp_path / 'out.npz')
     np.save(given, images.astype(manifest['input']['dtype']))
     path = os.path.join(folder, 'saved_model')
-    subprocess.run([sys.executable, '-c', LOAD, path, given, out], check=True, timeout=400)
+    application.stdin.write(json.dumps([path, given, out]) + '\n')
+    assert application.stdout.readline() == 'done\n'
     with np.load(out) as found:
         assert exports.relative(found['embeddings'], expected['embeddings']) < 1e-5
 

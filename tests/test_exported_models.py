@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+import exports
 import portraits
 from gitloss.data.embedding_files import read_npz
 from trainers import embed, export, predict, run
@@ -26,7 +27,8 @@ def trained(tmp_path_factory):
     flags = '--dataset=folder --image_size=16 --model=mnist_cnn --embedding_dim=4 --steps=60'
     flags += ' --batch_size=8 --update_centers=60 --noevaluate --device=cpu'
     assert run.main([*flags.split(), f'--data_path={images}', f'--exp_save_dir={out}']) == 0
-    assert export.main([f'--ckpt_path={out}', '--format=all', '--export_batch=5']) == 0
+    with exports.forked_parity():
+        assert export.main([f'--ckpt_path={out}', '--format=all', '--export_batch=5']) == 0
     return images, out
 
 

@@ -1,5 +1,9 @@
 """Fine-tuning in stages: variables that are frozen until a step, and a rate for the backbone."""
 
+import os
+import shutil
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -8,10 +12,10 @@ from gitloss import data
 from gitloss.backbones import BACKBONES
 from gitloss.backend import tf
 from survival import tensors
-from test_resume import StopAt
 from test_training_mode import NETWORK, newest, options, train
 from trainers import devices
 from trainers.engine.graph import TrainingGraph
+from trainers.options import Options
 
 AROUND = ('embeddings/', 'logits/', 'center_loss/', 'preprocess/')
 
@@ -57,26 +61,41 @@ def test_the_backbone_rests_until_it_is_unfrozen(tmp_path):
     np.testing.assert_array_equal(one['of_features/moving_mean'], np.zeros(4))
 
 
-@pytest.mark.parametrize('step, scale', [(3, ''), (4, ''), (5, ''), (3, '1024'), (6, '1024')])
-def test_a_run_resumed_around_the_unfreezing_is_bit_equal(tmp_path, step, scale):
+@pytest.fixture(scope='module')
+def whole_runs(tmp_path_factory):
+    """{loss scale: options of a whole run of 8 steps with the checkpoints of all of them}."""
+    runs, folder = {}, tmp_path_factory.mktemp('whole')
+    with mock.patch.dict(BACKBONES, normalised=NETWORK):
+        for scale in ('', '1024'):
+            runs[scale] = options(
+                folder,
+                exp_save_dir=str(folder / f'scale{scale}'),
+                steps=8,
+                update_centers=8,
+                save_every='1',
+                keep_checkpoints=9,
+                freeze='backbone',
+                unfreeze_at=4,
+                backbone_rate=0.1,
+                optimizer='adam',
+                loss_scale=scale,
+            )
+            train(runs[scale])
+    return runs
+
+
+@pytest.mark.parametrize('step, scale', [(2, ''), (3, ''), (4, ''), (2, '1024'), (5, '1024')])
+def test_a_run_resumed_around_the_unfreezing_is_bit_equal(whole_runs, tmp_path, step, scale):
     """With Adam, whose powers of beta are variables: two for each of the two groups of variables,
-    also where loss scaling creates them inside a conditional.
+    also where loss scaling creates them inside a conditional. The checkpoint of the step is the
+    newest that a run has left; that a kill leaves it so, test_resume.py proves.
     """
-    shared = dict(
-        steps=8,
-        update_centers=8,
-        save_every='1',
-        freeze='backbone',
-        unfreeze_at=4,
-        backbone_rate=0.1,
-        optimizer='adam',
-        loss_scale=scale,
-    )
-    whole = options(tmp_path, exp_save_dir=str(tmp_path / 'whole'), **shared)
-    train(whole)
-    settings = options(tmp_path, **shared)
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, StopAt(step))
+    whole = whole_runs[scale]
+    settings = Options.restored(whole.as_dict(), exp_save_dir=str(tmp_path / 'run'))
+    shutil.copytree(whole.run_dir, settings.run_dir)
+    for later in range(step + 1, 9):
+        shutil.rmtree(os.path.join(settings.run_dir, 'ckpt', f'step-{later:08}'))
+    assert newest(settings).step == step
     train(settings)
     one, two = tensors(newest(whole)), tensors(newest(settings))
     assert sorted(one) == sorted(two)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import few_blocks
 from gitloss import layers, model
 from gitloss.backend import tf
 from gitloss.data.source import DataSpec
@@ -22,8 +23,11 @@ SUMS_OF_SEED_1 = {'mobilefacenet': 64874.97163376957, 'applications:MobileNet': 
         ('inception_resnet_v1', (75, 90, 1), 'embeddings', (1792, 8)),
     ],
 )
-def test_other_sizes_follow_from_the_last_feature_map(name, shape, layer, found):
-    """Four strides of 2 with padding: 96 x 64 pixels become 6 x 4, 17 x 16 become 2 x 1."""
+def test_other_sizes_follow_from_the_last_feature_map(monkeypatch, name, shape, layer, found):
+    """Four strides of 2 with padding: 96 x 64 pixels become 6 x 4, 17 x 16 become 2 x 1. Strides
+    alone count, which a few blocks have as well.
+    """
+    few_blocks.install(monkeypatch.setattr)
     with tf.Graph().as_default():
         network = model.build(DataSpec('faces', shape, 10), name, 8)
         assert tuple(network.get_layer(layer).weights[0].shape.as_list()) == found

@@ -166,6 +166,7 @@ def test_overflow_steps_are_left_out_counted_and_logged(scaled):
     assert weights['beta1_power'] == pytest.approx(0.9**13)
 
 
+@pytest.mark.usefixtures('forked_parity')
 def test_a_checkpoint_of_the_npu_is_evaluated_exported_resumed_and_started_from_on_the_cpu(
     scaled, tmp_path, capsys
 ):

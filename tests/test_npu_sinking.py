@@ -52,7 +52,7 @@ def saver(options):
     cases = dict(
         {
             'sunk': wanted('sunk'),
-            'plain': wanted('plain', iterations_per_loop=1),
+            'plain': wanted('plain', iterations_per_loop=1, evaluate=False),
             'bad_saver': wanted('bad_saver', f'--callbacks={folder / "bad_saver.py"}:saver'),
             'good_saver': wanted(
                 'good_saver', '--noevaluate', f'--callbacks={folder / "good_saver.py"}:saver'

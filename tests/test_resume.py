@@ -1,12 +1,13 @@
 """A run that is interrupted and continued, in its folder or in a new one."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 
+import forking
 import toys
 from callbacks.base import Callback
 from gitloss import data
@@ -16,15 +17,29 @@ from trainers import checkpoints
 from trainers.checkpoints import rundir
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """Options of a finished run of 12 steps, which is only read."""
+    settings = toys.options(tmp_path_factory.mktemp('whole'))
+    fit(settings)
+    return settings
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """Options of a copy of it."""
+    settings = toys.options(tmp_path, data_path=whole.data_path)
+    shutil.copytree(whole.run_dir, settings.run_dir)
+    return settings
+
+
 @pytest.mark.parametrize('save_every, killed_at', [('', 6), ('', 11), ('3', 8), ('1', 5)])
 def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_bit(
-    tmp_path, save_every, killed_at
+    tmp_path, whole, save_every, killed_at
 ):
     """Weights, Adam slots, centers, counts and every measurement. With a measurement every 4 of 12
     steps and --save_every=3 the checkpoint of step 6 holds the incomplete sums of steps 5 and 6.
     """
-    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
-    fit(whole)
     broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'), save_every=save_every)
     with pytest.raises(KeyboardInterrupt):
         fit(broken, StopAt(killed_at))
@@ -33,7 +48,7 @@ def test_a_run_broken_off_and_continued_equals_the_undisturbed_one_to_the_last_b
     assert [row['step'] for row in history_of(broken)] == [4, 8, 12]
 
 
-def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
+def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path, whole):
     """The third batch of the sweep at step 8 gets the signal: the checkpoint is that of step 8
     before the measurement.
     """
@@ -45,8 +60,6 @@ def test_a_signal_during_a_measurement_leaves_it_to_the_continued_run(tmp_path):
                     if number == 2:
                         os.kill(os.getpid(), 15)
 
-    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
-    fit(whole)
     broken = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'broken'))
     callback = SignalInSweep()
     callback.split = data.load('mnist', broken.data_folder).train
@@ -96,10 +109,8 @@ def test_building_a_run_leaves_no_file_in_tmpdir(tmp_path, monkeypatch):
     assert found == [[]]
 
 
-def test_a_finished_run_can_be_prolonged(tmp_path):
+def test_a_finished_run_can_be_prolonged(tmp_path, whole):
     """8 steps, then 12: equal to 12 steps at once."""
-    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
-    fit(whole)
     fit(toys.options(tmp_path, exp_save_dir=str(tmp_path / 'parts'), steps=8))
     parts = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'parts'))
     fit(parts)
@@ -124,23 +135,21 @@ def test_continuing_a_finished_run_trains_nothing_and_changes_nothing(tmp_path):
         ({'steps': 4}, 'step-00000012. Received: 4; --resume=never'),
     ],
 )
-def test_other_flags_stop_and_are_named(tmp_path, change, said):
-    fit(toys.options(tmp_path))
+def test_other_flags_stop_and_are_named(tmp_path, copied, change, said):
     with pytest.raises(ValueError, match=said):
-        fit(toys.options(tmp_path, **change))
-    assert [row['step'] for row in history_of(toys.options(tmp_path))] == [4, 8, 12]
+        fit(toys.options(tmp_path, **{'data_path': copied.data_path, **change}))
+    assert [row['step'] for row in history_of(copied)] == [4, 8, 12]
 
 
-def test_other_data_stops(tmp_path):
-    fit(toys.options(tmp_path))
+def test_other_data_stops(tmp_path, copied):
     toys.write_mnist(tmp_path / 'other', train=160)
     with pytest.raises(ValueError, match='--data_path: expected the data set of the run in'):
         fit(toys.options(tmp_path, data_path=str(tmp_path / 'other')))
 
 
-def test_flags_that_do_not_matter_may_differ(tmp_path):
-    fit(toys.options(tmp_path))
-    fit(toys.options(tmp_path, log_every=3, keep_checkpoints=1, save_every='2'))
+def test_flags_that_do_not_matter_may_differ(tmp_path, copied):
+    free = {'log_every': 3, 'keep_checkpoints': 1, 'save_every': '2'}
+    fit(toys.options(tmp_path, data_path=copied.data_path, **free))
 
 
 def test_never_moves_the_old_run_aside(tmp_path):
@@ -161,11 +170,10 @@ def test_required_wants_a_checkpoint(tmp_path):
         fit(toys.options(tmp_path, resume='required'))
 
 
-def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path, caplog):
-    whole = toys.options(tmp_path, exp_save_dir=str(tmp_path / 'whole'))
-    fit(whole)
-    settings = toys.options(tmp_path)
-    fit(settings)
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    whole, copied, caplog
+):
+    settings = copied
     with open(
         os.path.join(settings.run_dir, 'ckpt', 'step-00000012', 'model.data-00000-of-00001'), 'r+b'
     ) as file:
@@ -185,13 +193,12 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
         'RunDir(sys.argv[1]); held.claim(); print("held", flush=True); '
         'time.sleep(60)'
     )
-    holder = subprocess.Popen(
-        [sys.executable, '-c', code, str(tmp_path / 'run')],
-        stdout=subprocess.PIPE,
-        env=dict(os.environ, PYTHONPATH=toys.options_module.ROOT),
-    )
+    said = tmp_path / 'said'
+    said.write_text('')
+    holder = forking.Process(['-c', code, tmp_path / 'run'], said)
     try:
-        assert holder.stdout.readline() == b'held\n'
+        while holder.poll() is None and said.read_text() != 'held\n':
+            time.sleep(0.01)
         with pytest.raises(
             ValueError,
             match='a folder that no running training uses. Received: .*in use by process '
@@ -201,7 +208,6 @@ def test_a_run_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
     finally:
         holder.kill()
         holder.wait()
-        holder.stdout.close()
     directory = rundir.RunDir(str(tmp_path / 'run'))
     directory.claim()
     with open(str(tmp_path / 'run' / 'run.lock')) as file:

@@ -158,6 +158,7 @@ def test_a_checkpoint_in_use_is_pruned_when_it_no_longer_is(live, caplog):
     assert live.prune() == [12] and not caplog.records
 
 
+@pytest.mark.usefixtures('forked_parity')
 @pytest.mark.parametrize('locks, expected', [(True, 8), (False, 12)])
 @pytest.mark.parametrize('command', [evaluate, export])
 def test_a_checkpoint_pruned_beside_evaluate_and_export_leads_to_the_next(

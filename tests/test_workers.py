@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 import crew
+import forking
 import survival
 import toys
 from helpers import relative_error
@@ -102,12 +101,11 @@ class Runs:
             'cluster': {'worker': launch.free_addresses(2)},
             'task': {'type': 'worker', 'index': 0},
         }
-        self.alone = subprocess.run(
-            [sys.executable] + list(crew.PROGRAM) + toys.flags_of(settings),
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=dict(os.environ, TF_CONFIG=json.dumps(config)),
-            timeout=crew.WAIT,
+        self.alone = forking.run(
+            [*crew.PROGRAM, *toys.flags_of(settings)],
+            self.folder,
+            dict(os.environ, TF_CONFIG=json.dumps(config)),
+            crew.WAIT,
         )
 
 
@@ -185,7 +183,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_other_in_time(runs, failure):
 
 def test_a_worker_that_never_comes_is_waited_for_ten_times_as_long(runs):
     """The line is the last one, the status 1: 10 * 0.3 s, printed without decimals."""
-    said = runs.alone.stderr.decode().splitlines()[-1]
+    said = runs.alone.stderr.splitlines()[-1]
     assert runs.alone.returncode == 1
     assert said.startswith(
         'start: expected an answer from all 2 workers. Received: nothing for 3 s; worker 1 at '
