@@ -1,5 +1,6 @@
 """gitloss.keras on several replicas, beside the trainer, and what it refuses."""
 
+import functools
 import importlib
 import json
 import os
@@ -82,19 +83,30 @@ def twin(kit, weights):
     return network, head
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A function of the form: (options, dataset, Weights) of fifty steps by the trainer."""
+
+    def train(form):
+        folder = tmp_path_factory.mktemp(form)
+        settings = toys.options(
+            folder, steps=50, optimizer='momentum', learning_rate=0.01, git_loss_form=form
+        )
+        dataset, watch = data.load('mnist', settings.data_folder), Weights()
+        trainer_of(settings, [watch], dataset).fit()
+        return settings, dataset, watch
+
+    return functools.lru_cache(None)(train)
+
+
 @two
 @kerases
 @pytest.mark.parametrize('form', ['elementwise', 'pairwise'])
-def test_fifty_steps_are_those_of_the_trainer(name, form, tmp_path):
+def test_fifty_steps_are_those_of_the_trainer(trained, name, form):
     """The same weights, batches and rate: momentum, constant. Images enter as the trainer's
     preprocessing leaves them.
     """
-    settings = toys.options(
-        tmp_path, steps=50, optimizer='momentum', learning_rate=0.01, git_loss_form=form
-    )
-    dataset, watch = data.load('mnist', settings.data_folder), Weights()
-    trainer_of(settings, [watch], dataset).fit()
-    kit = Kit(name)
+    (settings, dataset, watch), kit = trained(form), Kit(name)
     network, head = twin(kit, watch.weights)
     model = kit.compiled(0.01, network, head=head, form=form)
     stream = data.BatchStream(dataset.train, settings.batch_size, settings.seed)

@@ -75,7 +75,7 @@ def test_it_trains_and_its_export_gives_the_embeddings_of_an_evaluation(
     """
     momentum = property(lambda layer: 0.0, lambda layer, value: None)
     monkeypatch.setattr(BatchNormalization, 'momentum', momentum, raising=False)
-    settings, seen = options(tmp_path, name), CenterLosses()
+    settings, seen = options(tmp_path, name, optimizer='sgd'), CenterLosses()
     dataset = data.load('mnist', settings.data_folder)
     dataset = data.preprocessed(dataset, settings.preprocessing)
     Trainer(settings, dataset, [seen, Checkpoint()], devices.choose(settings)).fit()
