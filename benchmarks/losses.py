@@ -54,15 +54,6 @@ def _arrays(batch, dim):
     return (centers[labels] + 0.3 * random.randn(batch, dim)).astype('float32'), labels, centers
 
 
-def _tensorflow_step(total, feeds, tf):
-    """A callable that feeds the inputs and runs the loss and its gradient."""
-    embeddings = list(feeds)[0]
-    gradient = tf.gradients(total, embeddings)[0]
-    session = tf.Session(config=_config(tf))
-    call = session.make_callable([total, gradient.op], feed_list=list(feeds))
-    return lambda: call(*feeds.values())
-
-
 def _config(tf):
     return tf.ConfigProto(intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=1)
 
@@ -85,8 +76,11 @@ def _run_tensorflow(kind, form, batch, dim):
 
     x, labels, centers = _arrays(batch, dim)
     with tf.Graph().as_default():
-        embeddings = tf.placeholder(tf.float32, x.shape)
-        table = tf.placeholder(tf.float32, centers.shape)
+        # In variables, as the inputs of PyTorch are in its tensors; feeding would copy them.
+        embeddings, table = (
+            tf.identity(tf.get_variable(name, initializer=array, use_resource=True))
+            for name, array in (('embeddings', x), ('table', centers))
+        )
         classes = tf.constant(labels)
         if kind == 'ours':
             center = losses.center_loss(embeddings, classes, table, form)
@@ -94,7 +88,10 @@ def _run_tensorflow(kind, form, batch, dim):
         else:
             rows = tf.stop_gradient(tf.gather(table, classes))
             total = _broadcast(tf, form, batch, embeddings, rows)
-        return _measure(_tensorflow_step(total, {embeddings: x, table: centers}, tf))
+        gradient = tf.gradients(total, embeddings)[0]
+        session = tf.Session(config=_config(tf))
+        session.run(tf.global_variables_initializer())
+        return _measure(session.make_callable([total, gradient.op]))
 
 
 def _run_torch(form, batch, dim):

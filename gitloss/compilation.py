@@ -21,7 +21,8 @@ def is_compiled_for(tensor: Tensor) -> bool:
 
 
 def compiled(function: Callable) -> Callable:
-    """A tf.function of `function`, of tensors, compiled by XLA where `COMPILES`.
+    """A tf.function of `function`, of tensors, compiled by XLA where `COMPILES`; no gradient flows
+    through it.
 
     A tf.function keeps every graph that it was used in. So each graph has one of its own.
     """
@@ -31,6 +32,7 @@ def compiled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapped(*tensors: Tensor) -> Any:
+        tensors = tuple(map(tf.stop_gradient, tensors))  # else tapes would trace a gradient
         if tf.executing_eagerly():
             return eager(*tensors)
         graph = tf.get_default_graph()

@@ -101,9 +101,9 @@ def git_term(
       embeddings: float [batch, dim]; of an unknown batch, direct takes one sample at a time.
       labels: int32 or int64 [batch].
       own_centers, form, distance: as for `center_term`; equal labels have equal centers.
-      method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise": matrix products,
-        in float64 where float32 is not exact enough. "unrolled": direct without a loop, for a
-        static batch and NPUs. None: gram for "pairwise" above 8 dimensions, else direct.
+      method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise" alone: matrix
+        products. "unrolled": direct without a loop, for a static batch and devices that need
+        static shapes (NPUs). None: gram for "pairwise" above 8 dimensions, else direct.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
