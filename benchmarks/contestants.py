@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 
-from measuring import ROOT, cores, median_ms
+from measuring import ROOT, cores, median_ms, training_session
 
 BATCH = 128
 
@@ -50,6 +50,17 @@ def ours(steps, dataset=None, warm_up=15, **values):
         Trainer(settings, dataset, callbacks, devices.choose(settings)).fit()
     ends = clock.ends[warm_up - 1 :]
     return statistics.median(b - a for a, b in zip(ends, ends[1:])) * 1e3
+
+
+def bare(steps):
+    """Median ms of our training operation alone, with its input pipeline."""
+    from gitloss import data
+    from trainers import options
+
+    settings = options.Options(device='cpu')
+    dataset = data.load(settings.dataset, settings.data_folder)
+    with training_session(settings, dataset) as (session, net):
+        return median_ms(session.make_callable(net.train_op), steps)
 
 
 def _batches():
@@ -179,6 +190,7 @@ def _product(product_of, dtype='float32'):
 
 CONTESTANTS = {
     'ours': ours,
+    'ours_bare': bare,
     'upstream': upstream,
     'torch': _torch,
     'torch_compiled': lambda steps: _torch(steps, compiled=True),

@@ -12,6 +12,7 @@ Compare ratios within one run, not milliseconds.
 
   ours        the real trainer, its data pipeline, fetches and callbacks (--noevaluate), with the
               settings of flags/full.cfg
+  ours_bare   its training operation alone, without fetches and callbacks
   upstream    the published graph written naively: feed_dict, git loss by broadcasting, everything
               fetched at once
   torch       the same network, loss and optimizer in PyTorch, eager; torch_compiled: through
