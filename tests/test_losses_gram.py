@@ -44,12 +44,14 @@ def near_others(near=0.1, dim=32, spread=100.0, groups=4):
     return x.astype(np.float32), labels, centers.astype(np.float32)
 
 
+FEW = 'classes that differ in few coordinates'
 CLOSE = {
     'one pair': lambda: one_close_pair(),
     'all pairs': lambda: near_others(groups=1, spread=0.0, near=1e-6),
     'groups': near_others,
     'groups of one place': lambda: near_others(near=1e-6),
     'groups 1e4 apart': lambda: near_others(near=1.0, spread=1e4),
+    FEW: lambda: few_coordinates(),
     'groups 3e4 apart, 512 dimensions': lambda: near_others(near=1.0, spread=3e4, dim=512),
 }
 
@@ -61,6 +63,19 @@ def one_close_pair():
     return x, labels, centers
 
 
+def few_coordinates(seed=0):
+    """Three classes, two of them near one place far from the third. They differ in 4 of 128
+    coordinates, to which the errors of their products go, while the gradient is over all.
+    """
+    random = np.random.RandomState(seed)
+    base = 160.0 * random.randn(2, 128) / np.sqrt(128)
+    centers = base[[0, 1, 0]]
+    centers[:, :4] += 2.0 * random.randn(3, 4)
+    labels = random.randint(0, 3, 64).astype(np.int32)
+    x = centers[labels] + 0.36 * random.randn(64, 128) / np.sqrt(128)
+    return x.astype(np.float32), labels, centers.astype(np.float32)
+
+
 @pytest.mark.parametrize('name', sorted(CLOSE))
 def test_samples_near_centers_of_other_classes_keep_the_promised_errors(name):
     value, gradient = errors(CLOSE[name](), GRAM)
@@ -68,7 +83,7 @@ def test_samples_near_centers_of_other_classes_keep_the_promised_errors(name):
 
 
 @ONLY_TF2
-@pytest.mark.parametrize('name', ['one pair', 'groups', 'groups 1e4 apart'])
+@pytest.mark.parametrize('name', ['one pair', 'groups', 'groups 1e4 apart', FEW])
 def test_float32_without_the_bound_would_not(monkeypatch, name):
     """So the case needs float64, and the bound sees it."""
     monkeypatch.setattr(gram, 'VALUE_RISK', float('inf'))
