@@ -17,6 +17,7 @@ from typing import Any, Iterator
 from gitloss import convolution
 from gitloss.backend import Tensor, keras, tf
 from gitloss.compilation import compiled
+from gitloss.gradients import sum_of_rows
 
 # {operation: gradient}, the argument of `tf.Graph.gradient_override_map` for a network that
 # computes in bfloat16.
@@ -58,13 +59,6 @@ def computing(dtype: str) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
-
-
-def sum_of_rows(rows: Tensor) -> Tensor:
-    """[n] of [m, n]: a matrix product with ones, which accumulates in float32 and is faster than
-    TensorFlow's sum over the outer axis.
-    """
-    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], rows.dtype), rows)[0]
 
 
 @tf.RegisterGradient(OVERRIDES['BiasAdd'])

@@ -1,9 +1,9 @@
-"""Gradients of convolutions as convolutions, for TensorFlow 1.15 on a CPU.
+"""Gradients of convolutions as convolutions, on a CPU.
 
-There the kernels for the two gradients reach a fifth to a half of the speed of the forward
-convolution. The same sums written as forward convolutions reach almost all of it
-(benchmarks/step.py). oneDNN in TensorFlow 2.x, GPUs and NPUs have fast gradient kernels, so
-`overrides` is empty for them.
+With TensorFlow 1.15 the kernels for the two gradients reach a fifth to a half of the speed of the
+forward convolution. The same sums written as forward convolutions reach almost all of it
+(benchmarks/step.py). In float32 oneDNN in TensorFlow 2.x, GPUs and NPUs have fast gradient kernels,
+so `overrides` is empty for them; `gitloss.bfloat16` takes `by_kernel` for small images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gitloss.backend import Tensor, tf
 
 NAME = 'GitlossConv2D'
 PLAIN = dict(strides=[1, 1, 1, 1], padding=b'SAME', data_format=b'NHWC', dilations=[1, 1, 1, 1])
-SMALLEST = 14  # pixels; measured
+SMALLEST = 14  # pixels from which float32 gains by `by_kernel`, and bfloat16 does not; measured
 
 
 def overrides(device: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 SHAPE = (12, 10, 3)
+PEOPLE = ('ann', 'bo', 'cy', 'dee')
 
 
 def drawn(identity, number=0, shape=SHAPE):
@@ -68,3 +69,15 @@ def identities(source):
     """{where an image of a source is: the name of its identity}."""
     names = [source.names[label] for label in source.labels]
     return dict(zip(map(source.where, range(len(source))), names))
+
+
+def trained(folder):
+    """(folder of the images of PEOPLE, folder of a run that can tell them apart)."""
+    from trainers import run
+
+    images, out = write(folder / 'faces', PEOPLE, 6), str(folder / 'run')
+    flags = '--dataset=folder --image_size=16 --model=mnist_cnn --embedding_dim=4 --steps=60'
+    flags += ' --batch_size=8 --update_centers=60 --noevaluate --device=cpu'
+    paths = [f'--data_path={images}', f'--exp_save_dir={out}']
+    assert run.main([*flags.split(), *paths]) == 0
+    return images, out

@@ -10,23 +10,18 @@ import pytest
 import exports
 import portraits
 from gitloss.data.embedding_files import read_npz
-from trainers import embed, export, predict, run
+from trainers import embed, export, predict
 from trainers.exporting import packages
 from trainers.exporting.formats import FORMATS
 from trainers.exporting.runtimes import open_model
 
-PEOPLE = ('ann', 'bo', 'cy', 'dee')
 FLOAT = ('saved_model', 'gitloss.pb', 'gitloss.onnx', 'gitloss.tflite')
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """(folder of the images of four people, folder of a run with an export in all formats)."""
-    folder = tmp_path_factory.mktemp('exported')
-    images, out = portraits.write(folder / 'faces', PEOPLE, 6), str(folder / 'run')
-    flags = '--dataset=folder --image_size=16 --model=mnist_cnn --embedding_dim=4 --steps=60'
-    flags += ' --batch_size=8 --update_centers=60 --noevaluate --device=cpu'
-    assert run.main([*flags.split(), f'--data_path={images}', f'--exp_save_dir={out}']) == 0
+    images, out = portraits.trained(tmp_path_factory.mktemp('exported'))
     with exports.forked_parity():
         assert export.main([f'--ckpt_path={out}', '--format=all', '--export_batch=5']) == 0
     return images, out

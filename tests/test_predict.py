@@ -9,21 +9,13 @@ import pytest
 import portraits
 from gitloss.data.gallery import enrolled, read_gallery
 from gitloss.metrics.verification import pair_scores
-from trainers import checkpoints, embed, predict, run
-
-PEOPLE = ('ann', 'bo', 'cy', 'dee')
+from trainers import checkpoints, embed, predict
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """(folder of the images of four people, folder of a run that can tell them apart)."""
-    folder = tmp_path_factory.mktemp('predict')
-    images, out = portraits.write(folder / 'faces', PEOPLE, 6), str(folder / 'run')
-    flags = '--dataset=folder --image_size=16 --model=mnist_cnn --embedding_dim=4 --steps=60'
-    flags += ' --batch_size=8 --update_centers=60 --noevaluate --device=cpu'
-    paths = [f'--data_path={images}', f'--exp_save_dir={out}']
-    assert run.main([*flags.split(), *paths]) == 0
-    return images, out
+    return portraits.trained(tmp_path_factory.mktemp('predict'))
 
 
 def told(capsys, trained, *arguments):
@@ -53,7 +45,7 @@ def test_class_confidence_and_the_nearest_center(trained, embeddings, capsys):
     for row, who in zip(found, ('cy', 'ann', 'dee')):
         distances = np.linalg.norm(centers - embeddings[f'{who}/1'], axis=1)
         np.testing.assert_allclose(row['center_distance'], distances.min(), rtol=1e-3, atol=1e-4)
-        assert row['nearest_center'] == PEOPLE[distances.argmin()]
+        assert row['nearest_center'] == portraits.PEOPLE[distances.argmin()]
         assert 0.25 <= row['confidence'] <= 1
     assert [row['class'] for row in found] == ['cy', 'ann', 'dee']
 
