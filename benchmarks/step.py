@@ -22,8 +22,8 @@ Compare ratios within one run, not milliseconds.
 `--precision=mixed` compares bfloat16: ours in mixed precision and in float32, PyTorch's autocast
 with contiguous and with channels_last images, and products in bfloat16.
 
-`--model` is mobilefacenet or an iresnet, beside the same network in PyTorch (contiguous and
-channels_last): 32 images of 112 x 112 pixels, forward, backward and optimizer.
+`--model` is mobilefacenet, an iresnet or inception_resnet_v1, beside the same network in PyTorch
+(contiguous and channels_last): 32 images of 112 x 112 pixels, forward, backward and optimizer.
 
 `--growth` prints another table: ours over batch, embedding size and classes, in both forms of the
 git loss, with the slope between neighbours and the peak memory. `--peer` adds ours and upstream on

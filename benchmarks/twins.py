@@ -9,6 +9,7 @@ from measuring import cores
 from torch import nn
 from torch.nn import functional
 
+from gitloss.backbones import inception_resnet_v1 as inception
 from gitloss.backbones import iresnet, mobilefacenet
 
 
@@ -25,14 +26,21 @@ def mnist_cnn():
 
 
 class Residual(nn.Module):
-    """body(x) + shortcut(x)."""
+    """scale * body(x) + shortcut(x)."""
 
-    def __init__(self, body, shortcut=None):
+    def __init__(self, body, shortcut=None, scale=1.0):
         super().__init__()
-        self.body, self.shortcut = body, shortcut or nn.Identity()
+        self.body, self.shortcut, self.scale = body, shortcut or nn.Identity(), scale
 
     def forward(self, x):
-        return self.body(x) + self.shortcut(x)
+        return torch.add(self.shortcut(x), self.body(x), alpha=self.scale)
+
+
+class Branches(nn.ModuleList):
+    """The channels of all branches, one after the other."""
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self], 1)
 
 
 def _conv(before, after, size, stride=1, groups=1, padding=None):
@@ -81,10 +89,58 @@ def _iresnet(depth):
     return [*layers, nn.BatchNorm2d(512, 2e-5)], 7 * 7 * 512
 
 
+def _inception_conv(before, after, size, stride=1, padding='same'):
+    sizes = size if isinstance(size, tuple) else (size, size)
+    sides = tuple(one // 2 if padding == 'same' else 0 for one in sizes)
+    norm = nn.BatchNorm2d(after, 1e-3)
+    norm.weight.requires_grad_(False)  # no gamma
+    conv = nn.Conv2d(before, after, sizes, stride, sides, bias=False)
+    return nn.Sequential(conv, norm, nn.ReLU())
+
+
+def _branches(channels, block, *others):
+    """(the module, its number of channels without those of `others`)."""
+    found, total = [], 0
+    for branch in block:
+        widths = [channels, *(settings[0] for settings in branch)]
+        convs = [_inception_conv(width, *conv) for width, conv in zip(widths, branch)]
+        found.append(nn.Sequential(*convs))
+        total += widths[-1]
+    return Branches([*found, *others]), total
+
+
+def _inception_resnet_v1():
+    layers, channels = [], 3
+    for number, settings in enumerate(inception.STEM, 1):
+        layers.append(_inception_conv(channels, *settings))
+        channels = settings[0]
+        if number == 3:
+            layers.append(nn.MaxPool2d(3, 2))
+    for kind, block, scale, reduction in (
+        ('a', inception.BLOCK_A, 0.17, inception.REDUCTION_A),
+        ('b', inception.BLOCK_B, 0.10, inception.REDUCTION_B),
+        ('c', inception.BLOCK_C, 0.20, None),
+    ):
+        repeats = inception.REPEATS[kind]
+        for number in range(repeats + (kind == 'c')):
+            is_last = number == repeats  # block C once more, without scale and activation
+            branches, width = _branches(channels, block)
+            body = nn.Sequential(branches, nn.Conv2d(width, channels, 1))
+            layers.append(Residual(body, scale=1.0 if is_last else scale))
+            layers += [] if is_last else [nn.ReLU()]
+        if reduction:
+            branches, width = _branches(channels, reduction, nn.MaxPool2d(3, 2))
+            layers.append(branches)
+            channels += width
+    return [*layers, nn.AdaptiveAvgPool2d(1)], channels
+
+
 def network(name, dim, classes):
     """(layers from images of 112 x 112 pixels up to the embeddings, layers up to the logits)."""
     if name == 'mobilefacenet':
         layers, features = _mobilefacenet()
+    elif name == 'inception_resnet_v1':
+        layers, features = _inception_resnet_v1()
     else:
         layers, features = _iresnet(int(name[len('iresnet') :]))
     body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, dim))
