@@ -7,12 +7,14 @@ Images a second, in turns in one process. `bare` computes the embeddings of an a
 nothing else, in batches of --batch times each factor. `sweep` is what a measurement reads,
 embeddings and predictions, of the same images in memory; `with losses` adds the losses of each
 batch. The images of mnist_cnn are those of MNIST; for other models the program draws JPEG files of
---size pixels, and sweeps them in each kind of storage too. The ratio is the rate beside that of the
-first contestant in the same turn: the median, the least and the largest. The last column is the
-largest difference of an embedding from that of the first, beside the largest embedding.
+--size pixels, and sweeps them in each kind of storage too, with and without other threads that read
+the next batches meanwhile. The ratio is the rate beside that of the first contestant in the same
+turn: the median, the least and the largest. The last column is the largest difference of an
+embedding from that of the first, beside the largest embedding.
 """
 
 import contextlib
+import copy
 import statistics
 import tempfile
 import time
@@ -94,6 +96,10 @@ def contestants(arguments, stack):
     found['sweep, with losses'] = swept(memory, True)
     for kind, source in sources.items():
         found[f'sweep, {kind}'] = swept(source)
+        if source.parallel:
+            alone = copy.copy(source)
+            alone.parallel = False
+            found[f'sweep, {kind}, not read ahead'] = swept(alone)
     return found
 
 
