@@ -23,9 +23,13 @@ GRADIENT_RISK = 4.5
 
 def _sums(rows: Tensor) -> Tensor:
     """Sums of rows, [m, 1] of [m, n], in float64: where terms are equal, as those of equal centers,
-    long sums in float32 round in one direction.
+    long sums in float32 round in one direction. Up to 16 terms, n / 16 apart, are added in the type
+    of `rows` first: XLA vectorizes that sum, but not one over the last axis.
     """
-    return tf.reduce_sum(tf.cast(rows, tf.float64), axis=1, keepdims=True)
+    count = rows.shape.as_list()[1]
+    terms = next(size for size in (16, 8, 4, 2, 1) if count % size == 0)
+    parts = tf.reduce_sum(tf.reshape(rows, [-1, terms, count // terms]), axis=1)
+    return tf.reduce_sum(tf.cast(parts, tf.float64), axis=1, keepdims=True)
 
 
 def _lengths(rows: Tensor) -> Tensor:
@@ -75,11 +79,11 @@ def _fast(embeddings: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, 
     term = tf.where_v2(same, 0.0, 1.0 / (1.0 + tf.maximum(s - product, 0.0)))
     weight = tf.square(term)
     risk = tf.sqrt(term) * (s + 3.0 * tf.maximum(product, 0.0)) + tf.sqrt(x2) + tf.sqrt(c2)
-    risk = 0.25 * tf.reduce_sum(weight * risk, axis=1)
+    risk = 0.25 * tf.cast(_sums(weight * risk), x.dtype)
     gradient = own_gradient + x * tf.cast(_sums(weight), x.dtype) - tf.matmul(weight, c)
     total = own_total + tf.cast(tf.reduce_sum(_sums(term)), x.dtype)
     is_exact = tf.logical_and(  # False for NaN
-        tf.reduce_sum(tf.reduce_sum(weight * s, axis=1)) <= VALUE_RISK * total,
+        tf.cast(tf.reduce_sum(_sums(weight * s)), x.dtype) <= VALUE_RISK * total,
         tf.reduce_max(risk) <= GRADIENT_RISK * tf.reduce_max(tf.abs(gradient)),
     )
     return total, gradient, is_exact
