@@ -56,8 +56,12 @@ def look_up(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor
     return embeddings, labels, tf.gather(centers, labels)
 
 
-def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+def comparable(
+    embeddings: Tensor, own_centers: Tensor, distance: str, is_part: bool = False
+) -> tuple[Tensor, Tensor]:
     """Embeddings and own centers, both [batch, dim], in the dtype of the computation.
+
+    With `is_part` the embeddings are some of the batch's, and the own centers those of all.
 
     It is float64 for float64 embeddings, else float32. No gradient flows into the centers. For the
     cosine distance both are scaled to length 1.
@@ -68,7 +72,8 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
     check_choice('distance', distance, DISTANCES)
     embeddings, own_centers = map(tf.convert_to_tensor, (embeddings, own_centers))
     _check('embeddings', embeddings, 'float', [None, None], '[batch, dim]')
-    _check('own_centers', own_centers, 'float', embeddings.shape, '[batch, dim]', embeddings)
+    sizes = [None, embeddings.shape[1]] if is_part else embeddings.shape
+    _check('own_centers', own_centers, 'float', sizes, '[batch, dim]', embeddings)
     dtype = tf.float64 if embeddings.dtype == tf.float64 else tf.float32
     pair = tf.cast(embeddings, dtype), tf.stop_gradient(tf.cast(own_centers, dtype))
     if distance == 'cosine':
@@ -76,12 +81,16 @@ def comparable(embeddings: Tensor, own_centers: Tensor, distance: str) -> tuple[
     return pair
 
 
-def _class_counts(labels: Tensor, dtype: Any) -> Tensor:
-    """The number of samples in the batch with the label of each sample: [batch].
-
-    Counting by comparison keeps the shapes static.
+def same_class(labels: Tensor, dtype: Any) -> Tensor:
+    """[batch, batch]: 1 where two samples have the same label, else 0. Its shape is static, unlike
+    that of the distinct labels.
     """
-    return tf.reduce_sum(tf.cast(tf.equal(labels[:, None], labels[None, :]), dtype), axis=1)
+    return tf.cast(tf.equal(labels[:, None], labels[None, :]), dtype)
+
+
+def _class_counts(labels: Tensor, dtype: Any) -> Tensor:
+    """The number of samples in the batch with the label of each sample: [batch]."""
+    return tf.reduce_sum(same_class(labels, dtype), axis=1)
 
 
 def mean_drift(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:
@@ -115,10 +124,17 @@ def center_steps(
       c_k of Wen et al., eq. 4.
     """
     embeddings, labels, own_centers = look_up(embeddings, labels, centers)
+    return labels, steps_of(embeddings, labels, own_centers, alpha, distance)
+
+
+def steps_of(
+    embeddings: Tensor, labels: Tensor, own_centers: Tensor, alpha: float, distance: str
+) -> Tensor:
+    """The steps of `center_steps`, given the own center of each sample, [batch, dim]."""
     embeddings, _ = comparable(embeddings, own_centers, distance)
     difference = tf.cast(own_centers, embeddings.dtype) - embeddings
     counts = 1.0 + _class_counts(labels, embeddings.dtype)
-    return labels, tf.stop_gradient(alpha * difference / counts[:, None])
+    return tf.stop_gradient(alpha * difference / counts[:, None])
 
 
 def updated_centers(
@@ -195,18 +211,30 @@ class CenterTable(keras.layers.Layer):
         """Each sample's own center, float32 [batch, dim], for labels int [batch]; no gradient."""
         return tf.stop_gradient(tf.gather(self.centers, labels))
 
-    def update(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def rows_after(self, before: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The rows after `update` of a batch, whose rows were `before`. The caller orders it after
+        the update.
+        """
+        return self.rows(labels)
+
+    def update(
+        self, embeddings: Tensor, labels: Tensor, own_centers: Tensor | None = None
+    ) -> Tensor:
         """An op that moves the centers in place by the rule of `updated_centers`.
 
         The caller runs it, ordered after the reads of the step by `tf.control_dependencies` on the
-        loss and the gradients.
+        loss and the gradients. `own_centers`: `rows(labels)`, if the caller has them.
         """
         labels, steps = center_steps(embeddings, labels, self.centers, self.alpha, self.distance)
+        return self.moved(labels, tf.cast(steps, tf.float32), tf.ones_like(labels, tf.int32))
+
+    def moved(self, rows: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
+        """An op that subtracts steps [batch, dim] from rows of the centers, and counts."""
         return tf.group(
             tf.raw_ops.ResourceScatterSub(
-                resource=self.centers.handle, indices=labels, updates=tf.cast(steps, tf.float32)
+                resource=self.centers.handle, indices=rows, updates=steps
             ),
             tf.raw_ops.ResourceScatterAdd(
-                resource=self.updates.handle, indices=labels, updates=tf.ones_like(labels, tf.int32)
+                resource=self.updates.handle, indices=rows, updates=counts
             ),
         )

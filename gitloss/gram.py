@@ -59,7 +59,9 @@ def _exact(embeddings: Tensor, centers: Tensor, same: Tensor) -> tuple[Tensor, T
 
 
 @compiled
-def _fast(embeddings: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fast(
+    embeddings: Tensor, own_labels: Tensor, own: Tensor, labels: Tensor, centers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """(total, gradient, whether their errors are within the limits) of all pairs, in float32.
 
     An error e in d^2 is an error w e of the term 1 / (1 + d^2), where w is its square, and one of
@@ -70,8 +72,8 @@ def _fast(embeddings: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, 
                      sqrt(1 + d^2), and of w (||x|| + ||c||) / 4 for the rounding of the difference
                      x sum w - sum w c
     """
-    same = tf.equal(labels[:, None], labels[None, :])
-    own_total, own_gradient = _same_class(embeddings, centers, same)
+    same = tf.equal(own_labels[:, None], labels[None, :])
+    own_total, own_gradient = _same_class(embeddings, own, same)
     origin = tf.reduce_mean(centers, axis=0, keepdims=True)
     x, c = embeddings - origin, centers - origin
     x2, c2 = _lengths(x), tf.transpose(_lengths(c))
@@ -89,15 +91,22 @@ def _fast(embeddings: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, 
     return total, gradient, is_exact
 
 
-def gram_terms(embeddings: Tensor, labels: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+def gram_terms(
+    embeddings: Tensor, labels: Tensor, centers: Tensor, first_row: int | None = None
+) -> tuple[Tensor, Tensor]:
     """(total, gradient), see `gitloss.pairs`."""
+    own_labels, own = labels, centers
+    if first_row is not None:
+        end = first_row + embeddings.shape.as_list()[0]
+        own_labels, own = labels[first_row:end], centers[first_row:end]
 
     def exact() -> tuple[Tensor, Tensor]:
-        inputs = embeddings, centers, tf.equal(labels[:, None], labels[None, :])
-        (total, gradient), (own_total, own_gradient) = _exact(*inputs), _same_class(*inputs)
+        same = tf.equal(own_labels[:, None], labels[None, :])
+        total, gradient = _exact(embeddings, centers, same)
+        own_total, own_gradient = _same_class(embeddings, own, same)
         return total + own_total, gradient + own_gradient
 
     if embeddings.dtype == tf.float64 or not is_compiled_for(embeddings):
         return exact()
-    total, gradient, is_exact = _fast(embeddings, centers, labels)
+    total, gradient, is_exact = _fast(embeddings, own_labels, own, labels, centers)
     return tf.cond(is_exact, lambda: (total, gradient), exact)

@@ -110,6 +110,18 @@ class CosineClassifier(keras.layers.Dense):
         return dict(super().get_config(), scale=self.scale)
 
 
+def prelu(slope: float) -> keras.layers.Layer:
+    """The PReLU before a softmax head; `slope` is the initial one."""
+    start = keras.initializers.Constant(slope)
+    return keras.layers.PReLU(alpha_initializer=start, name='prelu')
+
+
+def build(layer: keras.layers.Layer, embedding_dim: int) -> None:
+    """Creates the variables of a layer over embeddings [batch, embedding_dim]."""
+    with tf.name_scope(layer.name + '/'):
+        layer.build(tf.TensorShape([None, embedding_dim]))
+
+
 class Classifier:
     """The Keras layers from embeddings to logits.
 
@@ -143,11 +155,9 @@ class Classifier:
         else:
             self._layers = [keras.layers.Dense(num_classes, **settings)]
             if slope is not None:
-                start = keras.initializers.Constant(slope)
-                self._layers.insert(0, keras.layers.PReLU(alpha_initializer=start, name='prelu'))
+                self._layers.insert(0, prelu(slope))
         for layer in self._layers:
-            with tf.name_scope(layer.name + '/'):
-                layer.build(tf.TensorShape([None, embedding_dim]))
+            build(layer, embedding_dim)
         self.weights = [weight for layer in self._layers for weight in layer.weights]
 
     def logits(self, embeddings: Tensor) -> Tensor:

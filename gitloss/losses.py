@@ -17,8 +17,7 @@ distance "cosine" applies the same formulas to embeddings and centers scaled to 
 verification.
 
 Same-class pairs with i != j are included. Gradients flow into the embeddings only; centers move by
-their own rule (Wen et al., ECCV 2016). Computation is in float32, or in float64 for float64
-embeddings.
+their own rule (Wen et al., ECCV 2016). Computation is in float32, of float64 embeddings in float64.
 
 `center_term` and `git_term` take the own center of each sample as an argument. `center_loss` and
 `git_loss` look it up in a table; the layers own that table.
@@ -92,6 +91,7 @@ def git_term(
     form: str = 'elementwise',
     distance: str = 'euclidean',
     method: str | None = None,
+    first_row: int | None = None,
 ) -> Tensor:
     """How close the samples are to the centers of the others (formulas at the top of the module).
 
@@ -104,6 +104,9 @@ def git_term(
       method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise" alone: matrix
         products. "unrolled": direct without a loop, for a static batch and devices that need
         static shapes (NPUs). None: gram for "pairwise" above 8 dimensions, else direct.
+      first_row: the embeddings are those of the samples first_row, first_row + 1, ... of the batch,
+        whose labels and own centers are given: the result is the part of these rows in the term.
+        Of workers with a part of the batch each, the parts add up to the term. None: all samples.
 
     Returns:
       A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
@@ -113,15 +116,16 @@ def git_term(
       ValueError: unknown form, distance or method, or shapes or dtypes do not match.
     """
     check_choice('form', form, FORMS)
-    embeddings, own_centers = comparable(embeddings, own_centers, distance)
-    labels = labels_of(embeddings, labels)
+    is_part = first_row is not None
+    embeddings, own_centers = comparable(embeddings, own_centers, distance, is_part)
+    labels = labels_of(own_centers if is_part else embeddings, labels)
     dim = embeddings.shape.as_list()[1]
-    batch = tf.cast(tf.shape(embeddings)[0], embeddings.dtype)
+    batch = tf.cast(tf.shape(own_centers)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
     @custom_gradient  # by hand, together with the value
     def value_of(x: Tensor) -> Any:
-        total, gradient = pairs.git_sums(x, labels, own_centers, form, method)
+        total, gradient = pairs.git_sums(x, labels, own_centers, form, method, first_row)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient
 
     return value_of(embeddings)

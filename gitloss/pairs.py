@@ -1,9 +1,10 @@
 """The git term over all pairs of a batch: sum, gradient, and lower bound of the mean.
 
-With embeddings x [m, dim] and the own center c_j = centers[j] of each sample, `git_sums`,
-`direct_terms` and `gitloss.gram.gram_terms` return
+With the own center c_j = centers[j] of each of the m samples of a batch, and the embeddings x
+[r, dim] of its samples first_row ... first_row + r - 1 (None: of all), `git_sums`, `direct_terms`
+and `gitloss.gram.gram_terms` return
     total     sum over pairs of 1 / (1 + d^2), with d as in `gitloss.losses` for the form
-    gradient  [m, dim], sum over j of (x_i - c_j) / (1 + d^2)^2; -2 times it is the gradient of the
+    gradient  [r, dim], sum over j of (x_i - c_j) / (1 + d^2)^2; -2 times it is the gradient of the
               total
 """
 
@@ -50,7 +51,12 @@ def git_floor(labels: Tensor, form: str = 'elementwise') -> Tensor:
 
 
 def git_sums(
-    embeddings: Tensor, labels: Tensor, centers: Tensor, form: str, method: str | None = None
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    form: str,
+    method: str | None = None,
+    first_row: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(total, gradient), computed together by one of the methods of `losses.git_term`."""
     if method is None:
@@ -58,26 +64,27 @@ def git_sums(
         method = 'direct' if few else 'gram'
     methods = ('direct', 'unrolled') if form == 'elementwise' else ('direct', 'gram', 'unrolled')
     if check_choice('method', method, methods) == 'gram':
-        return gram_terms(embeddings, labels, centers)
+        return gram_terms(embeddings, labels, centers, first_row)
     many = embeddings.shape.as_list()[1] > _DIRECT_DIMENSIONS  # in fewer it is no faster
     if form == 'elementwise' and method == 'direct' and many and is_compiled_for(embeddings):
-        total, gradient = _coordinate_sums(embeddings, centers)
+        rows = (first_row or 0) + tf.range(embeddings.shape.as_list()[0])[:, None]
+        total, gradient = _coordinate_sums(embeddings, rows, centers)
         return tf.reduce_sum(total), gradient
-    return direct_terms(embeddings, centers, form, method == 'unrolled')
+    return direct_terms(embeddings, centers, form, method == 'unrolled', first_row or 0)
 
 
 @compiled
-def _coordinate_sums(embeddings: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+def _coordinate_sums(embeddings: Tensor, rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over j of 1 / (1 + d^2) and of d / (1 + d^2)^2 for each coordinate d of x_i - c_j, 0
-    where i == j: both [m, dim].
+    where i == j: both [r, dim]. `rows` [r, 1] are the i.
 
     XLA makes one operation of an iteration, which reads and writes the sums once for `step` centers
     and divides its rows among the cores. The order of a sum does not depend on them. Sums of
     `_CHUNK` centers are added to the whole ones, which is 15 times more exact at 4096 centers.
     """
-    batch = embeddings.shape[0]
+    batch = centers.shape[0]
     step = next(size for size in (4, 2, 1) if batch % size == 0)  # of 1 to 16, 4 was the fastest
-    rows, zeros = tf.range(batch)[:, None], tf.zeros_like(embeddings)
+    zeros = tf.zeros_like(embeddings)
 
     def add_centers(first: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
         added = []
@@ -122,30 +129,31 @@ def _block_terms(
 
 
 def direct_terms(
-    embeddings: Tensor, centers: Tensor, form: str, unrolled: bool = False
+    embeddings: Tensor, centers: Tensor, form: str, unrolled: bool = False, first_row: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The sums over blocks of samples: 2^20 floats each, 2^24 if unrolled, at least one sample."""
-    batch, dim = embeddings.shape.as_list()
+    count, dim = embeddings.shape.as_list()
+    batch = centers.shape.as_list()[0]
     block = 1  # for an unknown batch size
-    if batch is not None:
+    if count is not None and batch is not None:
         limit = 16 * BLOCK_FLOATS if unrolled else BLOCK_FLOATS
         block = max(
             r
-            for r in range(1, batch + 1)
-            if batch % r == 0 and (r == 1 or r * batch * dim <= limit)
+            for r in range(1, count + 1)
+            if count % r == 0 and (r == 1 or r * batch * dim <= limit)
         )
-    if block == batch:
-        return _block_terms(embeddings, 0, centers, form)
+    if block == count:
+        return _block_terms(embeddings, first_row, centers, form)
     if unrolled:
         sums, gradients = zip(
             *(
-                _block_terms(embeddings[first : first + block], first, centers, form)
-                for first in range(0, batch, block)
+                _block_terms(embeddings[i : i + block], first_row + i, centers, form)
+                for i in range(0, count, block)
             )
         )
         return tf.add_n(sums), tf.concat(gradients, axis=0)
     blocks = tf.reshape(embeddings, [-1, block, dim])
-    first_rows = tf.range(tf.shape(blocks)[0]) * block
+    first_rows = first_row + tf.range(tf.shape(blocks)[0]) * block
     sums, gradients = tf.map_fn(
         lambda args: _block_terms(args[0], args[1], centers, form),
         (blocks, first_rows),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import Any, Callable, Iterator, TypeVar
+from typing import Any, Callable, Collection, Iterator, TypeVar
 
 from gitloss import files
 from gitloss.backend import tf
@@ -121,13 +121,31 @@ def value(checkpoint: Checkpoint, name: str) -> Any:
 
 
 def restore(session: Any, saver: Saver, checkpoint: Checkpoint) -> None:
-    """Loads the values of a verified checkpoint into a session.
+    """Loads the values of a verified checkpoint into a session, without shards.
 
     Raises:
       DamagedCheckpoint: the checkpoint is of another model.
     """
     with session.graph.as_default(), _readable(checkpoint):
         saver.restore(session, os.path.join(checkpoint.path, manifest.PREFIX))
+
+
+def restore_shards(
+    session: Any,
+    saver: Saver,
+    checkpoint: Checkpoint | None,
+    names: Collection[str] | None = None,
+) -> None:
+    """Loads the shards of all workers, which call it together; only the chief reads the checkpoint.
+
+    Args:
+      names: of the tensors over all classes to load; None: all.
+    """
+    path = os.path.join(checkpoint.path, manifest.PREFIX) if checkpoint else ''
+    with session.graph.as_default(), contextlib.ExitStack() as stack:
+        if checkpoint:
+            stack.enter_context(_readable(checkpoint))
+        saver.restore_shards(session, path, names)
 
 
 @contextlib.contextmanager
@@ -151,6 +169,7 @@ def session_of(
         graph.finalize()
         with tf.Session(graph=graph, config=config) as session:
             restore(session, saver, checkpoint)
+            restore_shards(session, saver, checkpoint)
             yield net, session
 
 

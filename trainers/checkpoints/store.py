@@ -134,12 +134,7 @@ class CheckpointStore:
         try:
             os.mkdir(temporary)
             with session.graph.as_default():  # a saver refuses to work in eager mode
-                saver.save(
-                    session,
-                    os.path.join(temporary, manifest.PREFIX),
-                    write_meta_graph=False,
-                    write_state=False,
-                )
+                saver.save(session, os.path.join(temporary, manifest.PREFIX))
             manifest.write(temporary, step, contents)
             for name in os.listdir(temporary) + ['.']:
                 _sync(os.path.join(temporary, name))

@@ -13,11 +13,12 @@ from gitloss import data, layers
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec, Source
+from gitloss.sharding import ShardedCenterTable
 from trainers import devices
 from trainers.devices import npu
 from trainers.engine import optimizers, schedules
 from trainers.engine.freezing import of_backbone, trainable
-from trainers.engine.inference import network
+from trainers.engine.inference import class_ranges, network
 from trainers.engine.objective import Objective
 from trainers.engine.step import Step
 from trainers.options import Options
@@ -46,11 +47,11 @@ class TrainingGraph:
         self._options, self._device, self._group = options, device, group or OneWorker()
         self._num_classes = spec.num_classes
         self._rows = options.batch_size // self._group.size
-        self.model, self.classifier = network(options, spec, self._rows, device.network_dtype)
-        layers.refuse_foreign_modes(self.model)
-        self.center_table = CenterTable(
-            spec.num_classes, options.alpha, options.distance, name='center_loss'
+        self.model, self.classifier = network(
+            options, spec, self._rows, device.network_dtype, self._group
         )
+        layers.refuse_foreign_modes(self.model)
+        self.center_table = self._table_of(spec)
         self.center_table.build([None, options.embedding_dim])
         # The variables that an evaluation needs of a checkpoint.
         self.weights = self.model.weights + self.classifier.weights + self.center_table.weights
@@ -65,6 +66,25 @@ class TrainingGraph:
         if source is not None:
             self._build_training(source)
         self._build_evaluation()
+
+    def _table_of(self, spec: DataSpec) -> CenterTable:
+        options, group = self._options, self._group
+        settings: dict[str, Any] = {
+            'alpha': options.alpha,
+            'distance': options.distance,
+            'name': 'center_loss',
+        }
+        if not options.shard_classes or group.size == 1:
+            return CenterTable(spec.num_classes, **settings)
+        places = class_ranges(options, spec, group.size).whole()
+        return ShardedCenterTable(
+            spec.num_classes, places, group.rank, group.all_reduce, **settings
+        )
+
+    @property
+    def shards(self) -> list[Tensor]:
+        """The variables that are this worker's part of a tensor over all classes."""
+        return [variable for variable in self.weights if getattr(variable, 'gitloss_shard', None)]
 
     def _batches(self, source: Source) -> tuple[Tensor, Tensor]:
         """This worker's part of a batch: float32 images, labels."""
@@ -114,9 +134,12 @@ class TrainingGraph:
             step.train_op, self.load_loop = npu.sunk(step.train_op, options.iterations_per_loop)
         self.enter(0)
         with tf.name_scope('weights_are_finite'):
-            self.weights_are_finite = tf.reduce_all(
+            is_finite = tf.reduce_all(
                 [tf.reduce_all(tf.is_finite(variable)) for variable in self._steps[-1].updated]
             )
+            if self.shards:  # of which each worker sees its own alone
+                is_finite = self._group.all_gather(tf.cast(is_finite, tf.int32)[None])
+            self.weights_are_finite = tf.reduce_all(tf.cast(is_finite, tf.bool))
 
     def enter(self, done: int) -> None:
         """Makes the attributes those of the step that follows `done` steps: `train_op`,
@@ -158,14 +181,14 @@ class TrainingGraph:
         self.eval_images = tf.placeholder(tf.uint8, self.model.input.shape, name='images')
         embeddings = self.model(tf.cast(self.eval_images, tf.float32))
         self.eval_labels = tf.placeholder(tf.int32, [self._rows], name='input_labels')
-        logits = self.classifier.logits(embeddings)
-        all_embeddings = self._group.all_gather(embeddings)
-        self.eval_fetches = {
-            'embeddings': all_embeddings,
-            'predictions': self._group.all_gather(tf.argmax(logits, 1, output_type=tf.int32)),
-        }
         all_labels = self._group.all_gather(self.eval_labels)
-        terms = self._objective.terms(logits, self.eval_labels, all_embeddings, all_labels)
+        softmax, predictions = self._objective.softmax(embeddings, self.eval_labels, all_labels)
+        self.eval_fetches = {
+            'embeddings': self._group.all_gather(embeddings),
+            'predictions': self._group.all_gather(predictions),
+        }
+        own_centers = self.center_table.rows(all_labels)
+        terms = self._objective.terms(softmax, embeddings, all_labels, own_centers)
         self.eval_losses, _ = self._objective.reduced(terms, [])
         centers = self.center_table.centers
         self.new_centers = tf.placeholder(tf.float32, centers.shape, name='new_centers')

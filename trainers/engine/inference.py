@@ -8,14 +8,21 @@ from gitloss.backbones import backbone
 from gitloss.backend import keras
 from gitloss.data import DataSpec
 from gitloss.errors import check_choice
+from gitloss.sharding import ClassRanges, ShardedClassifier
 from trainers.options import Options
+from trainers.workers.group import OneWorker
 
 
 def network(
-    options: Options, spec: DataSpec, batch_size: int | None, dtype: str = 'float32'
-) -> tuple[keras.Model, heads.Classifier]:
+    options: Options,
+    spec: DataSpec,
+    batch_size: int | None,
+    dtype: str = 'float32',
+    group: OneWorker | None = None,
+) -> tuple[keras.Model, heads.Classifier | ShardedClassifier]:
     """The embedding model, for `batch_size` images (None: any number), and the classifier that the
-    options describe. `dtype` is that of the backbone's computations.
+    options describe. `dtype` is that of the backbone's computations. With --shard_classes a worker
+    of a group has its part of the classifier.
 
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
@@ -36,6 +43,12 @@ def network(
         embedding_norm=options.embedding_norm,
         normalize=options.normalize,
     )
+    if options.shard_classes:
+        group = group or OneWorker()
+        ranges = class_ranges(options, spec, group.size)
+        return model, ShardedClassifier(
+            head, options.embedding_dim, ranges, group.rank, slope, options.seed
+        )
     return model, heads.Classifier(
         head,
         options.embedding_dim,
@@ -43,6 +56,15 @@ def network(
         slope,
         options.seed,
     )
+
+
+def class_ranges(options: Options, spec: DataSpec, workers: int) -> ClassRanges:
+    """The classes of the shards of all workers.
+
+    Raises:
+      ValueError: there are more shards than classes.
+    """
+    return ClassRanges(spec.num_classes, workers, options.class_shards, options.sample_classes)
 
 
 class Inference:

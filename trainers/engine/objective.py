@@ -1,16 +1,18 @@
 """The objective L = L_S + lambda_c L_C + lambda_g L_G, of a training step and of an evaluation.
 
-With several workers each one computes the softmax term on its part of the batch; the parts are
-summed once. Embeddings and labels are gathered, so that every worker computes the center and git
-terms on the whole batch.
+With several workers each one computes the terms of its own part of the batch: the softmax term, the
+distances of its samples to their centers, and the pairs of its samples with all samples of the
+batch. The parts are summed once. With --shard_classes the softmax term, and so its gradient for a
+worker's class weights, is that of the whole batch.
 """
 
 from __future__ import annotations
 
-from gitloss import losses
+from gitloss import data, losses
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
 from gitloss.heads import Classifier
+from gitloss.sharding import ShardedClassifier
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
@@ -19,7 +21,7 @@ class Objective:
     """Builds the terms and their sum.
 
     Args:
-      options: gives lambda_c, lambda_g, git_loss_form and distance.
+      options: gives lambda_c, lambda_g, git_loss_form, distance and the sampling of the classes.
       classifier: its head sets the margin of the softmax term.
       center_table: the centers.
       group: the workers that train as one.
@@ -29,53 +31,94 @@ class Objective:
     def __init__(
         self,
         options: Options,
-        classifier: Classifier,
+        classifier: Classifier | ShardedClassifier,
         center_table: CenterTable,
         group: OneWorker,
         method: str | None = None,
     ) -> None:
         self._options, self._classifier = options, classifier
         self._table, self._group, self._method = center_table, group, method
+        self._part = data.part_of(options.batch_size, group.rank, group.size)
+        self._is_sharded = isinstance(classifier, ShardedClassifier)
+
+    def softmax(
+        self, embeddings: Tensor, labels: Tensor, all_labels: Tensor, step: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(the softmax term, the predictions int32 [rows]) of this worker's rows, see `terms`.
+
+        Args:
+          step: of the training; None: an evaluation, which takes all classes.
+        """
+        with tf.name_scope('softmax_loss'):
+            if isinstance(self._classifier, ShardedClassifier):
+                sampled = step if self._options.sample_classes < 1 else None
+                loss, predictions = self._classifier.softmax(
+                    embeddings, all_labels, self._group.all_gather, sampled
+                )
+                return loss, predictions if self._group.size == 1 else predictions[self._part]
+            logits = self._classifier.logits(embeddings)
+            predictions = tf.argmax(logits, 1, output_type=tf.int32)
+            logits = self._classifier.training_logits(logits, labels)
+            return self.part_of_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            ), predictions
 
     def decay(self, variables: list[Tensor], own: list[Tensor]) -> Tensor | None:
-        """weight_decay / 2 sum ||w||^2 over `variables`, plus the scalars `own`, the penalties of
-        the network's layers. Only the training has this term. None if there is neither.
+        """This worker's part of weight_decay / 2 sum ||w||^2 over `variables`, plus the scalars
+        `own`, the penalties of the network's layers. Only the training has this term. None if there
+        is neither.
+
+        Of sampled classes those of the step count: the others do not move. After `softmax`.
         """
         weight = self._options.weight_decay
-        parts = [*own, *(weight * tf.nn.l2_loss(variable) for variable in variables if weight)]
+        shards = {one.op.name for one in getattr(self._classifier, 'shards', [])}
+        is_here = [variable.op.name in shards for variable in variables]
         with tf.name_scope('weight_decay_loss'):
+            shared = [
+                weight * tf.nn.l2_loss(variable)
+                for variable, is_shard in zip(variables, is_here)
+                if weight and not is_shard
+            ]
+            parts = [self.part_of_mean(tf.add_n([*own, *shared]))] if own or shared else []
+            if weight and any(is_here):
+                parts += [weight * value for value in self._classifier.squares()]
             return tf.add_n(parts) if parts else None
 
     def terms(
         self,
-        logits: Tensor,
-        labels: Tensor,
-        all_embeddings: Tensor,
+        softmax: Tensor,
+        embeddings: Tensor,
         all_labels: Tensor,
+        own_centers: Tensor,
         decay: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{name: scalar}: `loss`, `softmax_loss`, `center_loss`, `git_loss`, and
-        `weight_decay_loss` if there is a `decay`.
+        `weight_decay_loss` if there is a `decay`: this worker's parts, but for the softmax loss of
+        sharded classes, which is whole.
 
-        The softmax term and the decay, in the sum too, are this worker's parts. `logits` and
-        `labels` are of this worker's part of the batch.
+        Args:
+          softmax: of `softmax`.
+          embeddings: float32 [rows, dim] of this worker.
+          all_labels: int [batch].
+          own_centers: float32 [batch, dim].
         """
         settings = {'form': self._options.git_loss_form, 'distance': self._options.distance}
-        with tf.name_scope('softmax_loss'):
-            logits = self._classifier.training_logits(logits, labels)
-            softmax = self.part_of_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            )
+        is_alone = self._group.size == 1
         with tf.name_scope('center_loss'):
-            own_centers = self._table.rows(all_labels)
-            center = losses.center_term(all_embeddings, own_centers, **settings)
+            own = own_centers if is_alone else own_centers[self._part]
+            center = self.part_of_mean(losses.center_term(embeddings, own, **settings))
         with tf.name_scope('git_loss'):
             git = losses.git_term(
-                all_embeddings, all_labels, own_centers, method=self._method, **settings
+                embeddings,
+                all_labels,
+                own_centers,
+                method=self._method,
+                first_row=None if is_alone else self._part.start,
+                **settings,
             )
         terms = {'softmax_loss': softmax, 'center_loss': center, 'git_loss': git}
         if decay is not None:
-            terms['weight_decay_loss'] = self.part_of_mean(decay)
+            terms['weight_decay_loss'] = decay
         return self._with_sum(terms)
 
     def part_of_mean(self, values: Tensor) -> Tensor:
@@ -102,9 +145,8 @@ class Objective:
         """Sums the parts of all workers in the terms and the tensors, in one reduction."""
         if self._group.size == 1:
             return terms, tensors
-        softmax, *sums = self._group.all_reduce([terms['softmax_loss']] + tensors)
-        whole = {name: terms[name] for name in terms if name != 'loss'}
-        whole['softmax_loss'] = softmax
-        if 'weight_decay_loss' in terms:  # the same on all workers
-            whole['weight_decay_loss'] *= self._group.size
-        return self._with_sum(whole), sums
+        whole = {'softmax_loss': terms['softmax_loss']} if self._is_sharded else {}
+        names = [name for name in terms if name != 'loss' and name not in whole]
+        sums = self._group.all_reduce([terms[name] for name in names] + tensors)
+        whole.update(zip(names, sums))
+        return self._with_sum(whole), sums[len(names) :]

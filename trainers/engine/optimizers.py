@@ -7,8 +7,40 @@ from typing import Any, Callable, Collection, Iterable, Mapping
 from gitloss.backend import Tensor, tf
 from trainers.options import Options
 
+
+class _LazyAdam(tf.train.AdamOptimizer):
+    """Adam that, of a variable with a sparse gradient, changes the rows of the gradient alone.
+
+    TensorFlow's own decays the averages of all rows in every step and moves all rows by them, which
+    costs as much as a dense gradient.
+    """
+
+    def _resource_apply_sparse(self, grad: Tensor, var: Tensor, indices: Tensor) -> Tensor:
+        powers = self._get_beta_accumulators()
+        beta1, beta2 = self._beta1_t, self._beta2_t
+        rate = self._lr_t * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+        slots = [self.get_slot(var, name) for name in ('m', 'v')]
+        old = [tf.gather(slot, indices) for slot in slots]
+        mean = beta1 * old[0] + (1.0 - beta1) * grad
+        square = beta2 * old[1] + (1.0 - beta2) * tf.square(grad)
+        step = rate * mean / (tf.sqrt(square) + self._epsilon_t)
+        moves = [
+            tf.raw_ops.ResourceScatterUpdate(resource=slot.handle, indices=indices, updates=rows)
+            for slot, rows in zip(slots, (mean, square))
+        ]
+        moves.append(
+            tf.raw_ops.ResourceScatterSub(resource=var.handle, indices=indices, updates=step)
+        )
+        return tf.group(*moves)
+
+
+def _adam(rate: Tensor, options: Options) -> Any:
+    kind = _LazyAdam if options.lazy_adam else tf.train.AdamOptimizer
+    return kind(rate, epsilon=options.adam_epsilon)
+
+
 _OPTIMIZERS = {
-    'adam': lambda rate, options: tf.train.AdamOptimizer(rate, epsilon=options.adam_epsilon),
+    'adam': _adam,
     'sgd': lambda rate, options: tf.train.GradientDescentOptimizer(rate),
     'momentum': lambda rate, options: tf.train.MomentumOptimizer(rate, options.momentum),
     'adagrad': lambda rate, options: tf.train.AdagradOptimizer(rate),

@@ -19,8 +19,7 @@ def start(runtime: TrainingRuntime, callbacks: CallbackList) -> None:
     """
     checkpoint = _claim(runtime)
     if checkpoint is None:
-        if runtime.warm_start is not None:
-            runtime.warm_start.restore(runtime.session)
+        _load_initial(runtime)
         _broadcast(runtime)
     else:
         restore(runtime, callbacks, checkpoint)
@@ -33,6 +32,17 @@ def start(runtime: TrainingRuntime, callbacks: CallbackList) -> None:
             '; all steps are done, --resume=never starts a new run' if is_done else '',
         )
     runtime.warm_start = None  # lets its checkpoint go
+
+
+def _load_initial(runtime: TrainingRuntime) -> None:
+    """The weights of --init_checkpoint, from which all workers take their shards."""
+    warm_start = runtime.warm_start
+    if warm_start is not None:
+        warm_start.restore(runtime.session)
+    if runtime.net.shards and runtime.settings.init_checkpoint:
+        names = runtime.group.decide(runtime.session, lambda: warm_start and warm_start.shards)
+        checkpoint = warm_start.checkpoint if warm_start else None
+        checkpoints.restore_shards(runtime.session, runtime.saving.saver, checkpoint, names)
 
 
 def _claim(runtime: TrainingRuntime) -> checkpoints.Checkpoint | None:
@@ -84,6 +94,7 @@ def restore(
     callbacks.load_state(checkpoint.manifest['callbacks'], checkpoint.path)
     if runtime.is_chief:
         checkpoints.restore(runtime.session, runtime.saving.saver, checkpoint)
+    checkpoints.restore_shards(runtime.session, runtime.saving.saver, checkpoint)
     runtime.reach(checkpoint.step, before=checkpoint.step)
     runtime.saving.saved_step = runtime.saving.tried_step = checkpoint.step
     _broadcast(runtime)

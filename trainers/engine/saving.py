@@ -49,7 +49,7 @@ class Saving:
 
     def build(self) -> None:
         """Creates the operations of the saver, after the metrics that --best can name are known."""
-        self.saver = checkpoints.Saver(tf.global_variables())
+        self.saver = checkpoints.Saver(tf.global_variables(), self._runtime.group)
         metrics, best, self._best = self._runtime.metrics, self._runtime.settings.best, {}
         # Without validation nothing measures the default of --best.
         if best in metrics or best != type(self._runtime.settings).best:
@@ -121,6 +121,7 @@ class Saving:
                 f'step {runtime.step}: expected finite weights to save. Received: NaN or infinity'
             )
         contents = {**self.facts, 'metrics': metrics or {}, 'best': self._best, **state}
-        return (
-            write(runtime.session, self.saver, runtime.step, contents) if runtime.is_chief else ''
-        )
+        with self.saver.gathering(runtime.session):
+            if runtime.is_chief:
+                return write(runtime.session, self.saver, runtime.step, contents)
+        return ''

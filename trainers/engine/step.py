@@ -6,19 +6,20 @@ the center rule updates the centers. After an overflow under loss scaling neithe
 infinite embedding would make its center infinite for good.
 
 With several workers each one runs the network on its part of the batch. Embeddings and labels are
-gathered, and every worker updates the centers with the whole batch. The softmax term, the accuracy
-and the gradients are partial sums, which are summed over the workers once.
+gathered, and every worker updates the centers with the whole batch. The terms, the accuracy and the
+gradients are partial sums, which are summed over the workers once.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Callable
 
 from gitloss import bfloat16, convolution, data, layers, losses
 from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import CenterTable
 from gitloss.heads import Classifier
+from gitloss.sharding import ShardedClassifier
 from trainers.devices import Device
 from trainers.engine.objective import Objective
 from trainers.options import Options
@@ -48,7 +49,7 @@ class Step:
     def __init__(
         self,
         model: keras.Model,
-        classifier: Classifier,
+        classifier: Classifier | ShardedClassifier,
         table: CenterTable,
         objective: Objective,
         options: Options,
@@ -64,18 +65,21 @@ class Step:
         self._global_step = tf.train.get_global_step()
         images, labels = batch
         embeddings = self._embeddings_of(images)
-        logits = classifier.logits(embeddings)
         self.embeddings = group.all_gather(embeddings)
         all_labels = group.all_gather(labels)
+        own_centers = table.rows(all_labels)
+        softmax, predictions = objective.softmax(
+            embeddings, labels, all_labels, self._global_step.read_value()
+        )
         decay = objective.decay(layers.decayed(variables), model.get_losses_for(None))
-        terms = objective.terms(logits, labels, self.embeddings, all_labels, decay)
+        terms = objective.terms(softmax, embeddings, all_labels, own_centers, decay)
         with tf.name_scope('accuracy'):
-            is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
-            accuracy = objective.part_of_mean(tf.cast(is_right, tf.float32))
-        gradients = [pair[0] for pair in optimizer.compute_gradients(terms['loss'], variables)]
-        terms, (accuracy, *gradients) = objective.reduced(terms, [accuracy, *gradients])
+            accuracy = objective.part_of_mean(tf.cast(tf.equal(predictions, labels), tf.float32))
+        gradients, terms, accuracy = self._gradients(
+            optimizer, variables, getattr(classifier, 'shards', []), objective, terms, accuracy
+        )
         self.train_op, drift = self._updates(
-            optimizer, list(zip(gradients, variables)), all_labels, list(terms.values())
+            optimizer, gradients, all_labels, own_centers, list(terms.values())
         )
         with tf.control_dependencies([self.train_op]):
             self.steps_done = self._global_step.read_value()
@@ -109,33 +113,71 @@ class Step:
             self._moving_averages = [(v, total / group.size) for v, total in zip(variables, sums)]
         return embeddings
 
-    def _move(self, all_labels: Tensor) -> Tensor:
+    def _gradients(
+        self,
+        optimizer: Any,
+        variables: list[Tensor],
+        shards: list[Tensor],
+        objective: Objective,
+        terms: dict[str, Tensor],
+        accuracy: Tensor,
+    ) -> tuple[list, dict[str, Tensor], Tensor]:
+        """([(gradient, variable)], terms, accuracy) of the global batch.
+
+        The gradients of this worker's shards are whole. If one of them is not finite, loss scaling
+        skips the update on all workers, because NaN is added to what they sum.
+        """
+        pairs = optimizer.compute_gradients(terms['loss'], variables)
+        names = {variable.op.name for variable in shards}
+        own = [pair for pair in pairs if pair[1].op.name in names]
+        shared = [pair for pair in pairs if pair[1].op.name not in names]
+        if own and self._loss_scaled and self._group.size > 1:
+            values = [getattr(gradient, 'values', gradient) for gradient, _ in own]
+            zero = tf.add_n([tf.reduce_sum(0.0 * value) for value in values])
+            shared = [(gradient + zero, variable) for gradient, variable in shared]
+        terms, (accuracy, *sums) = objective.reduced(
+            terms, [accuracy, *(gradient for gradient, _ in shared)]
+        )
+        return [*zip(sums, [pair[1] for pair in shared]), *own], terms, accuracy
+
+    def _move(self, all_labels: Tensor, own_centers: Tensor) -> Tensor:
         """Updates the variables without gradients: centers, moving averages of normalization."""
         moves = [tf.assign(variable, value) for variable, value in self._moving_averages]
-        return tf.group(self._table.update(self.embeddings, all_labels), *moves)
+        return tf.group(self._table.update(self.embeddings, all_labels, own_centers), *moves)
 
     def _updates(
-        self, optimizer: Any, gradients: list, all_labels: Tensor, terms: list[Tensor]
+        self,
+        optimizer: Any,
+        gradients: list,
+        all_labels: Tensor,
+        before: Tensor,
+        terms: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """(the op that updates weights and centers, the mean move of the batch's centers)."""
-        with tf.name_scope('move_centers') as scope:
-            before = self._table.rows(all_labels)
+        """(the op that updates weights and centers, the mean move of the batch's centers). The
+        samples' own centers are those of `before`.
+        """
         averages = [value for _, value in self._moving_averages]
         reads = [before] + terms + [gradient for gradient, _ in gradients] + averages
+        with tf.name_scope('move_centers') as scope:
+            move = functools.partial(self._move, all_labels, before)
         if self._loss_scaled:
-            update, move_centers = self._guarded_updates(optimizer, gradients, all_labels, reads)
+            update, move_centers = self._guarded_updates(optimizer, gradients, move, reads)
         else:
             update = optimizer.apply_gradients(gradients, self._global_step)
             with tf.name_scope(scope), tf.control_dependencies(reads):
-                move_centers = self._move(all_labels)
+                move_centers = move()
         with tf.name_scope(scope):
             with tf.control_dependencies([move_centers]):
-                after = self._table.rows(all_labels)
+                after = self._table.rows_after(before, self.embeddings, all_labels)
             drift = losses.mean_drift(before, after, all_labels)
         return tf.group(update, move_centers), drift
 
     def _guarded_updates(
-        self, optimizer: Any, gradients: list, all_labels: Tensor, reads: list[Tensor]
+        self,
+        optimizer: Any,
+        gradients: list,
+        move: Callable[[], Tensor],
+        reads: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """(update of the weights, update of the centers): after an overflow neither has an effect.
 
@@ -148,4 +190,4 @@ class Step:
             update = optimizer.apply_gradients(gradients, self._global_step)
         with tf.control_dependencies([update]):
             is_done = tf.equal(self._global_step.read_value(), following)
-        return update, tf.cond(is_done, lambda: self._move(all_labels), tf.no_op)
+        return update, tf.cond(is_done, move, tf.no_op)

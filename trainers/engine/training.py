@@ -9,6 +9,7 @@ from gitloss.backend import tf
 from gitloss.data import Source
 from gitloss.errors import log
 from gitloss.metrics import declaration
+from gitloss.sharding import ShardedClassifier, shard_of
 from trainers.checkpoints.warm_start import WarmStart
 from trainers.engine.graph import TrainingGraph
 from trainers.engine.meter import Meter
@@ -52,13 +53,16 @@ class TrainingRuntime(Runtime, RunHandle):
         if path and self.is_chief:
             self.warm_start = WarmStart(path, self.net.weights, self._spec)
         self._initial = tf.global_variables_initializer()
-        self.group.build(tf.global_variables())
+        shards = self.net.shards
+        self.group.build([one for one in tf.global_variables() if not shard_of(one, shards)])
         tf.get_default_graph().finalize()
 
     def open(self) -> None:
         """Opens the session, in which every variable has its initial value."""
         self.session = self.group.session(tf.get_default_graph(), self.device.config)
         self.session.run(self._initial)
+        if isinstance(self.net.classifier, ShardedClassifier):
+            self.net.classifier.initialise(self.session)
         if self.net.load_loop:
             self.net.load_loop(self.session)
 

@@ -41,6 +41,16 @@ class Options(Judging, Exporting, Running, Learning, Data):
                 f'with --sampler=balanced. Received: {self.images_per_identity}',
             ),
             (
+                not self.shard_classes and (self.class_shards > 1 or self.sample_classes < 1),
+                '--class_shards and --sample_classes: expected --shard_classes with them. '
+                'Received: none',
+            ),
+            (
+                self.lazy_adam and (self.sample_classes == 1 or self.optimizer != 'adam'),
+                '--lazy_adam: expected --sample_classes below 1 and --optimizer=adam. Received: '
+                f'--sample_classes={self.sample_classes:g} --optimizer={self.optimizer}',
+            ),
+            (
                 self.schedule == 'step' and not self.decay_steps,
                 '--decay_steps: expected at least 1 with --schedule=step. Received: 0',
             ),

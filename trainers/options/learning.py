@@ -112,6 +112,36 @@ class Learning:
         low=0.0,
     )
 
+    shard_classes: bool = option(
+        False,
+        'Many classes: each worker has the class weights and the centers of a contiguous range of '
+        'the classes. See docs/many_classes.md.',
+        'classes',
+    )
+    class_shards: int = option(
+        1,
+        'With --shard_classes, parts of the classes on each worker, computed one after another, '
+        'which saves memory.',
+        'classes',
+        resume=True,
+        low=1,
+        high=1024,
+    )
+    sample_classes: float = option(
+        1.0,
+        'With --shard_classes, the fraction of the classes that a training step computes: those '
+        'of the batch and a random rest. 1: all.',
+        'classes',
+        accepts=(lambda value: 0 < value <= 1, 'more than 0, at most 1'),
+    )
+    lazy_adam: bool = option(
+        False,
+        'With --sample_classes and --optimizer=adam: classes that are not in a step keep their '
+        'weights and averages. Without it all classes move, as far as Adam has them move without '
+        'a gradient, which takes as long as without a sample.',
+        'classes',
+    )
+
     steps: int = option(8000, 'Number of training steps.', 'optimization', resume=True, low=1)
     batch_size: int = option(
         128,

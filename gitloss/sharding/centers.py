@@ -1,0 +1,84 @@
+"""The table of centers in shards: each worker has the centers of a range of the classes."""
+
+from __future__ import annotations
+
+from typing import Callable, Sequence
+
+from gitloss.backend import Tensor, tf
+from gitloss.centers import CenterTable, same_class, steps_of
+from gitloss.sharding.ranges import ClassRange, Shard, shard_variable
+
+
+class ShardedCenterTable(CenterTable):
+    """The centers of one range of the classes, for batches of all classes.
+
+    Args:
+      num_classes: of all workers.
+      places: the classes of each worker.
+      rank: of this worker.
+      reduce: the sums over all workers of a list of tensors.
+      alpha, distance: as of `CenterTable`.
+
+    Attributes:
+      centers: the variable, float32 [part.size, dim].
+      updates: the variable, int32 [part.size].
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        places: Sequence[ClassRange],
+        rank: int,
+        reduce: Callable[[list[Tensor]], list[Tensor]],
+        alpha: float = 0.5,
+        distance: str = 'euclidean',
+        **kwargs: str,
+    ) -> None:
+        super().__init__(num_classes, alpha, distance, **kwargs)
+        self._places, self.part, self._reduce = places, places[rank], reduce
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        shape = [self.part.size, int(input_shape[-1])]
+
+        def variable(name: str, shape: list[int], dtype: tf.DType) -> Tensor:
+            shard = Shard(f'{self.name}/{name}', self.num_classes, self._places)
+            return shard_variable(f'{self.name}/{name}', shard, shape, dtype, trainable=False)
+
+        self.centers = variable('centers', shape, tf.float32)
+        self.updates = variable('updates', shape[:1], tf.int32)
+        self._variables, self.built = [self.centers, self.updates], True
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return self._variables
+
+    def _rows_of(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(row of each label, 0 if it is of another worker; whether it is of this one)."""
+        is_owned = tf.logical_and(labels >= self.part.first, labels < self.part.stop)
+        return tf.where_v2(is_owned, labels - self.part.first, 0), is_owned
+
+    def rows(self, labels: Tensor) -> Tensor:
+        """As `CenterTable.rows`. The sum over the workers, of which one has the row and the others
+        zeros, is exact.
+        """
+        rows, is_owned = self._rows_of(labels)
+        own = tf.where_v2(is_owned[:, None], tf.gather(self.centers, rows), 0.0)
+        return tf.stop_gradient(self._reduce([own])[0])
+
+    def rows_after(self, before: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """As `CenterTable.rows_after`, without another message to the workers."""
+        steps = steps_of(embeddings, labels, before, self.alpha, self.distance)
+        return before - tf.matmul(same_class(labels, before.dtype), tf.cast(steps, before.dtype))
+
+    def update(
+        self, embeddings: Tensor, labels: Tensor, own_centers: Tensor | None = None
+    ) -> Tensor:
+        """As `CenterTable.update`; centers of other workers stay."""
+        own_centers = self.rows(labels) if own_centers is None else own_centers
+        steps = steps_of(embeddings, labels, own_centers, self.alpha, self.distance)
+        rows, is_owned = self._rows_of(labels)
+        return self.moved(
+            rows,
+            tf.where_v2(is_owned[:, None], tf.cast(steps, tf.float32), 0.0),
+            tf.cast(is_owned, tf.int32),
+        )

@@ -1,0 +1,172 @@
+"""A classifier in shards: each worker has the weights of a contiguous range of the classes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from gitloss import heads
+from gitloss.backend import Tensor, tf
+from gitloss.heads import Head
+from gitloss.sharding.ranges import ClassRange, ClassRanges, Shard, shard_variable
+from gitloss.sharding.rows import Rows
+from gitloss.sharding.sampling import Columns, all_columns, drawn, sampled_columns
+from gitloss.sharding.softmax import ShardLogits, sharded_softmax
+
+_BLOCK = 1024  # classes whose initial weights are drawn together
+
+
+class ShardedClassifier:
+    """The layers from embeddings to logits, as `heads.Classifier`, for shards of the classes.
+
+    Class weights are [classes, dim], so that a step can touch some of the classes only.
+
+    Args:
+      head, embedding_dim, slope, seed: as of `heads.Classifier`.
+      ranges: of the shards of all workers.
+      rank: of this worker.
+
+    Attributes:
+      head: as given.
+      ranges: as given.
+      shards: the variables with this worker's classes; `initialise` gives them their values.
+      weights: all variables, all trainable.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        embedding_dim: int,
+        ranges: ClassRanges,
+        rank: int = 0,
+        slope: float | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.head, self.ranges, self._dim, self._seed = head, ranges, embedding_dim, seed
+        self._prelu = None
+        if head.margin_logits is None and slope is not None:
+            self._prelu = heads.prelu(slope)
+            heads.build(self._prelu, embedding_dim)
+        self._parts, self._kernels, self._biases = [], [], []
+        for number in range(ranges.each):
+            places = ranges.shard(number)
+            part = places[rank]
+            self._parts.append(part)
+            place = functools.partial(self._variable, number, places)
+            self._kernels.append(place('class_weights', [part.size, embedding_dim]))
+            if head.margin_logits is None:
+                self._biases.append(place('bias', [part.size]))
+        self._rows = [Rows(kernel) for kernel in self._kernels]
+        self.shards = self._kernels + self._biases
+        self.weights = (self._prelu.weights if self._prelu else []) + self.shards
+
+    def _variable(
+        self, number: int, places: Sequence[ClassRange], name: str, shape: Sequence[int]
+    ) -> Any:
+        shard = Shard(f'logits/{name}', self.ranges.num_classes, places)
+        return shard_variable(f'logits/part_{number}/{name}', shard, shape)
+
+    def initialise(self, session: Any) -> None:
+        """Draws the initial class weights, uniform as Glorot's, a function of seed and class."""
+        for part, rows in zip(self._parts, self._rows):
+            rows.fill(
+                session, lambda first, count, part=part: self._drawn(part.first + first, count)
+            )
+
+    def _drawn(self, first: int, count: int) -> np.ndarray:
+        """float32 [count, dim] of the classes from `first` on."""
+        limit = np.sqrt(6.0 / (self._dim + self.ranges.num_classes))
+        blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
+        draws = [
+            np.random.Generator(np.random.Philox(key=[self._seed, block])).random(
+                (_BLOCK, self._dim), np.float32
+            )
+            for block in blocks
+        ]
+        start = first - blocks[0] * _BLOCK
+        whole = np.concatenate(draws)[start : start + count]
+        return ((2.0 * whole - 1.0) * limit).astype(np.float32)
+
+    def _features(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self._prelu is None else self._prelu(embeddings)
+
+    def _plain(self, features: Tensor, kernel: Tensor, bias: Sequence[Tensor]) -> Tensor:
+        """Logits without a margin, [batch, columns], of rows of the class weights."""
+        if self.head.margin_logits is None:
+            return tf.matmul(features, kernel, transpose_b=True) + bias[0]
+        return self.head.scale * tf.matmul(
+            tf.nn.l2_normalize(features, axis=1),
+            tf.nn.l2_normalize(kernel, axis=1),
+            transpose_b=True,
+        )
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Logits [batch, classes of this worker] of embeddings [batch, dim], for inference."""
+        features = self._features(embeddings)
+        biases = [[bias] for bias in self._biases] or [[]] * len(self._kernels)
+        plain = [self._plain(features, *pair) for pair in zip(self._kernels, biases)]
+        return tf.concat(plain, axis=1)
+
+    def softmax(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        gather: Callable[..., Tensor],
+        step: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(softmax loss of the global batch, its predictions int32), the same on all workers.
+
+        Args:
+          embeddings: float32 [rows, dim] of this worker.
+          labels: int32 [batch], of all workers.
+          gather: as `OneWorker.all_gather`.
+          step: the step whose sample of the classes is taken; None: all classes.
+        """
+        features = gather(self._features(embeddings), sum_gradients=True)
+        sample = None if step is None else drawn(self.ranges, self._seed, step)
+        shards, self._taken = [], []
+        for number, part in enumerate(self._parts):
+            columns = (
+                all_columns(labels, part)
+                if sample is None
+                else sampled_columns(labels, part, self.ranges, *sample)
+            )
+            shards.append(self._shard(number, part, features, columns))
+            self._taken.append((shards[-1].inputs[1], columns))
+        return sharded_softmax(shards, gather, keep_logits=len(shards) == 1)
+
+    def squares(self) -> list[Tensor]:
+        """||w||^2 / 2 of this worker's class weights, of those alone that the last `softmax` took."""
+        return [
+            tf.nn.l2_loss(kernel)
+            if columns.offset is None
+            else 0.5 * tf.reduce_sum(tf.square(kernel) * columns.is_there[:, None])
+            for kernel, columns in self._taken
+        ]
+
+    def _shard(
+        self, number: int, part: ClassRange, features: Tensor, columns: Columns
+    ) -> ShardLogits:
+        variables = [group[number] for group in (self._kernels, self._biases) if group]
+        if columns.rows is None:
+            weights = [variable.read_value() for variable in variables]
+            classes = tf.range(part.first, part.stop)
+        else:
+            weights = [tf.gather(variable, columns.rows) for variable in variables]
+            classes = part.first + columns.rows
+        return ShardLogits(
+            lambda: self._plain(features, weights[0], weights[1:]),
+            functools.partial(self._training, columns),
+            [features, *weights],
+            columns.own,
+            classes,
+        )
+
+    def _training(self, columns: Columns, logits: Tensor) -> Tensor:
+        """`logits` with the head's margin at the labels, and with the offset of a sample."""
+        margin_logits, margin, scale = self.head
+        if margin_logits is not None:
+            logits = margin_logits(logits / scale, columns.own, margin, scale)
+        return logits if columns.offset is None else logits + columns.offset

@@ -1,0 +1,115 @@
+"""Ranges of classes, and the variables that hold one range of a tensor over all classes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Sequence
+
+from gitloss.backend import tf
+from gitloss.errors import check
+
+
+class ClassRange(NamedTuple):
+    """The classes first ... stop - 1, which are the strata first_stratum ... stop_stratum - 1."""
+
+    first: int
+    stop: int
+    first_stratum: int
+    stop_stratum: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.first
+
+
+class ClassRanges:
+    """Divides the classes into ranges of nearly equal size, one for each shard.
+
+    Sampling takes one class of each stratum, so strata are not divided. Stratum j of n holds the
+    classes j C // n ... (j + 1) C // n - 1. Without sampling every class is a stratum.
+
+    Args:
+      num_classes: C.
+      workers: number of workers, whose shards are in the order of their ranks.
+      each: number of shards of a worker.
+      rate: the fraction of the classes that are sampled, in (0, 1].
+
+    Attributes:
+      num_classes, workers, each: as given.
+      strata: n.
+
+    Raises:
+      ValueError: there are fewer strata than shards.
+    """
+
+    def __init__(
+        self, num_classes: int, workers: int = 1, each: int = 1, rate: float = 1.0
+    ) -> None:
+        self.num_classes, self.workers, self.each = num_classes, workers, each
+        self.strata = max(1, round(num_classes * rate))
+        check(
+            1 <= workers * each <= self.strata,
+            '--class_shards',
+            f'at most {self.strata} shards for a sample of {self.strata} of {num_classes} classes',
+            f'{each} on each of {workers} workers',
+        )
+
+    def _between(self, first: int, stop: int) -> ClassRange:
+        """The shards first ... stop - 1, in one range."""
+        count = self.workers * self.each
+        bounds = [place * self.strata // count for place in (first, stop)]
+        classes = [bound * self.num_classes // self.strata for bound in bounds]
+        return ClassRange(classes[0], classes[1], bounds[0], bounds[1])
+
+    def shard(self, number: int) -> list[ClassRange]:
+        """The range of each worker's shard `number`, from 0 on."""
+        firsts = [rank * self.each + number for rank in range(self.workers)]
+        return [self._between(first, first + 1) for first in firsts]
+
+    def whole(self) -> list[ClassRange]:
+        """The range of all shards of each worker."""
+        firsts = [rank * self.each for rank in range(self.workers)]
+        return [self._between(first, first + self.each) for first in firsts]
+
+
+class Shard(NamedTuple):
+    """The place of a variable in a tensor over all classes.
+
+    Attributes:
+      name: of the whole tensor, in checkpoints.
+      num_classes: rows of the whole tensor.
+      places: the classes that the variable has on each worker.
+    """
+
+    name: str
+    num_classes: int
+    places: Sequence[ClassRange]
+
+
+def shard_variable(
+    name: str, shard: Shard, shape: Sequence[int], dtype: Any = None, trainable: bool = True
+) -> Any:
+    """A variable of zeros that is the Shard of a whole tensor."""
+    variable = tf.get_variable(
+        name,
+        list(shape),
+        dtype or tf.float32,
+        tf.zeros_initializer(),
+        trainable=trainable,
+        use_resource=True,
+    )
+    variable.gitloss_shard = shard
+    return variable
+
+
+def shard_of(variable: Any, variables: Sequence[Any]) -> Shard | None:
+    """The Shard that a variable is, or None.
+
+    The slots of an optimizer, whose names begin with that of their variable among `variables`, have
+    its place.
+    """
+    name = variable.op.name
+    for owner in variables:
+        shard = getattr(owner, 'gitloss_shard', None)
+        if shard is not None and (name + '/').startswith(owner.op.name + '/'):
+            return shard._replace(name=shard.name + name[len(owner.op.name) :])
+    return None
