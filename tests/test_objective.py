@@ -6,6 +6,7 @@ import pytest
 from gitloss import heads
 from gitloss.backend import tf
 from gitloss.centers import CenterTable
+from gitloss.sharding import ClassRanges, ShardedClassifier
 from helpers import graph_session, relative_error
 from loss_reference import numpy_center, numpy_git
 from trainers.engine.objective import Objective
@@ -37,10 +38,13 @@ def numpy_arcface(x, labels, kernel):
     return value, (gradient - np.sum(gradient * unit, axis=1, keepdims=True) * unit) / lengths
 
 
-@pytest.mark.parametrize('form, dim', [('elementwise', 3), ('pairwise', 3), ('pairwise', 16)])
-def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim):
+@pytest.mark.parametrize(
+    'form, dim, shards',
+    [('elementwise', 3, 0), ('pairwise', 3, 2), ('pairwise', 16, 0), ('elementwise', 16, 3)],
+)
+def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim, shards):
     """L = L_S + 0.5 L_C + 3 L_G, its value and its gradient with respect to the embeddings. In 16
-    dimensions the git term uses matrix products.
+    dimensions the git term uses matrix products. Five classes in two shards or three are uneven.
     """
     random = np.random.RandomState(1)
     labels = random.randint(0, 5, 12).astype(np.int32)
@@ -49,17 +53,33 @@ def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim):
     kernel = random.randn(dim, 5).astype(np.float32)
     points = (kernel.T[labels] + 0.5 * random.randn(12, dim)).astype(np.float32)
     options = Options(
-        head='arcface', lambda_c=0.5, lambda_g=3.0, git_loss_form=form, embedding_dim=dim
+        head='arcface',
+        lambda_c=0.5,
+        lambda_g=3.0,
+        git_loss_form=form,
+        embedding_dim=dim,
+        shard_classes=shards > 0,
+        class_shards=max(shards, 1),
     )
     with graph_session() as session:
-        classifier = heads.Classifier(heads.head(options.head, MARGIN, SCALE), dim, 5, slope=0.0)
+        head = heads.head(options.head, MARGIN, SCALE)
+        if shards:
+            classifier = ShardedClassifier(head, dim, ClassRanges(5, each=shards))
+        else:
+            classifier = heads.Classifier(head, dim, 5, slope=0.0)
         table = CenterTable(5, name='center_loss')
         table.build([None, dim])
         x, y = tf.placeholder(tf.float32, points.shape), tf.constant(labels)
         objective = Objective(options, classifier, table, OneWorker())
-        terms = objective.terms(classifier.logits(x), y, x, y)
+        softmax, _ = objective.softmax(x, y, y)
+        terms = objective.terms(softmax, x, y, table.rows(y))
         session.run(tf.global_variables_initializer())
-        classifier.weights[0].load(kernel, session)
+        start = 0
+        for weight in classifier.weights:  # [dim, classes], of shards [classes, dim]
+            stop = start + weight.shape.as_list()[0] if shards else 5
+            part = kernel[:, start:stop]
+            weight.load(part.T if shards else part, session)
+            start = stop
         table.centers.load(centers, session)
         gradient = tf.gradients(terms['loss'], x)[0]
         found, slope = session.run([terms, gradient], {x: points})

@@ -138,13 +138,8 @@ class ShardedClassifier:
         return sharded_softmax(shards, gather, keep_logits=len(shards) == 1)
 
     def squares(self) -> list[Tensor]:
-        """||w||^2 / 2 of this worker's class weights, of those alone that the last `softmax` took."""
-        return [
-            tf.nn.l2_loss(kernel)
-            if columns.offset is None
-            else 0.5 * tf.reduce_sum(tf.square(kernel) * columns.is_there[:, None])
-            for kernel, columns in self._taken
-        ]
+        """||w||^2 / 2 of this worker's class weights, in a sample of those that `softmax` took."""
+        return [tf.nn.l2_loss(kernel * columns.is_there) for kernel, columns in self._taken]
 
     def _shard(
         self, number: int, part: ClassRange, features: Tensor, columns: Columns

@@ -32,9 +32,11 @@ class Columns(NamedTuple):
     offset: Tensor | None
 
     @property
-    def is_there(self) -> Tensor:
-        """float32 [columns]: 0 for an absent column, else 1. With an offset alone."""
-        return tf.cast(self.offset > 0.5 * ABSENT, tf.float32)
+    def is_there(self) -> Tensor | float:
+        """float32 [columns, 1]: 0 for an absent column, else 1."""
+        if self.offset is None:
+            return 1.0
+        return tf.cast(self.offset > 0.5 * ABSENT, tf.float32)[:, None]
 
 
 def all_columns(labels: Tensor, part: ClassRange) -> Columns:

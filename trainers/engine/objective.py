@@ -80,7 +80,7 @@ class Objective:
                 if weight and not is_shard
             ]
             parts = [self.part_of_mean(tf.add_n([*own, *shared]))] if own or shared else []
-            if weight and any(is_here):
+            if weight and any(is_here) and isinstance(self._classifier, ShardedClassifier):
                 parts += [weight * value for value in self._classifier.squares()]
             return tf.add_n(parts) if parts else None
 
