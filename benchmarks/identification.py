@@ -20,8 +20,8 @@ from trainers.options import Options
 
 def embedded(handle, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """(embeddings float64 [n, dim], labels int32 [n]) of a split."""
-    batches = [(points, labels) for points, _, labels, _ in handle.sweep(source)]
-    points, labels = (np.concatenate(parts) for parts in zip(*batches))
+    swept = handle.sweep(source, with_predictions=False)
+    points, labels = map(np.concatenate, zip(*[(batch[0], batch[2]) for batch in swept]))
     return points.astype(np.float64), labels
 
 

@@ -46,7 +46,9 @@ class Handle:
     rank, workers, is_chief = 0, 1, True
 
     @abc.abstractmethod
-    def sweep(self, source: Source, with_losses: bool = False) -> Iterator[Batch]:
+    def sweep(
+        self, source: Source, with_losses: bool = False, with_predictions: bool = True
+    ) -> Iterator[Batch]:
         """A forward pass over a source in order, with the current weights.
 
         The workers share the work of each batch, and each gets the whole result: every worker must
@@ -55,20 +57,24 @@ class Handle:
         Yields:
           (embeddings float32 [n, dim], predictions int [n], labels int32 [n], losses) per batch of
           the training batch size. `losses` are the batch's scalars (`loss`, `softmax_loss`,
-          `center_loss`, `git_loss`), empty without `with_losses`. A short last batch is padded with
-          samples from the beginning of the source, which count in its losses only.
+          `center_loss`, `git_loss`), empty without `with_losses`. `predictions` is empty without
+          `with_predictions`, which saves the logits of all classes. A short last batch is padded
+          with samples from the beginning of the source, which count in its losses only.
         """
 
     @abc.abstractmethod
-    def centers(self) -> np.ndarray:
-        """The centers of the center and git losses: float32 [classes, dim]."""
+    def center_rows(self, classes: np.ndarray) -> np.ndarray:
+        """The centers of the center and git losses: float32 [n, dim] of the classes int [n]."""
 
     @abc.abstractmethod
-    def center_updates(self) -> np.ndarray:
-        """Number of samples that have moved each center so far: int32 [classes]."""
+    def centers_moved(self) -> float:
+        """The fraction of the classes whose center has been moved by a sample so far."""
 
-    def set_centers(self, values: np.ndarray) -> None:
-        """Replaces the centers by `values`, float [classes, dim]."""
+    def set_centers(self, classes: np.ndarray, rows: np.ndarray) -> None:
+        """Replaces the centers of the classes, different ones, int [n], by `rows`, float [n, dim].
+
+        Every worker must set the same.
+        """
 
 
 class RunHandle(Handle):

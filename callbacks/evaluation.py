@@ -8,7 +8,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from callbacks.base import Callback, Handle
-from callbacks.centers import DISTANCES, class_distances
+from callbacks.class_distances import DISTANCES, ERRORS, class_distances
 from gitloss import metrics
 from gitloss.data.source import Source
 from gitloss.metrics import Metric
@@ -60,14 +60,15 @@ def _losses(group: str) -> tuple[Metric, ...]:
 
 def _distances(group: str) -> tuple[Metric, ...]:
     """Of a split whose labels are no classes. No choice depends on the test set."""
-    inter, intra, ratio = (
+    inter, intra, ratio, *errors = (
         dataclasses.replace(metric, name=f'{group}_{metric.name}', group=group, label='')
-        for metric in DISTANCES
+        for metric in (*DISTANCES, *ERRORS)
     )
     if group == 'valid':
-        return inter, intra, dataclasses.replace(ratio, label='valid inter/intra')
+        return (inter, intra, dataclasses.replace(ratio, label='valid inter/intra'), *errors)
     return tuple(
-        dataclasses.replace(metric, higher_is_better=None) for metric in (inter, intra, ratio)
+        dataclasses.replace(metric, higher_is_better=None)
+        for metric in (inter, intra, ratio, *errors)
     )
 
 

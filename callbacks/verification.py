@@ -49,7 +49,8 @@ class Verification(Callback):
             log.warning('no verification at step %d: %s', self.handle.step, error)
 
     def _verified(self) -> dict[str, float]:
-        points = np.concatenate([batch[0] for batch in self.handle.sweep(self._images)])
+        swept = self.handle.sweep(self._images, with_predictions=False)
+        points = np.concatenate([batch[0] for batch in swept])
         first, second = points[self._pairs.first], points[self._pairs.second]
         scores, genuine = pair_scores(first, second, self._similarity), self._pairs.genuine
         result = verify(scores, genuine, self._folds, far=self._far, fars=())

@@ -217,6 +217,18 @@ class CenterTable(keras.layers.Layer):
         """
         return self.rows(labels)
 
+    def set_rows(self, labels: Tensor, rows: Tensor) -> Tensor:
+        """An op that replaces the centers of the classes `labels`, int [n], by `rows`, float32 [n,
+        dim]. A class may occur several times if its rows are equal.
+        """
+        return tf.raw_ops.ResourceScatterUpdate(
+            resource=self.centers.handle, indices=labels, updates=rows
+        )
+
+    def moved(self) -> Tensor:
+        """The number of classes whose center a sample has moved, a scalar."""
+        return tf.reduce_sum(tf.cast(self.updates > 0, tf.int32))
+
     def update(
         self, embeddings: Tensor, labels: Tensor, own_centers: Tensor | None = None
     ) -> Tensor:
@@ -226,9 +238,9 @@ class CenterTable(keras.layers.Layer):
         loss and the gradients. `own_centers`: `rows(labels)`, if the caller has them.
         """
         labels, steps = center_steps(embeddings, labels, self.centers, self.alpha, self.distance)
-        return self.moved(labels, tf.cast(steps, tf.float32), tf.ones_like(labels, tf.int32))
+        return self.subtract(labels, tf.cast(steps, tf.float32), tf.ones_like(labels, tf.int32))
 
-    def moved(self, rows: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
+    def subtract(self, rows: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
         """An op that subtracts steps [batch, dim] from rows of the centers, and counts."""
         return tf.group(
             tf.raw_ops.ResourceScatterSub(

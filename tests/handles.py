@@ -10,6 +10,7 @@ class FakeHandle(RunHandle):
     """Sweeps Points; predictions equal the labels except for the indices in `wrong`."""
 
     num_classes, batch_size, steps, every = 3, 4, 10, 5
+    options = {'embedding_dim': 2}
     metrics = declaration.by_name(
         [declaration.accuracy('valid'), declaration.loss('train'), declaration.loss('valid')]
     )
@@ -19,24 +20,24 @@ class FakeHandle(RunHandle):
 
     step = 0
 
-    def center_updates(self):
-        return np.array([5, 1, 0])
+    def centers_moved(self):
+        return 2 / 3
 
-    def centers(self):
-        return self.table
+    def center_rows(self, classes):
+        return self.table[classes]
 
-    def set_centers(self, values):
-        self.table = np.array(values)
+    def set_centers(self, classes, rows):
+        self.table[classes] = rows
 
-    def sweep(self, split, with_losses=False):
+    def sweep(self, split, with_losses=False, with_predictions=True):
         for start in range(0, len(split.labels), 4):
             labels = split.labels[start : start + 4]
             predictions = np.array(
                 [label if start + i not in self.wrong else -1 for i, label in enumerate(labels)]
             )
             yield (
-                split.embeddings[start : start + 4],
-                predictions,
+                split.read(np.arange(start, start + len(labels))),
+                predictions if with_predictions else predictions[:0],
                 labels,
                 {'loss': float(start)} if with_losses else {},
             )

@@ -2,16 +2,25 @@
 float32 result, looking into a graph.
 """
 
-import collections
 import contextlib
 
 import numpy as np
 
 from callbacks.base import Callback
 from gitloss.backend import tf
+from gitloss.data.source import Source
 
-# What a fake handle sweeps in place of a Source: the embeddings are given.
-Points = collections.namedtuple('Points', 'embeddings labels')
+
+class Points(Source):
+    """What a fake handle sweeps: what it reads are the embeddings."""
+
+    image_shape, parallel = (), False
+
+    def __init__(self, embeddings, labels):
+        self.embeddings, self.labels = embeddings, labels
+
+    def read(self, indices):
+        return self.embeddings[indices]
 
 
 def pixels(source):

@@ -114,6 +114,8 @@ def test_the_list_collects_the_declarations_group_by_group():
         'inter_cls_dist',
         'intra_cls_dist',
         'inter_over_intra',
+        'inter_cls_dist_error',
+        'intra_cls_dist_error',
         'inter_cls_dist_running',
         'center_drift',
         'centers_moved',

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from callbacks import centers
+from callbacks import class_distances
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation, evaluate
 from gitloss import metrics
@@ -51,11 +51,11 @@ def test_more_embeddings_than_are_kept_are_computed_again(monkeypatch):
     )
     found = []
     for kept, sweeps in ((80, 1), (79, 2)):
-        monkeypatch.setattr(centers, 'KEPT_BYTES', kept)
+        monkeypatch.setattr(class_distances, 'KEPT_BYTES', kept)
         callback, logs, made = CenterMeasurement(split), {}, []
         callback.handle = FakeHandle()
         sweep = callback.handle.sweep
-        callback.handle.sweep = lambda split, sweep=sweep, made=made: (
+        callback.handle.sweep = lambda split, sweep=sweep, made=made, **asked: (
             made.append(split) or sweep(split)
         )
         callback.on_epoch_end(1, logs)
@@ -145,7 +145,7 @@ def test_memory_for_pictures_is_bounded_and_a_sorted_set_shows_all_its_classes()
         Points(np.eye(1000, dtype=np.float32), np.arange(1000, dtype=np.int32))
     )
     means.handle = FakeHandle()
-    means.handle.num_classes = 1000
+    means.handle.num_classes, means.handle.options = 1000, {'embedding_dim': 1000}
     means.on_epoch_end(1, logs)
     assert (
         means.means.shape == (200, 1000)

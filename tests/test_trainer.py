@@ -36,7 +36,7 @@ def test_centers_follow_the_papers_rule_and_each_step_reads_the_centers_before_i
 
     class Centers(Watch):
         def on_train_end(self, logs=None):
-            self.final = self.handle.centers()
+            self.final = self.handle.center_rows(np.arange(4))
 
     watch = Centers(lambda handle: {'embeddings': handle.net.embeddings})
     trainer = trainer_of(settings, [watch], dataset)
@@ -111,7 +111,8 @@ def test_diagnostics_of_a_step(tmp_path):
 
     class Counting(Watch):
         def on_train_end(self, logs=None):
-            self.counts = self.handle.center_updates()
+            self.moved = self.handle.centers_moved()
+            self.counts = self.handle.session.run(self.handle.net.center_table.updates)
 
     watch = Counting(lambda handle: {'embeddings': handle.net.embeddings})
     trainer_of(settings, [watch], dataset).fit()
@@ -124,6 +125,7 @@ def test_diagnostics_of_a_step(tmp_path):
     assert logs['git_floor'] == pytest.approx((sizes**2).sum() / 16.0**2)
     assert logs['center_drift'] == pytest.approx(np.mean(moves), rel=1e-5)
     assert watch.counts.tolist() == sizes.tolist()
+    assert watch.moved == np.mean(sizes > 0)
 
 
 def test_two_runs_from_one_seed_are_equal_to_the_last_bit(tmp_path):

@@ -36,7 +36,11 @@ def _measuring(
     if not options.evaluate:
         return None, None, None
     centers = CenterMeasurement(
-        dataset.train, options.center_init, options.reset_centers, options.distance
+        dataset.train,
+        options.center_init,
+        options.reset_centers,
+        options.distance,
+        options.measure_samples,
     )
     evaluation = Evaluation(dataset.valid, dataset.test, dataset.spec.num_classes)
     return centers, evaluation, Figures(evaluation, centers) if dataset.valid else None

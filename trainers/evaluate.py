@@ -23,7 +23,7 @@ from trainers.options import FIELDS, Options
 def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
     """{'valid', 'test', 'step', 'checkpoint'}."""
     from callbacks import evaluation
-    from callbacks.centers import class_distances
+    from callbacks.class_distances import class_distances
     from trainers import checkpoints, devices, loading
     from trainers.engine import runtime
 

@@ -17,7 +17,7 @@ from gitloss.data.selection import (
     load_images,
 )
 from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing, Source, mean_image
-from gitloss.data.subset import Subset
+from gitloss.data.subset import Subset, View
 from gitloss.errors import check_choice
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ __all__ = [
     'Shuffled',
     'Source',
     'Subset',
+    'View',
     'files_of_run',
     'load',
     'load_images',

@@ -1,8 +1,9 @@
-"""Some images of a source, with labels of their own."""
+"""Some samples of a source, in an order and with labels of their own."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,34 @@ from gitloss.data.images import ImageSource
 from gitloss.data.source import Source
 
 
-class Subset(Source):
+class View(Source):
+    """Some samples of any Source, to be swept. It has no fingerprint.
+
+    Args:
+      source: has the samples.
+      indices: int64 [n], the samples in the source, in the order of the view.
+      labels: int [n]; None: those of the source.
+    """
+
+    def __init__(
+        self, source: Source, indices: np.ndarray, labels: np.ndarray | None = None
+    ) -> None:
+        self._source: Any = source
+        self._indices = indices
+        self.labels = np.asarray(source.labels[indices] if labels is None else labels, np.int32)
+        self.image_shape, self.parallel = source.image_shape, source.parallel
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self._source.read(self._indices[indices])
+
+    def decode(self, raw: Any) -> Any:
+        return self._source.decode(raw)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        return self._source.images(self._indices[indices])
+
+
+class Subset(View):
     """Some images of an ImageSource, with labels of their own.
 
     Args:
@@ -23,12 +51,8 @@ class Subset(Source):
     def __init__(
         self, source: ImageSource, indices: np.ndarray, labels: np.ndarray, data: str
     ) -> None:
-        self._source, self._indices, self._data = source, indices, data
-        self.labels = np.asarray(labels, np.int32)
-        self.image_shape, self.parallel = source.image_shape, source.parallel
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        return self._source.read(self._indices[indices])
+        super().__init__(source, indices, labels)
+        self._data = data
 
     def encoded(self, index: int) -> bytes:
         """As of the source."""

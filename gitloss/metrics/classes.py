@@ -7,6 +7,7 @@ as soon as one batch misses a class.
 
 from __future__ import annotations
 
+import math
 from typing import Iterable
 
 import numpy as np
@@ -51,12 +52,11 @@ class ClassSums:
         return self._sums / np.maximum(self.counts, 1)[:, None]
 
 
-def intra_class_distance(
+def class_spreads(
     batches: Iterable[tuple[np.ndarray, np.ndarray]], means: np.ndarray
-) -> float:
-    """Mean over the classes of the mean Euclidean distance of their samples to the class mean.
-
-    Classes without samples do not count.
+) -> np.ndarray:
+    """Mean Euclidean distance of the samples of each class to the class mean: float64 [k], of the
+    classes with samples.
 
     Args:
       batches: an iterable of (embeddings float [n, dim], labels int [n]).
@@ -65,7 +65,14 @@ def intra_class_distance(
     distances = ClassSums(len(means))
     for embeddings, labels in batches:
         distances.add(np.linalg.norm(embeddings - means[labels], axis=1)[:, None], labels)
-    return float(np.mean(distances.means()[distances.counts > 0]))
+    return distances.means()[distances.counts > 0].ravel()
+
+
+def intra_class_distance(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], means: np.ndarray
+) -> float:
+    """The mean of `class_spreads`, in which each class with samples counts once."""
+    return float(np.mean(class_spreads(batches, means)))
 
 
 def inter_class_distance(means: np.ndarray, counts: np.ndarray, limit: int = 2000) -> float:
@@ -78,12 +85,54 @@ def inter_class_distance(means: np.ndarray, counts: np.ndarray, limit: int = 200
         classes would take days.
     """
     present = np.flatnonzero(counts)
-    present = means[present[evenly_spaced(len(present), limit)]]
-    total = sum(
-        float(np.linalg.norm(present[i + 1 :] - present[i], axis=1).sum())
-        for i in range(len(present) - 1)
+    return mean_pair_distance(means[present[evenly_spaced(len(present), limit)]])[0]
+
+
+def mean_pair_distance(points: np.ndarray, population: int = 0) -> tuple[float, float]:
+    """Mean Euclidean distance over all pairs of n points, and its standard error as an estimate of
+    the same over a `population` of which the points are a random sample without replacement.
+
+    The mean is a U-statistic U. Its error is that of the jackknife (Arvesen, Annals of Mathematical
+    Statistics 40, 1969): with the mean distance h_i of point i to the others, leaving it out gives
+    U_i = (n U - 2 h_i) / (n - 2), and the variance is (n - 1) / n sum_i (U_i - U)^2, here times the
+    finite-population correction 1 - n / population (Nandi and Sen, Calcutta Statistical Association
+    Bulletin 12, 1963).
+
+    Args:
+      points: float64 [n, dim].
+      population: number of points of the population; not more than n: there is no error.
+
+    Returns:
+      (mean, 0 for fewer than two points; error, NaN for a sample of fewer than three).
+    """
+    n = len(points)
+    sums, rows = np.zeros(n), []
+    for i in range(n - 1):
+        distances = np.linalg.norm(points[i + 1 :] - points[i], axis=1)
+        rows.append(float(distances.sum()))
+        sums[i] += rows[-1]
+        sums[i + 1 :] += distances
+    mean = sum(rows) / max(n * (n - 1) / 2, 1)
+    if population <= n:
+        return mean, 0.0
+    if n < 3:
+        return mean, math.nan
+    left_out = (n * mean - 2 * sums / (n - 1)) / (n - 2)
+    variance = (n - 1) / n * float(np.sum((left_out - mean) ** 2)) * (1 - n / population)
+    return mean, math.sqrt(variance)
+
+
+def standard_error(values: np.ndarray, population: int) -> float:
+    """The standard error of the mean of n values as an estimate of the mean of a `population` of
+    which they are a random sample without replacement: s sqrt((1 - n / population) / n)  (Cochran,
+    Sampling Techniques, chapter 2). NaN for a sample of one.
+    """
+    n = len(values)
+    if population <= n:
+        return 0.0
+    return (
+        float(np.std(values, ddof=1)) * math.sqrt((1 - n / population) / n) if n > 1 else math.nan
     )
-    return total / max(len(present) * (len(present) - 1) / 2, 1)
 
 
 def pair_distances(

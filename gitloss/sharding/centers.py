@@ -77,8 +77,21 @@ class ShardedCenterTable(CenterTable):
         own_centers = self.rows(labels) if own_centers is None else own_centers
         steps = steps_of(embeddings, labels, own_centers, self.alpha, self.distance)
         rows, is_owned = self._rows_of(labels)
-        return self.moved(
+        return self.subtract(
             rows,
             tf.where_v2(is_owned[:, None], tf.cast(steps, tf.float32), 0.0),
             tf.cast(is_owned, tf.int32),
         )
+
+    def set_rows(self, labels: Tensor, rows: Tensor) -> Tensor:
+        """As `CenterTable.set_rows`, for classes of all workers."""
+        places, is_owned = self._rows_of(labels)
+        # Those of other workers repeat one of this worker's, or a center that stays.
+        chosen = tf.argmax(tf.cast(is_owned, tf.int32))
+        kept = tf.where_v2(is_owned[chosen], rows[chosen], self.centers[0])
+        places = tf.where_v2(is_owned, places, places[chosen])
+        return super().set_rows(places, tf.where_v2(is_owned[:, None], rows, kept[None, :]))
+
+    def moved(self) -> Tensor:
+        own = tf.cast(super().moved(), tf.float32)
+        return self._reduce([own])[0]

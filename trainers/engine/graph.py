@@ -24,6 +24,8 @@ from trainers.engine.step import Step
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
+PIECE_BYTES = 1 << 20  # of the centers that are read or set at once
+
 
 class TrainingGraph:
     """Builds a network, its training step and its evaluation into the current graph.
@@ -190,6 +192,14 @@ class TrainingGraph:
         own_centers = self.center_table.rows(all_labels)
         terms = self._objective.terms(softmax, embeddings, all_labels, own_centers)
         self.eval_losses, _ = self._objective.reduced(terms, [])
-        centers = self.center_table.centers
-        self.new_centers = tf.placeholder(tf.float32, centers.shape, name='new_centers')
-        self.set_centers = tf.assign(centers, self.new_centers)
+        self._build_center_access()
+
+    def _build_center_access(self) -> None:
+        """Centers are read and set in pieces of one size, because shapes are static."""
+        dim = self._options.embedding_dim
+        rows = min(self._num_classes, max(1, PIECE_BYTES // (4 * dim)))
+        self.piece_classes = tf.placeholder(tf.int32, [rows], name='piece_classes')
+        self.piece_rows = tf.placeholder(tf.float32, [rows, dim], name='piece_rows')
+        self.center_rows = self.center_table.rows(self.piece_classes)
+        self.set_center_rows = self.center_table.set_rows(self.piece_classes, self.piece_rows)
+        self.centers_moved = self.center_table.moved()

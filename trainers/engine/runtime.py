@@ -17,6 +17,8 @@ from trainers.engine.graph import TrainingGraph
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
+_NONE = np.empty(0, np.int32)  # predictions
+
 
 class Runtime(Handle):
     """Owns the graph and the session of this process, and counts the steps of their variables.
@@ -85,10 +87,14 @@ class Runtime(Handle):
     def passed(self, every: int) -> bool:
         return self.step // every > self._step_before // every
 
-    def sweep(self, source: data.Source, with_losses: bool = False) -> Iterator[Batch]:
+    def sweep(
+        self, source: data.Source, with_losses: bool = False, with_predictions: bool = True
+    ) -> Iterator[Batch]:
         net, place = self.net, (self.batch_size, self.rank, self.workers)
         losses = net.eval_losses if with_losses else {}
         fetches = {**net.eval_fetches, **losses}
+        if not with_predictions:  # which need the logits of all classes
+            del fetches['predictions']
         part = data.part_of(*place)
         for images, labels, count in self._read(data.padded_batches(source, *place)):
             values = self.run(fetches, {net.eval_images: images, net.eval_labels: labels[part]})
@@ -96,7 +102,7 @@ class Runtime(Handle):
                 raise Interrupted(self.agreed[0])
             yield (
                 values['embeddings'][:count],
-                values['predictions'][:count],
+                values.get('predictions', _NONE)[:count],
                 labels[:count],
                 {name: values[name].item() for name in losses},
             )
@@ -108,14 +114,31 @@ class Runtime(Handle):
         except (OSError, ValueError) as error:
             raise TrainingError(f'step {self.step}: {reason(error)}')
 
-    def centers(self) -> np.ndarray:
-        return self.session.run(self.net.center_table.centers)
+    def center_rows(self, classes: np.ndarray) -> np.ndarray:
+        net, classes = self.net, np.asarray(classes, np.int32)
+        rows = np.empty((len(classes), net.piece_rows.shape.as_list()[1]), np.float32)
+        for piece, places in self._pieces(len(classes)):
+            read = self.run(net.center_rows, {net.piece_classes: classes[places]})
+            rows[piece] = read[: len(rows[piece])]
+        return rows
 
-    def center_updates(self) -> np.ndarray:
-        return self.session.run(self.net.center_table.updates)
+    def set_centers(self, classes: np.ndarray, rows: np.ndarray) -> None:
+        net, classes = self.net, np.asarray(classes, np.int32)
+        for _, places in self._pieces(len(classes)):
+            feeds = {net.piece_classes: classes[places], net.piece_rows: rows[places]}
+            self.session.run(net.set_center_rows, feeds)
 
-    def set_centers(self, values: np.ndarray) -> None:
-        self.session.run(self.net.set_centers, {self.net.new_centers: values})
+    def _pieces(self, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The pieces of `count` rows, and their places: as many as the graph takes at once, the
+        last piece padded with the last row.
+        """
+        size = self.net.piece_classes.shape.as_list()[0]
+        for start in range(0, count, size):
+            places = np.arange(start, start + size)
+            yield slice(start, start + size), np.minimum(places, count - 1)
+
+    def centers_moved(self) -> float:
+        return float(self.run(self.net.centers_moved)) / self.num_classes
 
 
 @contextlib.contextmanager

@@ -69,6 +69,11 @@ class Options(Judging, Exporting, Running, Learning, Data):
                 f'step. Received: {self.iterations_per_loop}',
             ),
             (
+                self.reset_centers and self.measure_samples,
+                '--measure_samples: expected 0 with --reset_centers, which needs all class means. '
+                f'Received: {self.measure_samples}',
+            ),
+            (
                 self.valid_fraction + self.test_fraction >= 1,
                 '--valid_fraction: expected less than 1 with --test_fraction, '
                 f'{self.test_fraction}. Received: {self.valid_fraction}',

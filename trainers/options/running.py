@@ -39,6 +39,15 @@ class Running:
         'measurement',
         low=1,
     )
+    measure_samples: int = option(
+        0,
+        'Estimate the class distances of a training set of more samples than this from whole '
+        'classes, evenly spaced, with at most so many together, and log the standard errors. '
+        '(--center_init=means still sweeps the whole set, once.) 0: measure all.',
+        'measurement',
+        hyperparameter=False,
+        low=0,
+    )
     early_stopping: int = option(
         0,
         'Stop when --monitor has not improved for this many measurements in a row. 0: never.',
