@@ -34,7 +34,9 @@ class MadeUp(Source):
         self._rows = np.random.RandomState(0).randn(_ROWS, dim).astype(np.float32)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        return self._rows[indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> 51]
+        return self._rows[
+            indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(51)
+        ]
 
 
 class Sweeper(Handle):

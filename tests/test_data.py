@@ -17,6 +17,35 @@ from sources import mapped, numbered
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+class Encoded(data.Source):
+    """Sample k is stored as the text of k."""
+
+    image_shape = (1, 1, 1)
+
+    def __init__(self, count):
+        self.labels = np.arange(count, dtype=np.int32)
+
+    def read(self, indices):
+        return np.array([b'%d' % index for index in indices], object)
+
+    def decode(self, raw):
+        return f'decoded {raw}'
+
+    def images(self, indices):
+        return indices.astype(np.uint8)[:, None, None, None]
+
+
+def test_a_view_has_samples_of_any_source_in_an_order_of_its_own():
+    source = Encoded(9)
+    view = data.View(source, np.array([7, 0, 3]))
+    assert len(view) == 3 and view.labels.tolist() == [7, 0, 3]
+    assert view.read(np.array([1, 2])).tolist() == [b'0', b'3']
+    assert pixels(view).ravel().tolist() == [7, 0, 3] and view.decode('x') == 'decoded x'
+    assert (view.image_shape, view.parallel) == ((1, 1, 1), True)
+    other = data.View(source, np.array([7, 0]), labels=np.array([1, 1]))
+    assert other.labels.tolist() == [1, 1] and pixels(other).ravel().tolist() == [7, 0]
+
+
 def test_facts_of_a_spec_are_plain_and_come_back():
     """All except the mean, which a checkpoint stores as a weight."""
     spec = data.DataSpec('faces', (8, 6, 3), 5, data.Preprocessing(128.0, np.float32(0.5)))

@@ -78,6 +78,11 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
             '--valid_fraction: expected less than 1 with --test_fraction, 0.5. Received: 0.5',
         ),
         (
+            ['--reset_centers', '--measure_samples=9'],
+            '--measure_samples: expected 0 with --reset_centers, which needs all class means. '
+            'Received: 9',
+        ),
+        (
             ['--dataset=mnist', '--split=identity'],
             '--split: expected a --dataset of images, as folder. '
             'Received: identity with --dataset=mnist',
