@@ -4,7 +4,6 @@ another on one.
 
 from gitloss.sharding.centers import ShardedCenterTable
 from gitloss.sharding.classifier import ShardedClassifier
-from gitloss.sharding.ranges import ClassRanges, Shard, shard_of
-from gitloss.sharding.rows import Rows
+from gitloss.sharding.ranges import ClassRanges, Shard, load, shard_of
 
-__all__ = ['ClassRanges', 'Rows', 'Shard', 'ShardedCenterTable', 'ShardedClassifier', 'shard_of']
+__all__ = ['ClassRanges', 'Shard', 'ShardedCenterTable', 'ShardedClassifier', 'load', 'shard_of']

@@ -88,7 +88,7 @@ class ShardedCenterTable(CenterTable):
         places, is_owned = self._rows_of(labels)
         # Those of other workers repeat one of this worker's, or a center that stays.
         chosen = tf.argmax(tf.cast(is_owned, tf.int32))
-        kept = tf.where_v2(is_owned[chosen], rows[chosen], self.centers[0])
+        kept = tf.where_v2(is_owned[chosen], rows[chosen], tf.gather(self.centers, 0))
         places = tf.where_v2(is_owned, places, places[chosen])
         return super().set_rows(places, tf.where_v2(is_owned[:, None], rows, kept[None, :]))
 

@@ -10,8 +10,7 @@ import numpy as np
 from gitloss import heads
 from gitloss.backend import Tensor, tf
 from gitloss.heads import Head
-from gitloss.sharding.ranges import ClassRange, ClassRanges, Shard, shard_variable
-from gitloss.sharding.rows import Rows
+from gitloss.sharding.ranges import ClassRange, ClassRanges, Shard, load, shard_variable
 from gitloss.sharding.sampling import Columns, all_columns, drawn, sampled_columns
 from gitloss.sharding.softmax import ShardLogits, sharded_softmax
 
@@ -58,7 +57,6 @@ class ShardedClassifier:
             self._kernels.append(place('class_weights', [part.size, embedding_dim]))
             if head.margin_logits is None:
                 self._biases.append(place('bias', [part.size]))
-        self._rows = [Rows(kernel) for kernel in self._kernels]
         self.shards = self._kernels + self._biases
         self.weights = (self._prelu.weights if self._prelu else []) + self.shards
 
@@ -70,24 +68,19 @@ class ShardedClassifier:
 
     def initialise(self, session: Any) -> None:
         """Draws the initial class weights, uniform as Glorot's, a function of seed and class."""
-        for part, rows in zip(self._parts, self._rows):
-            rows.fill(
-                session, lambda first, count, part=part: self._drawn(part.first + first, count)
-            )
+        for part, kernel in zip(self._parts, self._kernels):
+            load(kernel, self._drawn(part.first, part.size), session)
 
     def _drawn(self, first: int, count: int) -> np.ndarray:
         """float32 [count, dim] of the classes from `first` on."""
         limit = np.sqrt(6.0 / (self._dim + self.ranges.num_classes))
-        blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
-        draws = [
-            np.random.Generator(np.random.Philox(key=[self._seed, block])).random(
-                (_BLOCK, self._dim), np.float32
-            )
-            for block in blocks
-        ]
-        start = first - blocks[0] * _BLOCK
-        whole = np.concatenate(draws)[start : start + count]
-        return ((2.0 * whole - 1.0) * limit).astype(np.float32)
+        drawn_rows = np.empty((count, self._dim), np.float32)
+        for block in range(first // _BLOCK, (first + count - 1) // _BLOCK + 1):
+            generator = np.random.Generator(np.random.Philox(key=[self._seed, block]))
+            rows = (2.0 * generator.random((_BLOCK, self._dim), np.float32) - 1.0) * limit
+            start = block * _BLOCK - first  # of the block among the rows
+            drawn_rows[max(start, 0) : start + _BLOCK] = rows[max(-start, 0) : count - start]
+        return drawn_rows
 
     def _features(self, embeddings: Tensor) -> Tensor:
         return embeddings if self._prelu is None else self._prelu(embeddings)

@@ -101,6 +101,14 @@ def shard_variable(
     return variable
 
 
+def load(variable: Any, value: Any, session: Any) -> None:
+    """Gives a variable a value, an array of its shape.
+
+    Not row by row: TensorFlow copies a variable whose rows were written at every later read.
+    """
+    session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+
+
 def shard_of(variable: Any, variables: Sequence[Any]) -> Shard | None:
     """The Shard that a variable is, or None.
 

@@ -107,7 +107,9 @@ def sharded_softmax(
                 logits, list(shard.inputs), _of_logits(logits, normaliser, shard.own, upstream)
             )
             of_features.append(first)
-            of_weights += rest
+            # Weights that are still read when they are updated would be copied.
+            with tf.control_dependencies([first]):
+                of_weights += [tf.identity(gradient) for gradient in rest]
         return (tf.add_n(of_features), *of_weights)
 
     inputs = [features, *(tensor for group in weights for tensor in group)]

@@ -1,8 +1,8 @@
 """Tensors over all classes in a checkpoint, written from shards and read into others.
 
 A checkpoint has one tensor for all classes, whatever the number of shards that it was written from.
-The chief writes it and reads it; rows travel between the workers in pieces of bounded size, so that
-no common file system is needed, and no worker ever has more than a piece of another one's shard.
+The chief writes it and reads it; rows travel between the workers in pieces of bounded size. So no
+common file system is needed, and no worker has more than a piece of another one's shard.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 
 from gitloss.backend import tf
-from gitloss.sharding import Rows, Shard
+from gitloss.sharding import Shard, load
+
+# Of all workers together.
+PIECE_BYTES = 32 << 20
 
 
 class Slice(NamedTuple):
@@ -45,88 +48,89 @@ class Pieces:
     """
 
     def __init__(self, variable: Any, shard: Shard, group: Any) -> None:
-        self._group, self._places = group, shard.places
-        self.name, self.shape = shard.name, (shard.num_classes, *variable.shape.as_list()[1:])
-        # All workers send as many rows, of which one may have a class less.
-        self._rows = Rows(variable, min(place.size for place in shard.places), copies=group.size)
-        self._gathered = group.all_gather(self._rows.read)
+        self._variable, self._group = variable, group
+        self._ends = [(place.first, place.size) for place in shard.places]
+        rest = variable.shape.as_list()[1:]
+        self.name, self.shape = shard.name, (shard.num_classes, *rest)
+        row_bytes = int(np.prod(rest)) * variable.dtype.size * group.size
+        # All workers send as many rows, though one may have a class less.
+        self._size = min(max(1, PIECE_BYTES // row_bytes), *(count for _, count in self._ends))
+        self._dtype = variable.dtype.base_dtype
         with tf.device('/cpu:0'):
             self._path = tf.placeholder(tf.string, [], name='path')
             self._where = tf.placeholder(tf.string, [1], name='where')
-            dtype = variable.dtype.base_dtype
-            self._values = tf.placeholder(dtype, [None, *self.shape[1:]])
-            self._write = tf.raw_ops.SaveV2(
-                prefix=self._path,
-                tensor_names=[self.name],
-                shape_and_slices=self._where,
-                tensors=[self._values],
-            )
-            self._read = tf.raw_ops.RestoreV2(
-                prefix=self._path,
-                tensor_names=[self.name],
-                shape_and_slices=self._where,
-                dtypes=[dtype],
-            )[0]
-        self._receive = self._assign = None
+            self._values = tf.placeholder(self._dtype, [None, *rest])
+            files = {
+                'prefix': self._path,
+                'tensor_names': [self.name],
+                'shape_and_slices': self._where,
+            }
+            self._write = tf.raw_ops.SaveV2(tensors=[self._values], **files)
+            (self._read,) = tf.raw_ops.RestoreV2(dtypes=[self._dtype], **files)
+            self._take = tf.assign(variable, tf.reshape(self._read, variable.shape))
         if group.size > 1:
-            self._build_receiving(dtype)
+            self._build_messages([self._size, *rest])
 
-    def _build_receiving(self, dtype: Any) -> None:
-        piece = [self._rows.piece, *self.shape[1:]]
+    def _build_messages(self, shape: list[int]) -> None:
+        self._sent = tf.placeholder(self._dtype, shape)
+        self._gathered = self._group.all_gather(self._sent)
         with tf.device('/cpu:0'):
-            buffer = tf.get_variable(
-                f'{self.name}_piece_{len(tf.global_variables())}',
-                piece,
-                dtype,
+            self._buffer = tf.get_variable(
+                f'{self._variable.op.name}/piece',
+                shape,
+                self._dtype,
                 tf.zeros_initializer(),
                 trainable=False,
                 use_resource=True,
                 collections=[tf.GraphKeys.LOCAL_VARIABLES],
             )
-            self._sent = tf.placeholder(dtype, piece)
-            self._send = tf.assign(buffer, self._sent)
-        self._receive = self._group.broadcast([buffer])
-        self._assign = self._rows.written(buffer.read_value())
+            self._fill, self._piece = tf.assign(self._buffer, self._sent), self._buffer.read_value()
+        self._broadcast = self._group.broadcast([self._buffer])
 
-    @property
-    def _ends(self) -> list[tuple[int, int]]:
-        return [(place.first, place.size) for place in self._places]
+    def _slice(self, first: int, rows: np.ndarray) -> Slice:
+        return Slice(self.name, self.shape, first, rows)
 
     def gathered(self, session: Any) -> Iterator[Slice]:
         """The rows of all workers, in pieces. All workers iterate to the end together."""
-        piece = self._rows.piece
-        for start in range(0, max(place.size for place in self._places), piece):
-            own = min(start, self._rows.count - piece)
-            values, _ = self._group.run(session, self._gathered, {self._rows.first: own})
+        rows, size = session.run(self._variable), self._size
+        if self._group.size == 1:
+            for start in range(0, len(rows), size):
+                yield self._slice(self._ends[0][0] + start, rows[start : start + size])
+            return
+        for start in range(0, max(count for _, count in self._ends), size):
+            own = min(start, len(rows) - size)  # the last piece overlaps the one before
+            feeds = {self._sent: rows[own : own + size]}
+            pieces, _ = self._group.run(session, self._gathered, feeds)
             for rank, (first, count) in enumerate(self._ends):
-                rows = values[rank * piece : (rank + 1) * piece]
-                rows = rows[start - min(start, count - piece) :]  # the last piece overlaps
                 if start < count:
-                    yield Slice(self.name, self.shape, first + start, rows)
+                    new = start - min(start, count - size)
+                    piece = pieces[rank * size : (rank + 1) * size]
+                    yield self._slice(first + start, piece[new:])
 
     def save(self, session: Any, path: str, rows: Slice) -> None:
-        """Writes rows into a file of their own."""
+        """Writes rows into files of their own."""
         session.run(
             self._write, {self._path: path, self._where: [rows.spec], self._values: rows.rows}
         )
 
     def restore(self, session: Any, path: str) -> None:
-        """Reads the shards of all workers. All workers call it together, the chief has the file."""
+        """Reads the shards of all workers. All workers call it together; the chief has the file."""
+        group, size = self._group, self._size
+        if group.is_chief:
+            session.run(self._take, self._part(path, *self._ends[0]))
+        for rank, (first, count) in enumerate(self._ends[1:], 1):
+            is_own = rank == group.rank
+            rows = np.empty((count if is_own else 0, *self.shape[1:]), self._dtype.as_numpy_dtype)
+            for start in range(0, count, size):
+                start = min(start, count - size)
+                if group.is_chief:
+                    values = session.run(self._read, self._part(path, first + start, size))
+                    session.run(self._fill, {self._sent: values})
+                group.run(session, self._broadcast)
+                if is_own:
+                    rows[start : start + size] = session.run(self._piece)
+            if is_own:
+                load(self._variable, rows, session)
 
-        def read(first: int, count: int) -> np.ndarray:
-            where = [_spec(self.shape, first, count)]
-            return session.run(self._read, {self._path: path, self._where: where})
-
-        own = self._places[self._group.rank].first
-        if self._group.size == 1:
-            self._rows.fill(session, lambda first, count: read(own + first, count))
-            return
-        piece = self._rows.piece
-        for rank, (first, count) in enumerate(self._ends):
-            for start in range(0, count, piece):
-                start = min(start, count - piece)
-                if self._group.is_chief:
-                    session.run(self._send, {self._sent: read(first + start, piece)})
-                self._group.run(session, self._receive)
-                if rank == self._group.rank:
-                    session.run(self._assign, {self._rows.first: start})
+    def _part(self, path: str, first: int, count: int) -> dict[Any, Any]:
+        return {self._path: path, self._where: [_spec(self.shape, first, count)]}

@@ -1,0 +1,161 @@
+"""Steps and memory of training with many classes in shards.
+
+    python benchmarks/many_classes.py [--classes=1000,10000,100000,1000000] [--workers=2]
+    [--dim=512] [--batch=256] [--steps=6] [--flags="--sample_classes=0.1"] [--json=FILE]
+
+The trainer with `--shard_classes`, momentum and a network of one convolution over made-up images of
+8 x 8 pixels, so that the classes are nearly all of the work. Each worker is a process with its part
+of the cores. A row: median time of the steps after the first two; peak resident memory of all
+workers together, from start to end; the seconds and the size of the checkpoint at the end.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+from measuring import memory_mib, parser, write_json
+
+IMAGES, SIZE = 4096, 8
+
+
+def dataset_of(classes):
+    """Images of random pixels, of random classes; most classes have none."""
+    import numpy as np
+
+    from gitloss.data.source import ArraySource, Dataset, DataSpec, Preprocessing
+
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (IMAGES, SIZE, SIZE, 1)).astype(np.uint8)
+    source = ArraySource(images, random.randint(0, classes, IMAGES).astype(np.int32))
+    spec = DataSpec('made-up', (SIZE, SIZE, 1), classes, Preprocessing(divisor=255.0))
+    return Dataset(spec, source, None, None)
+
+
+def features(images, initializer):
+    from gitloss.backend import keras
+
+    convolution = keras.layers.Conv2D(8, 3, kernel_initializer=initializer(), name='conv')
+    return keras.layers.Flatten()(keras.layers.ReLU()(convolution(images)))
+
+
+def train(flags, classes, report):
+    """One worker, which writes its part of the report."""
+    from callbacks.base import Callback
+    from gitloss.backbones import BACKBONES, Backbone
+    from trainers import devices, options
+    from trainers.engine.trainer import Trainer
+    from trainers.workers import engines
+
+    BACKBONES['made_up'] = Backbone(features, smallest=SIZE)
+    settings = options.parse(flags)
+    ends, saving = [], []
+
+    class Clock(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ends.append(time.perf_counter())
+
+        def on_train_end(self, logs=None):
+            start = time.perf_counter()
+            self.handle.save()
+            saving.append(time.perf_counter() - start)
+
+    device = devices.choose(settings)
+    group = engines.choose(settings, device)
+    Trainer(settings, dataset_of(classes), [Clock()], device, group=group).fit()
+    seconds = [end - start for start, end in zip(ends[1:], ends[2:])]
+    write_json(
+        f'{report}.{group.rank}',
+        {'ms': 1e3 * statistics.median(seconds), 'mib': memory_mib()[0], 'save_s': saving[0]},
+    )
+
+
+def measure(classes, workers, asked):
+    """The row of a table: a dictionary."""
+    from trainers import launch
+
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        report = os.path.join(folder, 'report')
+        flags = [
+            f'--worker={report}',
+            f'--classes={classes}',
+            '--',
+            '--model=made_up',
+            '--shard_classes',
+            f'--embedding_dim={asked.dim}',
+            f'--batch_size={asked.batch}',
+            f'--steps={asked.steps}',
+            f'--update_centers={asked.steps}',
+            '--optimizer=momentum',
+            '--noevaluate',
+            '--check_replicas=0',
+            '--device=cpu',
+            '--exp_save_dir=' + os.path.join(folder, 'run'),
+            *asked.flags.split(),
+        ]
+        started = []
+        try:
+            launch.start(started, flags, workers, folder, program=(os.path.abspath(__file__),))
+            status = launch.wait(started)
+        finally:
+            launch.end(started)
+        if status:
+            for _, path in started[1:]:
+                with open(path) as file:
+                    print(path, file.read(), file=sys.stderr)
+            raise RuntimeError(f'{workers} workers: expected status 0. Received: {status}')
+        rows = []
+        for rank in range(workers):
+            with open(f'{report}.{rank}') as file:
+                rows.append(json.load(file))
+        size = sum(
+            os.path.getsize(os.path.join(place, name))
+            for place, _, names in os.walk(os.path.join(folder, 'run'))
+            for name in names
+        )
+    return {
+        'classes': classes,
+        'workers': workers,
+        'ms': rows[0]['ms'],
+        'gib': sum(row['mib'] for row in rows) / 1024.0,
+        'save_s': rows[0]['save_s'],
+        'saved_gib': size / 2.0**30,
+    }
+
+
+def main():
+    flags = parser(__doc__)
+    flags.add_argument('--classes', default='1000,10000,100000,1000000')
+    flags.add_argument('--workers', default='2')
+    flags.add_argument('--dim', type=int, default=512)
+    flags.add_argument('--batch', type=int, default=256)
+    flags.add_argument('--steps', type=int, default=6)
+    flags.add_argument('--flags', default='', help='further flags of trainers.run')
+    flags.add_argument('--folder', help='where the checkpoints are written and removed')
+    flags.add_argument('--json')
+    flags.add_argument('--worker', help='for the workers that this program starts')
+    flags.add_argument('of_trainer', nargs='*')
+    asked = flags.parse_args()
+    if asked.worker:
+        train(asked.of_trainer, int(asked.classes), asked.worker)
+        return
+    print('| classes | workers | ms/step | peak of all, GiB | checkpoint, s | GiB |')
+    print('|---|---|---|---|---|---|', flush=True)
+    rows = []
+    for workers in map(int, asked.workers.split(',')):
+        for classes in map(int, asked.classes.split(',')):
+            rows.append(measure(classes, workers, asked))
+            row = rows[-1]
+            print(
+                f'| {classes:,} | {workers} | {row["ms"]:.0f} | {row["gib"]:.2f} | '
+                f'{row["save_s"]:.1f} | {row["saved_gib"]:.2f} |',
+                flush=True,
+            )
+    if asked.json:
+        write_json(asked.json, rows)
+
+
+if __name__ == '__main__':
+    main()
