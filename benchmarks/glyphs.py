@@ -23,6 +23,7 @@ descends from droid, and both kai are by Arphic: no pair of OUT/pairs.txt is of 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -83,8 +84,12 @@ def draw_all(folder):
 
 
 def command(module, *flags):
-    """Runs a command of the project; its status, if it is not 0, is that of this program."""
+    """Runs a command of the project; its status, if it is not 0, is that of this program. Ctrl-C
+    reaches both: the trainer saves a checkpoint, and this program waits for it.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     status = subprocess.call([sys.executable, '-m', module, *flags], cwd=measuring.ROOT)
+    signal.signal(signal.SIGINT, before)
     if status:
         sys.exit(status)
 
@@ -152,8 +157,9 @@ def table(folder):
             with open(os.path.join(folder, file)) as opened:
                 found = json.load(opened)
             keys = ['eer', 'tar', 'rank-1', *(f'rank-1 {font}' for font in PROBES)]
-            accuracy = f'{found["accuracy"]:.4f} +- {found["std"]:.4f}'
-            lines.append([name, accuracy, *(f'{found[key]:.4f}' for key in keys)])
+            values = [found[key] for key in keys]
+            shown = ['undefined' if value is None else f'{value:.4f}' for value in values]
+            lines.append([name, f'{found["accuracy"]:.4f} +- {found["std"]:.4f}', *shown])
     return ['| ' + ' | '.join(line) + ' |' for line in lines]
 
 
@@ -173,7 +179,7 @@ def work(arguments, flags):
 
 def main():
     parser = measuring.parser(__doc__)
-    parser.allow_abbrev = False  # --step is the trainer's, and wrong there
+    parser.allow_abbrev = False  # the others are the trainer's, whole
     parser.add_argument('--out', required=True, help='folder for images, runs and figures')
     parser.add_argument('--run', metavar='NAME', help='train and judge OUT/NAME')
     parser.add_argument('--workers', type=int, default=1, help='of --run, on this machine')
