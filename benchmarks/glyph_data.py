@@ -12,7 +12,7 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from gitloss import files
 from gitloss.data.images import ImageSource
@@ -42,6 +42,7 @@ CJK = range(0x4E00, 0xA000)  # the block CJK Unified Ideographs
 SIZE = 32  # pixels of an image, both ways
 _FINE, _EM, _CANVAS = 4, 28, 64  # drawn so many times larger; em and canvas in pixels of an image
 FOLDS = 10
+FREETYPE = features.version('freetype2')  # another one may draw other pixels
 
 
 def font_paths(folder=FOLDER):
@@ -147,7 +148,7 @@ class GlyphSource(ImageSource):
 
     def catalogue(self):
         for name, path in self._paths.items():
-            yield f'{name} {files.digest(path)} {self._places}'.encode('ascii')
+            yield f'{FREETYPE} {name} {files.digest(path)} {self._places}'.encode('ascii')
 
 
 def write_folder(source, folder):

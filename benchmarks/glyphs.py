@@ -32,6 +32,7 @@ import numpy as np
 from glyph_data import (
     CJK,
     FONTS,
+    FREETYPE,
     SIZE,
     GlyphSource,
     common,
@@ -79,6 +80,7 @@ def draw_all(folder):
     lines = ('\t'.join(map(str, row)) + '\n' for row in pairs_of(test))
     files.write_atomically(os.path.join(folder, 'pairs.txt'), ''.join(lines))
     facts.update(characters=[len(train), len(test)], images=[len(source), len(held_out)])
+    facts['freetype'] = FREETYPE
     files.write_atomically(kept, json.dumps(facts, indent=1) + '\n')
     print(json.dumps(facts), flush=True)
 
