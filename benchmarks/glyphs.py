@@ -2,12 +2,12 @@
 
     apt-get install fonts-wqy-microhei fonts-wqy-zenhei fonts-droid-fallback \\
         fonts-arphic-ukai fonts-arphic-gbsn00lp fonts-arphic-gkai00mp
-    python benchmarks/glyphs.py --out=glyphs                              # draws the images
-    python benchmarks/glyphs.py --out=glyphs --run whole --steps=3000     # trains and judges
+    python benchmarks/glyphs.py --out=output/glyphs                             # draws the images
+    python benchmarks/glyphs.py --out=output/glyphs --run whole --steps=3000    # trains and judges
 
 The 20,924 characters that at least three of the fonts have are drawn at 32 x 32 pixels. 18,832 of
 them are the training, as TFRecord shards in OUT/train; 2,092 are the test, a folder for each in
-OUT/test. --run trains the network OUT/NAME by `trainers.run` (with --workers=2, by two workers of
+OUT/test. --run trains OUT/runs/NAME by `trainers.run` (with --workers=2, by two workers of
 `trainers.launch`); flags that are not listed below go there and win over those of this program. The
 same command continues what was interrupted. Then it judges the network on the test:
 
@@ -97,7 +97,7 @@ def command(module, *flags):
 
 
 def train(folder, run, workers, flags):
-    """Trains OUT/NAME and embeds the test; returns the path of the embeddings."""
+    """Trains the run and embeds the test; returns the path of the embeddings."""
     out = os.path.join(run, 'embeddings.npz')
     given = NETWORK.split() + [f'--data_path={folder}/train', f'--exp_save_dir={run}', *flags]
     if workers > 1:
@@ -135,55 +135,55 @@ def identified(path):
     return {'rank-1': rate(~gallery), **each}
 
 
-def judge(folder, name, embeddings):
-    """Writes OUT/NAME.json: the figures of embeddings of the test."""
-    report = os.path.join(folder, f'{name}-verification')
-    pairs = f'--pairs={folder}/pairs.txt'
-    given = [f'--embeddings={embeddings}', pairs, f'--report_path={report}']
+def judge(folder, run, embeddings):
+    """Writes OUT/runs/NAME.json: the figures of embeddings of the test."""
+    report = f'{run}-verification'
+    given = [f'--embeddings={embeddings}', f'--pairs={folder}/pairs.txt', f'--report_path={report}']
     command('trainers.evaluate', *given)
     with open(os.path.join(report, 'verification.json')) as file:
         found = json.load(file)['plain']
     at_far = found['tar_at_far']['0.001']
     figures = {key: found[key] for key in ('accuracy', 'std', 'eer')}
     figures.update(identified(embeddings), tar=at_far and at_far['tar'])
-    files.write_atomically(os.path.join(folder, f'{name}.json'), json.dumps(figures) + '\n')
+    files.write_atomically(f'{run}.json', json.dumps(figures) + '\n')
 
 
 def table(folder):
-    """The lines of a table of all that was judged."""
+    """The lines of a table of all figures in a folder."""
     heads = ['run', 'accuracy', 'EER', 'TAR@FAR=1e-3', 'rank-1', *PROBES]
     lines = [heads, ['---'] * len(heads)]
-    for file in sorted(os.listdir(folder)):
-        name, ending = os.path.splitext(file)
-        if ending == '.json' and name != 'glyphs':
-            with open(os.path.join(folder, file)) as opened:
-                found = json.load(opened)
-            keys = ['eer', 'tar', 'rank-1', *(f'rank-1 {font}' for font in PROBES)]
-            values = [found[key] for key in keys]
-            shown = ['undefined' if value is None else f'{value:.4f}' for value in values]
-            lines.append([name, f'{found["accuracy"]:.4f} +- {found["std"]:.4f}', *shown])
+    for file in sorted(name for name in os.listdir(folder) if name.endswith('.json')):
+        with open(os.path.join(folder, file)) as opened:
+            found = json.load(opened)
+        keys = ['eer', 'tar', 'rank-1', *(f'rank-1 {font}' for font in PROBES)]
+        values = [found[key] for key in keys]
+        shown = ['undefined' if value is None else f'{value:.4f}' for value in values]
+        accuracy = f'{found["accuracy"]:.4f} +- {found["std"]:.4f}'
+        lines.append([file[: -len('.json')], accuracy, *shown])
     return ['| ' + ' | '.join(line) + ' |' for line in lines]
 
 
 def work(arguments, flags):
     """Does what the flags ask for."""
     folder = os.path.abspath(arguments.out)
-    os.makedirs(folder, exist_ok=True)
+    runs = os.path.join(folder, 'runs')
+    os.makedirs(runs, exist_ok=True)
     draw_all(folder)
     if arguments.pixels:
-        write_pixels(folder, os.path.join(folder, 'pixels.npz'))
-        judge(folder, 'pixels', os.path.join(folder, 'pixels.npz'))
+        pixels = os.path.join(runs, 'pixels')
+        write_pixels(folder, f'{pixels}.npz')
+        judge(folder, pixels, f'{pixels}.npz')
     if arguments.run:
-        run = os.path.join(folder, arguments.run)
-        judge(folder, arguments.run, train(folder, run, arguments.workers, flags))
-    print('\n'.join(table(folder)))
+        run = os.path.join(runs, arguments.run)
+        judge(folder, run, train(folder, run, arguments.workers, flags))
+    print('\n'.join(table(runs)))
 
 
 def main():
     parser = measuring.parser(__doc__)
     parser.allow_abbrev = False  # the others are the trainer's, whole
     parser.add_argument('--out', required=True, help='folder for images, runs and figures')
-    parser.add_argument('--run', metavar='NAME', help='train and judge OUT/NAME')
+    parser.add_argument('--run', metavar='NAME', help='train and judge OUT/runs/NAME')
     parser.add_argument('--workers', type=int, default=1, help='of --run, on this machine')
     parser.add_argument('--pixels', action='store_true', help='judge the pixels')
     arguments, flags = parser.parse_known_args()
