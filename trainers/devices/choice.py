@@ -135,6 +135,12 @@ def choose(options: Options) -> Device:
     """
     name, why = _wanted(options)
     if name == 'npu':
+        check(
+            options.sample_classes == 1.0,
+            '--sample_classes',
+            '1 on an NPU, which cannot add up the rows of classes that occur twice',
+            f'{options.sample_classes:g}',
+        )
         values = npu_options.settings(options)
         npu.rank_environment()
         npu.adapter()
