@@ -19,13 +19,13 @@ def job(settings, table, rank, size):
         'ASCEND_DEVICE_ID': str(rank),
         'JOB_ID': '1',
         'RANK_TABLE_FILE': table,
-        'FAKE_HCCL': settings.exp_save_dir + '.hccl',
+        'FAKE_HCCL': f'{settings.exp_save_dir}.hccl{settings.steps}',  # of this run alone
         'FAKE_HCCL_TIMEOUT': '40',
     }
 
 
 def test_two_cards_with_shards_train_as_one(tmp_path):
-    """One card with two shards, two cards with one each; the fake refuses shapes that are not static
+    """One card with two shards, two with one each; the fake refuses shapes that are not static
     and operations that a card has not. A step, its checkpoint, and a second step from it.
     """
     table = rank_table(tmp_path / 'table.json', 2)
@@ -41,7 +41,8 @@ def test_two_cards_with_shards_train_as_one(tmp_path):
     runs = {}
     for name, shards in (('one', 2), ('two', 1)):
         path = str(tmp_path / name)
-        os.makedirs(path + '.hccl')
+        for steps in (1, 2):
+            os.makedirs(f'{path}.hccl{steps}')
         runs[name] = [
             toys.options(
                 tmp_path,

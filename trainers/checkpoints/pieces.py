@@ -118,6 +118,8 @@ class Pieces:
         group, size = self._group, self._size
         if group.is_chief:
             session.run(self._take, self._part(path, *self._ends[0]))
+        if group.size > 1:
+            session.run(self._buffer.initializer)  # HCCL reads it on every worker
         for rank, (first, count) in enumerate(self._ends[1:], 1):
             is_own = rank == group.rank
             rows = np.empty((count if is_own else 0, *self.shape[1:]), self._dtype.as_numpy_dtype)

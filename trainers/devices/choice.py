@@ -11,7 +11,7 @@ import numpy as np
 
 from gitloss import bfloat16
 from gitloss.backend import tf
-from gitloss.errors import one_line, reason
+from gitloss.errors import check, one_line, reason
 from trainers.devices import npu, npu_options
 from trainers.options import FIELDS, Options
 

@@ -133,7 +133,9 @@ class Step:
         shared = [pair for pair in pairs if pair[1].op.name not in names]
         if own and self._loss_scaled and self._group.size > 1:
             values = [getattr(gradient, 'values', gradient) for gradient, _ in own]
-            zero = tf.add_n([tf.reduce_sum(0.0 * value) for value in values])
+            finite = [tf.reduce_all(tf.is_finite(value)) for value in values]
+            # Not 0 * value: TensorFlow 1.15 takes that for 0.
+            zero = tf.where_v2(tf.reduce_all(finite), 0.0, float('nan'))
             shared = [(gradient + zero, variable) for gradient, variable in shared]
         terms, (accuracy, *sums) = objective.reduced(
             terms, [accuracy, *(gradient for gradient, _ in shared)]
