@@ -94,6 +94,7 @@ def test_hyperparameters_are_what_decides_what_is_learned():
     """
     assert names_where(lambda option: not option.hyperparameter) == {
         *('data_path', 'exp_save_dir', 'resume', 'save_every', 'keep_checkpoints', 'best'),
+        'measure_samples',
         *('check_images', 'max_broken'),
         *('on_nan', 'max_loss', 'log_every', 'tf_logs', 'projection'),
         *('device', 'precision_mode', 'iterations_per_loop', 'npu_option'),
