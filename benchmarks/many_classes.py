@@ -72,49 +72,47 @@ def train(flags, classes, report):
     )
 
 
-def measure(classes, workers, asked):
-    """The row of a table: a dictionary."""
+def start_workers(flags, workers, folder):
+    """Trains with this program as each worker; ends with an error line of a worker that fails."""
     from trainers import launch
 
+    started = []
+    try:
+        launch.start(started, flags, workers, folder, program=(os.path.abspath(__file__),))
+        status = launch.wait(started)
+    finally:
+        launch.end(started)
+    if status:
+        for _, path in started[1:]:
+            with open(path) as file:
+                print(path, file.read(), file=sys.stderr)
+        raise RuntimeError(f'{workers} workers: expected status 0. Received: {status}')
+
+
+def size_of(folder):
+    """Bytes of all files."""
+    walk = os.walk(folder)
+    return sum(os.path.getsize(os.path.join(place, name)) for place, _, its in walk for name in its)
+
+
+def measure(classes, workers, asked):
+    """The row of a table: a dictionary."""
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        report = os.path.join(folder, 'report')
+        report, run = os.path.join(folder, 'report'), os.path.join(folder, 'run')
         flags = [
-            f'--worker={report}',
-            f'--classes={classes}',
-            '--',
-            '--model=made_up',
-            '--shard_classes',
-            f'--embedding_dim={asked.dim}',
-            f'--batch_size={asked.batch}',
-            f'--steps={asked.steps}',
-            f'--update_centers={asked.steps}',
-            '--optimizer=momentum',
-            '--noevaluate',
-            '--check_replicas=0',
-            '--device=cpu',
-            '--exp_save_dir=' + os.path.join(folder, 'run'),
+            *(f'--worker={report}', f'--classes={classes}', '--'),
+            *('--model=made_up', '--shard_classes', '--optimizer=momentum', '--device=cpu'),
+            *(f'--embedding_dim={asked.dim}', f'--batch_size={asked.batch}'),
+            *(f'--steps={asked.steps}', f'--update_centers={asked.steps}'),
+            *('--noevaluate', '--check_replicas=0', f'--exp_save_dir={run}'),
             *asked.flags.split(),
         ]
-        started = []
-        try:
-            launch.start(started, flags, workers, folder, program=(os.path.abspath(__file__),))
-            status = launch.wait(started)
-        finally:
-            launch.end(started)
-        if status:
-            for _, path in started[1:]:
-                with open(path) as file:
-                    print(path, file.read(), file=sys.stderr)
-            raise RuntimeError(f'{workers} workers: expected status 0. Received: {status}')
+        start_workers(flags, workers, folder)
         rows = []
         for rank in range(workers):
             with open(f'{report}.{rank}') as file:
                 rows.append(json.load(file))
-        size = sum(
-            os.path.getsize(os.path.join(place, name))
-            for place, _, names in os.walk(os.path.join(folder, 'run'))
-            for name in names
-        )
+        size = size_of(run)
     return {
         'classes': classes,
         'workers': workers,

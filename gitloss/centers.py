@@ -212,9 +212,7 @@ class CenterTable(keras.layers.Layer):
         return tf.stop_gradient(tf.gather(self.centers, labels))
 
     def rows_after(self, before: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The rows after `update` of a batch, whose rows were `before`. The caller orders it after
-        the update.
-        """
+        """The rows of a batch, which were `before`, after its `update`, which the caller orders."""
         return self.rows(labels)
 
     def set_rows(self, labels: Tensor, rows: Tensor) -> Tensor:

@@ -93,9 +93,8 @@ def git_term(
     method: str | None = None,
     first_row: int | None = None,
 ) -> Tensor:
-    """How close the samples are to the centers of the others (formulas at the top of the module).
-
-    [batch, dim] is kept for the backward pass, the peak is O(batch^2), never batch x batch x dim.
+    """How close the samples are to the centers of the others (formulas at the top of the module),
+    in O(batch^2) memory, of which [batch, dim] is kept for the backward pass.
 
     Args:
       embeddings: float [batch, dim]; of an unknown batch, direct takes one sample at a time.
@@ -104,26 +103,23 @@ def git_term(
       method: "direct": differences, O(batch^2 dim) work. "gram", for "pairwise" alone: matrix
         products. "unrolled": direct without a loop, for a static batch and devices that need
         static shapes (NPUs). None: gram for "pairwise" above 8 dimensions, else direct.
-      first_row: the embeddings are those of the samples first_row, first_row + 1, ... of the batch,
-        whose labels and own centers are given: the result is the part of these rows in the term.
-        Of workers with a part of the batch each, the parts add up to the term. None: all samples.
+      first_row: the embeddings are of the samples first_row, first_row + 1, ... of the batch alone;
+        the result is their part of the term, and the parts of a batch add up. None: of all.
 
     Returns:
-      A scalar, float32 (float64 for float64 embeddings), in (0, 1] for a batch of two or more. A
-      batch of one has no pair: 0 in the pairwise form, 1 (its diagonal) in the elementwise form.
+      A scalar of the type of the embeddings or float32, in (0, 1]. A batch of one has no pair: 0 in
+      the pairwise form, 1 (its diagonal) in the elementwise form.
 
     Raises:
       ValueError: unknown form, distance or method, or shapes or dtypes do not match.
     """
     check_choice('form', form, FORMS)
-    is_part = first_row is not None
-    embeddings, own_centers = comparable(embeddings, own_centers, distance, is_part)
-    labels = labels_of(own_centers if is_part else embeddings, labels)
-    dim = embeddings.shape.as_list()[1]
+    embeddings, own_centers = comparable(embeddings, own_centers, distance, first_row is not None)
+    labels, dim = labels_of(own_centers, labels), embeddings.shape.as_list()[1]
     batch = tf.cast(tf.shape(own_centers)[0], embeddings.dtype)
     terms = batch * batch * dim if form == 'elementwise' else tf.maximum(batch * (batch - 1.0), 1.0)
 
-    @custom_gradient  # by hand, together with the value
+    @custom_gradient
     def value_of(x: Tensor) -> Any:
         total, gradient = pairs.git_sums(x, labels, own_centers, form, method, first_row)
         return total / terms, lambda upstream: upstream * (-2.0 / terms) * gradient

@@ -38,6 +38,25 @@ def numpy_arcface(x, labels, kernel):
     return value, (gradient - np.sum(gradient * unit, axis=1, keepdims=True) * unit) / lengths
 
 
+def classifier_of(head, dim, shards):
+    """Of five classes, whole or in shards."""
+    if shards:
+        return ShardedClassifier(head, dim, ClassRanges(5, each=shards))
+    return heads.Classifier(head, dim, 5, slope=0.0)
+
+
+def load(classifier, kernel, session):
+    """Gives a classifier the kernel [dim, classes], shards the rows of its transpose."""
+    if isinstance(classifier, heads.Classifier):
+        classifier.weights[0].load(kernel, session)
+        return
+    start = 0
+    for shard in classifier.shards:
+        stop = start + shard.shape.as_list()[0]
+        shard.load(kernel.T[start:stop], session)
+        start = stop
+
+
 @pytest.mark.parametrize(
     'form, dim, shards',
     [('elementwise', 3, 0), ('pairwise', 3, 2), ('pairwise', 16, 0), ('elementwise', 16, 3)],
@@ -53,20 +72,10 @@ def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim, sha
     kernel = random.randn(dim, 5).astype(np.float32)
     points = (kernel.T[labels] + 0.5 * random.randn(12, dim)).astype(np.float32)
     options = Options(
-        head='arcface',
-        lambda_c=0.5,
-        lambda_g=3.0,
-        git_loss_form=form,
-        embedding_dim=dim,
-        shard_classes=shards > 0,
-        class_shards=max(shards, 1),
+        head='arcface', lambda_c=0.5, lambda_g=3.0, git_loss_form=form, embedding_dim=dim
     )
     with graph_session() as session:
-        head = heads.head(options.head, MARGIN, SCALE)
-        if shards:
-            classifier = ShardedClassifier(head, dim, ClassRanges(5, each=shards))
-        else:
-            classifier = heads.Classifier(head, dim, 5, slope=0.0)
+        classifier = classifier_of(heads.head(options.head, MARGIN, SCALE), dim, shards)
         table = CenterTable(5, name='center_loss')
         table.build([None, dim])
         x, y = tf.placeholder(tf.float32, points.shape), tf.constant(labels)
@@ -74,12 +83,7 @@ def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim, sha
         softmax, _ = objective.softmax(x, y, y)
         terms = objective.terms(softmax, x, y, table.rows(y))
         session.run(tf.global_variables_initializer())
-        start = 0
-        for weight in classifier.weights:  # [dim, classes], of shards [classes, dim]
-            stop = start + weight.shape.as_list()[0] if shards else 5
-            part = kernel[:, start:stop]
-            weight.load(part.T if shards else part, session)
-            start = stop
+        load(classifier, kernel, session)
         table.centers.load(centers, session)
         gradient = tf.gradients(terms['loss'], x)[0]
         found, slope = session.run([terms, gradient], {x: points})

@@ -59,15 +59,15 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
     """Bound options decide the result: data, network, loss, optimization, measurements, metrics.
     Free are the folders (data_path, exp_save_dir), the check of the images, which a resumed run
     does not repeat, what is kept and shown (resume to projection),
-    the end (steps, early_stopping, on_nan, max_loss), and the device with its options, so that a
-    run of an NPU can be resumed elsewhere. Flags of other commands are never set.
+    the end (steps, early_stopping, on_nan, max_loss), the number of shards, and the device with its
+    options, so that a run of an NPU can go on elsewhere. Flags of other commands are never set.
     """
     assert names_where(lambda option: option.resume) == {
         *('data_path', 'exp_save_dir', 'check_images', 'max_broken'),
         *('resume', 'save_every', 'keep_checkpoints', 'log_every', 'tf_logs', 'projection'),
         *('steps', 'early_stopping', 'on_nan', 'max_loss'),
         *('device', 'precision', 'precision_mode', 'loss_scale', 'iterations_per_loop'),
-        *('npu_option', 'collective_timeout', 'check_replicas'),
+        *('npu_option', 'collective_timeout', 'check_replicas', 'class_shards'),
         'ckpt_path',
         *EXPORTING,
         *('out_path', 'shard_images', 'threads'),

@@ -24,6 +24,16 @@ def job(settings, table, rank, size):
     }
 
 
+def train(one, two, table):
+    """The runs of one card and those of two, each in a process for a card."""
+    jobs = [[job(settings, table, rank, 2) for settings in two] for rank in range(2)]
+    jobs[0] += [job(settings, table, 0, 1) for settings in one]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = pool.map(lambda its: on_the_fake(*its, kind='crew'), jobs)
+        for result in [one for several in results for one in several]:
+            assert result.returncode == 0, result.stderr[-2000:]
+
+
 def test_two_cards_with_shards_train_as_one(tmp_path):
     """One card with two shards, two with one each; the fake refuses shapes that are not static
     and operations that a card has not. A step, its checkpoint, and a second step from it.
@@ -54,12 +64,7 @@ def test_two_cards_with_shards_train_as_one(tmp_path):
             )
             for steps in (1, 2)
         ]
-    jobs = [[job(settings, table, rank, 2) for settings in runs['two']] for rank in range(2)]
-    jobs[0] += [job(settings, table, 0, 1) for settings in runs['one']]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = pool.map(lambda its: on_the_fake(*its, kind='crew'), jobs)
-        for result in [one for several in results for one in several]:
-            assert result.returncode == 0, result.stderr[-2000:]
+    train(runs['one'], runs['two'], table)
     for step in (1, 2):
         mine, its = (weights_of(runs[name][1], step) for name in ('one', 'two'))
         assert set(mine) == set(its) and mine['logits/class_weights'].shape == (4, 16)

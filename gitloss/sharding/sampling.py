@@ -63,6 +63,12 @@ def _bounds(ranges: ClassRanges, shift: int) -> Tensor:
     return strata * ranges.num_classes // ranges.strata
 
 
+def _stratum(labels: Tensor, ranges: ClassRanges) -> Tensor:
+    """The strata of classes, int32: of class k ((k + 1) n - 1) // C."""
+    wide = (tf.cast(labels, tf.int64) + 1) * ranges.strata - 1
+    return tf.cast(wide // ranges.num_classes, tf.int32)
+
+
 def sampled_columns(
     labels: Tensor, part: ClassRange, ranges: ClassRanges, classes: Tensor, log_sizes: Tensor
 ) -> Columns:
@@ -73,34 +79,24 @@ def sampled_columns(
       labels: int32 [batch].
       classes, log_sizes: of `drawn`.
     """
-    drawn_count, batch = part.stop_stratum - part.first_stratum, labels.shape.as_list()[0]
-    classes = classes[part.first_stratum : part.stop_stratum]
+    batch, count = labels.shape.as_list()[0], part.stop_stratum - part.first_stratum
+    classes, log_sizes = (
+        one[part.first_stratum : part.stop_stratum] for one in (classes, log_sizes)
+    )
     is_owned = tf.logical_and(labels >= part.first, labels < part.stop)
-    # The stratum of class k is ((k + 1) n - 1) // C.
-    wide = (tf.cast(labels, tf.int64) + 1) * ranges.strata - 1
-    stratum = tf.cast(wide // ranges.num_classes, tf.int32) - part.first_stratum
-    stratum = tf.where_v2(is_owned, stratum, 0)
+    stratum = tf.where_v2(is_owned, _stratum(labels, ranges) - part.first_stratum, 0)
     is_drawn = tf.logical_and(is_owned, tf.equal(tf.gather(classes, stratum), labels))
     same = tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.int32)
     first = tf.argmax(same, axis=1, output_type=tf.int32)
     is_added = tf.logical_and(
         tf.logical_and(is_owned, tf.logical_not(is_drawn)), tf.equal(first, tf.range(batch))
     )
-    own = tf.where_v2(is_drawn, stratum, drawn_count + first)
+    own = tf.where_v2(is_drawn, stratum, count + first)
+    places = tf.where_v2(is_drawn, stratum, count)[:, None]
+    of_batch = tf.scatter_nd(places, tf.ones([batch], tf.int32), [count + 1])[:count]
     # A drawn class of the batch has no weight.
-    of_batch = tf.scatter_nd(
-        tf.where_v2(is_drawn, stratum, drawn_count)[:, None],
-        tf.ones([batch], tf.int32),
-        [drawn_count + 1],
-    )[:drawn_count]
-    log_sizes = log_sizes[part.first_stratum : part.stop_stratum]
-    offset = tf.concat(
-        [
-            tf.where_v2(of_batch > 0, tf.zeros_like(log_sizes), log_sizes),
-            tf.where_v2(is_added, tf.zeros([batch]), tf.fill([batch], ABSENT)),
-        ],
-        0,
-    )
+    of_drawn = tf.where_v2(of_batch > 0, tf.zeros_like(log_sizes), log_sizes)
+    of_added = tf.where_v2(is_added, tf.zeros([batch]), tf.fill([batch], ABSENT))
     # An absent column has the row of a drawn one, which the step touches anyway.
     rows = tf.concat([classes, tf.where_v2(is_added, labels, classes[:1])], 0) - part.first
-    return Columns(rows, tf.where_v2(is_owned, own, -1), offset)
+    return Columns(rows, tf.where_v2(is_owned, own, -1), tf.concat([of_drawn, of_added], 0))

@@ -94,26 +94,34 @@ def sharded_softmax(
     largest, log_total, own, predictions = _combined(gathered)
     loss = tf.reduce_mean(largest + log_total - own)
     normaliser = (largest + log_total)[:, None]
-    features, weights = shards[0].inputs[0], [list(shard.inputs[1:]) for shard in shards]
 
     def backward(upstream: Tensor) -> tuple[Tensor, ...]:
-        of_features: list[Tensor] = []
-        of_weights = []
-        for shard, logits in zip(shards, kept):
-            if not keep_logits:
-                with tf.control_dependencies([normaliser, *of_features[-1:]]):
-                    logits = shard.training(shard.plain())
-            first, *rest = tf.gradients(
-                logits, list(shard.inputs), _of_logits(logits, normaliser, shard.own, upstream)
-            )
-            of_features.append(first)
-            # Weights that are still read when they are updated would be copied.
-            with tf.control_dependencies([first]):
-                of_weights += [tf.identity(gradient) for gradient in rest]
-        return (tf.add_n(of_features), *of_weights)
+        return _gradients(shards, kept if keep_logits else [], normaliser, upstream)
 
-    inputs = [features, *(tensor for group in weights for tensor in group)]
+    inputs = [shards[0].inputs[0], *(one for shard in shards for one in shard.inputs[1:])]
     return custom_gradient(lambda *_: (loss, backward))(*inputs), predictions
+
+
+def _gradients(
+    shards: Sequence[ShardLogits], kept: list[Tensor], normaliser: Tensor, upstream: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients of the features, and of the weights of all shards. kept: the logits, if any."""
+    of_features: list[Tensor] = []
+    of_weights: list[Tensor] = []
+    for number, shard in enumerate(shards):
+        if kept:
+            logits = kept[number]
+        else:
+            with tf.control_dependencies([normaliser, *of_features[-1:]]):
+                logits = shard.training(shard.plain())
+        first, *rest = tf.gradients(
+            logits, list(shard.inputs), _of_logits(logits, normaliser, shard.own, upstream)
+        )
+        of_features.append(first)
+        # Weights that are still read when they are updated would be copied.
+        with tf.control_dependencies([first]):
+            of_weights += [tf.identity(gradient) for gradient in rest]
+    return (tf.add_n(of_features), *of_weights)
 
 
 def _of_logits(logits: Tensor, normaliser: Tensor, own: Tensor, upstream: Tensor) -> Any:

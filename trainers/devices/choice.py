@@ -127,6 +127,13 @@ def _config(name: str) -> Any:
     )
 
 
+def _npu_settings(options: Options) -> Any:
+    sample = options.sample_classes
+    expected = '1 on an NPU, which cannot add up the rows of classes that occur twice'
+    check(sample == 1.0, '--sample_classes', expected, f'{sample:g}')
+    return npu_options.settings(options)
+
+
 def choose(options: Options) -> Device:
     """The Device of `options.device`.
 
@@ -135,22 +142,12 @@ def choose(options: Options) -> Device:
     """
     name, why = _wanted(options)
     if name == 'npu':
-        check(
-            options.sample_classes == 1.0,
-            '--sample_classes',
-            '1 on an NPU, which cannot add up the rows of classes that occur twice',
-            f'{options.sample_classes:g}',
-        )
-        values = npu_options.settings(options)
+        values = _npu_settings(options)
         npu.rank_environment()
         npu.adapter()
         mode = values.get('precision_mode') or values['precision_mode_v2']
-        return Device(
-            name,
-            f'{why}; {mode}',
-            npu.session_config(values),
-            mode not in npu_options.FULL_PRECISION,
-        )
+        is_mixed = mode not in npu_options.FULL_PRECISION
+        return Device(name, f'{why}; {mode}', npu.session_config(values), is_mixed)
     for flag in ('npu_option', 'iterations_per_loop'):
         if getattr(options, flag) != FIELDS[flag].default:
             raise ValueError(

@@ -27,11 +27,7 @@ def network(
     Raises:
       ValueError: an unknown network or head, or images too small for the network.
     """
-    slope = backbone(options.model, '--model').slope
-    check_choice('--head', options.head, sorted(heads.HEADS))
-    head = heads.head(
-        options.head, None if options.margin < 0 else options.margin, options.scale or None
-    )
+    slope, head = backbone(options.model, '--model').slope, _head(options)
     model = models.build(
         spec,
         options.model,
@@ -56,6 +52,12 @@ def network(
         slope,
         options.seed,
     )
+
+
+def _head(options: Options) -> heads.Head:
+    check_choice('--head', options.head, sorted(heads.HEADS))
+    margin = None if options.margin < 0 else options.margin
+    return heads.head(options.head, margin, options.scale or None)
 
 
 def class_ranges(options: Options, spec: DataSpec, workers: int) -> ClassRanges:

@@ -67,10 +67,8 @@ class Step:
         embeddings = self._embeddings_of(images)
         self.embeddings = group.all_gather(embeddings)
         all_labels = group.all_gather(labels)
-        own_centers = table.rows(all_labels)
-        softmax, predictions = objective.softmax(
-            embeddings, labels, all_labels, self._global_step.read_value()
-        )
+        own_centers, step = table.rows(all_labels), self._global_step.read_value()
+        softmax, predictions = objective.softmax(embeddings, labels, all_labels, step)
         decay = objective.decay(layers.decayed(variables), model.get_losses_for(None))
         terms = objective.terms(softmax, embeddings, all_labels, own_centers, decay)
         with tf.name_scope('accuracy'):

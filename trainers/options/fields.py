@@ -29,7 +29,7 @@ class Options(Judging, Exporting, Running, Learning, Data):
     def __post_init__(self) -> None:
         for name, option in FIELDS.items():
             option.check(name, getattr(self, name))
-        for wrong, line in (*self._contradictions(), *self._unused()):
+        for wrong, line in (*self._contradictions(), *self._of_classes(), *self._unused()):
             if wrong:
                 raise OptionError(line)
 
@@ -39,16 +39,6 @@ class Options(Judging, Exporting, Running, Learning, Data):
                 self.sampler == 'balanced' and self.batch_size % self.images_per_identity,
                 f'--images_per_identity: expected a divisor of --batch_size, {self.batch_size}, '
                 f'with --sampler=balanced. Received: {self.images_per_identity}',
-            ),
-            (
-                not self.shard_classes and (self.class_shards > 1 or self.sample_classes < 1),
-                '--class_shards and --sample_classes: expected --shard_classes with them. '
-                'Received: none',
-            ),
-            (
-                self.lazy_adam and (self.sample_classes == 1 or self.optimizer != 'adam'),
-                '--lazy_adam: expected --sample_classes below 1 and --optimizer=adam. Received: '
-                f'--sample_classes={self.sample_classes:g} --optimizer={self.optimizer}',
             ),
             (
                 self.schedule == 'step' and not self.decay_steps,
@@ -69,14 +59,29 @@ class Options(Judging, Exporting, Running, Learning, Data):
                 f'step. Received: {self.iterations_per_loop}',
             ),
             (
-                self.reset_centers and self.measure_samples,
-                '--measure_samples: expected 0 with --reset_centers, which needs all class means. '
-                f'Received: {self.measure_samples}',
-            ),
-            (
                 self.valid_fraction + self.test_fraction >= 1,
                 '--valid_fraction: expected less than 1 with --test_fraction, '
                 f'{self.test_fraction}. Received: {self.valid_fraction}',
+            ),
+        )
+
+    def _of_classes(self) -> tuple[tuple[Any, str], ...]:
+        """Contradictions of the options of many classes."""
+        return (
+            (
+                not self.shard_classes and (self.class_shards > 1 or self.sample_classes < 1),
+                '--class_shards and --sample_classes: expected --shard_classes with them. '
+                'Received: none',
+            ),
+            (
+                self.lazy_adam and (self.sample_classes == 1 or self.optimizer != 'adam'),
+                '--lazy_adam: expected --sample_classes below 1 and --optimizer=adam. Received: '
+                f'--sample_classes={self.sample_classes:g} --optimizer={self.optimizer}',
+            ),
+            (
+                self.reset_centers and self.measure_samples,
+                '--measure_samples: expected 0 with --reset_centers, which needs all class means. '
+                f'Received: {self.measure_samples}',
             ),
         )
 
