@@ -107,8 +107,7 @@ def git_term(
         the result is their part of the term, and the parts of a batch add up. None: of all.
 
     Returns:
-      A scalar of the type of the embeddings or float32, in (0, 1]. A batch of one has no pair: 0 in
-      the pairwise form, 1 (its diagonal) in the elementwise form.
+      A scalar, float32 or float64, in (0, 1]; of one sample, which has no pair, 0 or elementwise 1.
 
     Raises:
       ValueError: unknown form, distance or method, or shapes or dtypes do not match.
