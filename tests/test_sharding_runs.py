@@ -3,6 +3,7 @@ killed.
 """
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import toys
 from callbacks.base import Callback
 from gitloss.backend import tf
 from helpers import relative_error
-from trainers import checkpoints, options, run
+from trainers import checkpoints, evaluate, export, options, run
 from trainers.workers.group import OneWorker
 
 COMMON = {'embedding_dim': 16, 'evaluate': False, 'shard_classes': True}
@@ -52,7 +53,13 @@ def assert_close(mine, its):
 OBJECTIVES = [
     {'weight_decay': 1e-3},
     {'head': 'arcface', 'scale': 8.0, 'git_loss_form': 'pairwise', 'distance': 'cosine'},
-    {'head': 'cosface', 'scale': 8.0, 'loss_scale': 'dynamic', 'center_init': 'means'},
+    {
+        'head': 'cosface',
+        'scale': 8.0,
+        'loss_scale': 'dynamic',
+        'center_init': 'means',
+        'evaluate': True,
+    },
     {'sample_classes': 0.75, 'weight_decay': 1e-3},
 ]
 
@@ -126,6 +133,25 @@ def test_replicas_are_equal_and_shards_are_not_compared(tmp_path):
     assert len(shards) == 6
     for name, value in mine.items():
         assert (value.tobytes() == its[name].tobytes()) is (name not in shards), name
+
+
+def test_measurements_evaluation_and_export_of_shards(tmp_path, capfd):
+    """Two workers with two shards each, against one with the same seed; the commands on the
+    checkpoint, which one process reads. The export is compared with the checkpoint by its runtime.
+    """
+    found = []
+    for size, each in ((1, 1), (2, 2)):
+        settings = settings_of(tmp_path, f'of{size}', steps=2, class_shards=each, evaluate=True)
+        found.append(train(settings, size)[0])
+    names = ('inter_cls_dist', 'intra_cls_dist', 'centers_moved', 'valid_loss', 'test_loss')
+    assert [found[1][name] for name in names] == pytest.approx(
+        [found[0][name] for name in names], rel=1e-4
+    )
+    where = f'--ckpt_path={settings.run_dir}'
+    assert evaluate.main([where, '--device=cpu', f'--data_path={settings.data_folder}']) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result['test']['acc'] == found[1]['test_acc']
+    assert export.main([where]) == 0
 
 
 def test_a_checkpoint_of_shards_goes_on_with_any_number_of_workers(tmp_path):
