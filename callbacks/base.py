@@ -118,7 +118,8 @@ class RunHandle(Handle):
 
     @abc.abstractmethod
     def save(self, metrics: Mapping[str, float] | None = None) -> str:
-        """Writes a checkpoint of this step into the run's series. Returns its path.
+        """Writes a checkpoint of this step into the run's series. Returns its path. All workers
+        call it; the chief writes.
 
         Args:
           metrics: the values by which the best checkpoint is chosen.
@@ -131,7 +132,7 @@ class RunHandle(Handle):
     def save_aside(self, path: str, metrics: Mapping[str, float] | None = None) -> str:
         """Writes a checkpoint of this step to `path`. --resume ignores it, and it is never pruned.
 
-        An existing checkpoint at `path` is replaced. Returns the path.
+        An existing checkpoint at `path` is replaced. Returns the path. All workers call it.
 
         Raises:
           OSError: the disk is full.
