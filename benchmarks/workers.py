@@ -3,8 +3,9 @@ lower bound.
 
     python benchmarks/workers.py [--workers=1,2,4] [--threads=N] [--steps=40] [--rounds=3]
     [--flags="--embedding_dim=2"] [--json=FILE]
-    python benchmarks/workers.py --model      # an estimate for 8, 64 and 512 workers, the table of
-                                              # docs/distributed.md
+    python benchmarks/workers.py --classes=5000 --flags="--shard_classes"   # of made-up images
+    python benchmarks/workers.py --model      # an estimate for 8, 64 and 512 workers, the tables of
+                                              # docs/distributed.md and docs/many_classes.md
 
 The global batch and the total number of threads are the same in every row: `threads / workers`
 cores each; more workers than threads share cores. So several workers cannot be faster on one
@@ -13,8 +14,8 @@ that of N. Each round measures all rows, the table gives medians. Compare ratios
 
 Bytes are those sent by all workers from the 10th step to the last, as counted by the kernel on the
 loopback interface (`/proc/net/dev`; nothing else should use it). The lower bound is that of a ring:
-per worker 2 (N - 1) / N of the gradients' bytes and (N - 1) / N of what is gathered, in all N times
-that.
+per worker 2 (N - 1) / N of what is reduced and (N - 1) / N of what is gathered, see costs.py. With
+--classes a second table has the matrix products of one worker's graph beside those of the model.
 """
 
 import json
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 
+import costs
 from measuring import cores, parser, write_json
 
 WARM_UP = 10
@@ -37,20 +39,25 @@ def loopback_bytes():
     raise OSError('/proc/net/dev: expected an interface lo. Received: none')
 
 
-def least_bytes(workers, parameters, batch, dim):
-    """The lower bound for one step of all workers. Float32 embeddings and int32 labels are
-    gathered; two more floats are reduced with the gradients.
-    """
-    ring = 2 * (workers - 1) * 4 * (parameters + 2)
-    return ring + (workers - 1) * 4 * batch * (dim + 1)
+def dataset_of(settings, classes):
+    """That of the flags, or a made-up one of many classes, whose network it makes known."""
+    from gitloss import data
+
+    if not classes:
+        return data.load(settings.dataset, settings.data_folder)
+    import many_classes
+
+    from gitloss.backbones import BACKBONES, Backbone
+
+    BACKBONES['made_up'] = Backbone(many_classes.features, smallest=many_classes.SIZE)
+    return many_classes.dataset_of(classes)
 
 
-def train(flags, report):
+def train(flags, report, classes):
     """One worker: the real trainer without measurements. The chief writes the report."""
     import numpy as np
 
     from callbacks.base import Callback
-    from gitloss import data
     from gitloss.backend import tf
     from trainers import devices, options
     from trainers.engine.trainer import Trainer
@@ -64,7 +71,9 @@ def train(flags, report):
 
         def build(self):
             self.parameters = sum(
-                int(np.prod(weight.shape.as_list())) for weight in tf.trainable_variables()
+                int(np.prod(weight.shape.as_list()))
+                for weight in tf.trainable_variables()
+                if not hasattr(weight, 'gitloss_shard')
             )
 
         def on_train_batch_end(self, batch, logs=None):
@@ -73,9 +82,7 @@ def train(flags, report):
 
     clock, device = Clock(), devices.choose(settings)
     group = distribution.choose(settings, device)
-    Trainer(
-        settings, data.load(settings.dataset, settings.data_folder), [clock], device, group=group
-    ).fit()
+    Trainer(settings, dataset_of(settings, classes), [clock], device, group=group).fit()
     if group.is_chief:
         write_json(report, _report(clock, settings))
 
@@ -88,11 +95,12 @@ def _report(clock, settings):
         'parameters': clock.parameters,
         'batch': settings.batch_size,
         'dim': settings.embedding_dim,
+        'is_sharded': settings.shard_classes,
         'bytes': (clock.bytes[-1] - clock.bytes[WARM_UP]) / float(len(ends) - 1),
     }
 
 
-def measure(workers, threads, steps, flags):
+def measure(workers, threads, steps, flags, classes):
     from trainers import launch
 
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +118,7 @@ def measure(workers, threads, steps, flags):
         try:
             launch.start(
                 started,
-                ['--worker=' + report] + all_flags,
+                ['--worker=' + report, str(classes)] + all_flags,
                 workers,
                 folder,
                 program=(os.path.abspath(__file__),),
@@ -128,32 +136,6 @@ def measure(workers, threads, steps, flags):
             return json.load(file)
 
 
-def model(latency=50e-6):
-    """Prints an estimate of the communication of a step, with 128 images per worker: a ring
-    all-reduce takes 2 (N - 1) rounds of P / N numbers, a ring gather N - 1 rounds of one worker's
-    samples. A round takes the latency plus its bytes over the bandwidth of one worker's link.
-    """
-    print(
-        '| network | workers | link | all-reduce ms | gather ms | whole pair term, GFLOP per '
-        'worker | own rows only |\n'
-        '|---|---|---|---|---|---|---|'
-    )
-    for name, parameters, dim in (
-        ('mnist_cnn, 0.29 M', 288770, 2),
-        ('ResNet-50 like, 25 M', 25000000, 512),
-    ):
-        for workers in (8, 64, 512):
-            batch = 128 * workers
-            for link, bandwidth in (('10 Gbit/s', 1.25e9), ('100 Gbit/s', 12.5e9)):
-                reduce = 2 * (workers - 1) * (latency + 4 * parameters / workers / bandwidth)
-                gather = (workers - 1) * (latency + 4 * 128 * (dim + 1) / bandwidth)
-                pairs = 4.0 * batch * batch * dim / 1e9  # two matrix products
-                print(
-                    f'| {name} | {workers} | {link} | {1e3 * reduce:.1f} | {1e3 * gather:.1f} | '
-                    f'{pairs:.3g} | {pairs / workers:.3g} |'
-                )
-
-
 def _rows(rounds):
     """Prints the table of `rounds`, {workers: reports}. Returns its rows."""
     print(
@@ -163,25 +145,54 @@ def _rows(rounds):
     rows = []
     for count, reports in rounds.items():
         one = reports[0]
+        # Without shards `parameters` has those of the classes.
+        case = costs.Case(
+            count, one['batch'] // count, one['dim'], 0, one['parameters'], one['is_sharded']
+        )
         row = {
             'workers': count,
             'ms': statistics.median(found['ms'] for found in reports),
             'bytes': statistics.median(found['bytes'] for found in reports),
-            'least': least_bytes(count, one['parameters'], one['batch'], one['dim']),
+            'least': count * costs.sent(case),
         }
         rows.append(row)
         row['efficiency'] = rows[0]['ms'] / row['ms']
-        ratio = f'{row["bytes"] / row["least"]:.2f}' if row['least'] else ''
+        ratio = f'{row["bytes"] / row["least"]:.3f}' if row['least'] else ''
         print(
-            f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.2f} | '
-            f'{row["least"] / 1e6:.2f} | {ratio} |'
+            f'| {count} | {row["ms"]:.0f} | {row["efficiency"]:.2f} | {row["bytes"] / 1e6:.3f} | '
+            f'{row["least"] / 1e6:.3f} | {ratio} |'
         )
     return rows
 
 
+def _products(counts, classes, flags):
+    """Prints the matrix products of one worker's graph beside those of the model."""
+    from trainers import options
+
+    settings = options.parse(flags)
+    dataset = dataset_of(settings, classes)
+    print('\n| workers | MFLOP of a worker: classes | pairs | moves | model | ratio |')
+    print('|---|---|---|---|---|---|')
+    for count in counts:
+        found = costs.counted(flags, dataset, count)['flops']
+        case = costs.Case(
+            count,
+            settings.batch_size // count,
+            settings.embedding_dim,
+            classes,
+            0,
+            settings.shard_classes,
+            settings.sample_classes,
+        )
+        products = [found[part] for part in costs.flops(case)]
+        least = sum(costs.flops(case).values())
+        values = ' | '.join(f'{value / 1e6:.3f}' for value in [*products, least])
+        print(f'| {count} | {values} | {sum(products) / least:.3f} |')
+
+
 def main():
     if sys.argv[1:] and sys.argv[1].startswith('--worker='):
-        train(sys.argv[2:], sys.argv[1].split('=', 1)[1])
+        train(sys.argv[3:], sys.argv[1].split('=', 1)[1], int(sys.argv[2]))
         return
     flags = parser(__doc__.split('\n\n')[0])
     flags.add_argument('--workers', default='1,2,4')
@@ -189,18 +200,25 @@ def main():
     flags.add_argument('--steps', type=int, default=40)
     flags.add_argument('--rounds', type=int, default=3)
     flags.add_argument('--flags', default='')
+    flags.add_argument('--classes', type=int, default=0, help='of made-up images')
     flags.add_argument('--json')
     flags.add_argument('--model', action='store_true')
-    options = flags.parse_args()
-    if options.model:
-        model()
+    asked = flags.parse_args()
+    if asked.model:
+        costs.print_networks()
+        costs.print_classes()
         return
-    rounds = {int(count): [] for count in options.workers.split(',')}
-    for _ in range(options.rounds):
+    own, classes = asked.flags.split(), asked.classes
+    if classes:
+        own = ['--model=made_up', '--git_loss_form=pairwise', '--optimizer=momentum', *own]
+    rounds = {int(count): [] for count in asked.workers.split(',')}
+    for _ in range(asked.rounds):
         for count, reports in rounds.items():
-            reports.append(measure(count, options.threads, options.steps, options.flags.split()))
-    how = {'threads': options.threads, 'steps': options.steps, 'flags': options.flags}
-    write_json(options.json, dict(how, rows=_rows(rounds)))
+            reports.append(measure(count, asked.threads, asked.steps, own, classes))
+    how = {'threads': asked.threads, 'steps': asked.steps, 'flags': asked.flags}
+    write_json(asked.json, dict(how, rows=_rows(rounds)))
+    if classes:
+        _products(rounds, classes, ['--device=cpu', *own])
 
 
 if __name__ == '__main__':
