@@ -89,7 +89,7 @@ def memory(case, slots):
     held     class weights, slots, centers, counts
     step     gradient of the class weights; of a sample also their rows; four times [batch, dim];
              statistics of all shards
-    logits   two times [rows, columns], plain softmax; a margin keeps more
+    logits   [rows, columns], of which a step has several copies, see docs/many_classes.md
     labels   comparison of all labels, as booleans and as numbers
     """
     is_sample = case.sample < 1
@@ -99,7 +99,7 @@ def memory(case, slots):
     return {
         'held': 4.0 * case.held * (case.dim * (2 + slots) + 1),
         'step': 4.0 * step,
-        'logits': 8.0 * rows * case.columns,
+        'logits': 4.0 * rows * case.columns,
         'labels': 5.0 * case.batch**2,
     }
 
@@ -183,6 +183,11 @@ def print_networks():
                 )
 
 
+def _three(value):
+    """Three digits, or the whole number."""
+    return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
+
+
 def print_classes():
     """Whole, sharded and sampled classes beside a network of 25 million parameters."""
     print(
@@ -198,12 +203,12 @@ def print_classes():
                 ('sampled, 0.1', {'is_sharded': True, 'sample': 0.1}),
             ):
                 case = Case(workers, 128, 512, classes, 25000000, **settings)
-                held = ' / '.join(f'{memory(case, slots)["held"] / 1e9:.3g}' for slots in range(3))
+                held = ' / '.join(_three(memory(case, slots)['held'] / 1e9) for slots in range(3))
                 parts = ' | '.join(
-                    f'{memory(case, 0)[part] / 1e9:.2g}' for part in ('step', 'logits', 'labels')
+                    _three(memory(case, 0)[part] / 1e9) for part in ('step', 'logits', 'labels')
                 )
                 times = ' / '.join(f'{1e3 * seconds(case, link):.0f}' for link in LINKS.values())
-                work = ' | '.join(f'{value / 1e9:.3g}' for value in flops(case).values())
+                work = ' | '.join(_three(value / 1e9) for value in flops(case).values())
                 print(
                     f'| {classes / 1e6:.0f} M | {workers} | {kind} | {held} | {parts} | '
                     f'{sent(case) / 1e6:.0f} | {times} | {work} |'
