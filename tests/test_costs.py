@@ -1,4 +1,4 @@
-"""benchmarks/costs.py: the model's numbers by hand, and beside the graph of one worker of several."""
+"""benchmarks/costs.py: the model's numbers by hand, and beside the graph of one worker."""
 
 import os
 import sys
@@ -69,7 +69,7 @@ def test_bytes_sent():
 
 
 def test_seconds():
-    """Two workers: a round for each of 3 gathers, 2 for the reduction; 128 bytes at 128 a second."""
+    """Two workers: a round for each of 3 gathers, 2 for the reduction; 128 bytes at 128 / s."""
     assert costs.seconds(costs.Case(2, 3, 2, 5, 7), 128.0) == pytest.approx(1 + 5 * costs.LATENCY)
 
 
