@@ -54,7 +54,7 @@ class Sweeps(FakeHandle):
         super().__init__()
         self.rows = rows
 
-    def sweep(self, source, with_losses=False):
+    def sweep(self, source, with_losses=False, with_predictions=True):
         yield self.rows, None, None, {}
 
 
