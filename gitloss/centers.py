@@ -82,9 +82,7 @@ def comparable(
 
 
 def same_class(labels: Tensor, dtype: Any) -> Tensor:
-    """[batch, batch]: 1 where two samples have the same label, else 0. Its shape is static, unlike
-    that of the distinct labels.
-    """
+    """[batch, batch]: 1 where two samples have the same label, else 0. Its shape is static."""
     return tf.cast(tf.equal(labels[:, None], labels[None, :]), dtype)
 
 
@@ -216,8 +214,8 @@ class CenterTable(keras.layers.Layer):
         return self.rows(labels)
 
     def set_rows(self, labels: Tensor, rows: Tensor) -> Tensor:
-        """An op that replaces the centers of the classes `labels`, int [n], by `rows`, float32 [n,
-        dim]. A class may occur several times if its rows are equal.
+        """An op that gives the classes `labels`, int [n], the centers `rows`, float32 [n, dim]; the
+        rows of a class are equal.
         """
         return tf.raw_ops.ResourceScatterUpdate(
             resource=self.centers.handle, indices=labels, updates=rows
@@ -235,7 +233,9 @@ class CenterTable(keras.layers.Layer):
         The caller runs it, ordered after the reads of the step by `tf.control_dependencies` on the
         loss and the gradients. `own_centers`: `rows(labels)`, if the caller has them.
         """
-        labels, steps = center_steps(embeddings, labels, self.centers, self.alpha, self.distance)
+        if own_centers is None:
+            own_centers = look_up(embeddings, labels, self.centers)[2]
+        steps = steps_of(embeddings, labels, own_centers, self.alpha, self.distance)
         return self.subtract(labels, tf.cast(steps, tf.float32), tf.ones_like(labels, tf.int32))
 
     def subtract(self, rows: Tensor, steps: Tensor, counts: Tensor) -> Tensor:

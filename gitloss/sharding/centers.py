@@ -54,7 +54,7 @@ class ShardedCenterTable(CenterTable):
 
     def _rows_of(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(row of each label, 0 if it is of another worker; whether it is of this one)."""
-        is_owned = tf.logical_and(labels >= self.part.first, labels < self.part.stop)
+        is_owned = self.part.has(labels)
         return tf.where_v2(is_owned, labels - self.part.first, 0), is_owned
 
     def rows(self, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Sequence
 
-from gitloss.backend import tf
+from gitloss.backend import Tensor, tf
 from gitloss.errors import check
 
 
@@ -19,6 +19,10 @@ class ClassRange(NamedTuple):
     @property
     def size(self) -> int:
         return self.stop - self.first
+
+    def has(self, labels: Tensor) -> Tensor:
+        """Which of the labels, int [n], are in the range: bool [n]."""
+        return tf.logical_and(labels >= self.first, labels < self.stop)
 
 
 class ClassRanges:

@@ -41,7 +41,7 @@ class Columns(NamedTuple):
 
 def all_columns(labels: Tensor, part: ClassRange) -> Columns:
     """All classes of a range, for labels int [batch]."""
-    is_owned = tf.logical_and(labels >= part.first, labels < part.stop)
+    is_owned = part.has(labels)
     return Columns(None, tf.where_v2(is_owned, labels - part.first, -1), None)
 
 
@@ -83,7 +83,7 @@ def sampled_columns(
     classes, log_sizes = (
         one[part.first_stratum : part.stop_stratum] for one in (classes, log_sizes)
     )
-    is_owned = tf.logical_and(labels >= part.first, labels < part.stop)
+    is_owned = part.has(labels)
     stratum = tf.where_v2(is_owned, _stratum(labels, ranges) - part.first_stratum, 0)
     is_drawn = tf.logical_and(is_owned, tf.equal(tf.gather(classes, stratum), labels))
     same = tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.int32)
