@@ -96,8 +96,8 @@ def _instrument_sweeps(account):
 
     sweep = Runtime.sweep
 
-    def timed_sweep(handle, source, with_losses=False):
-        walk = sweep(handle, source, with_losses)
+    def timed_sweep(*args, **keywords):
+        walk = sweep(*args, **keywords)
         while True:
             with account.of('sweeps'):
                 batch = next(walk, None)

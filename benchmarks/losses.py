@@ -55,7 +55,7 @@ def _arrays(batch, dim):
 
 
 def _config(tf):
-    return tf.ConfigProto(intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=1)
+    return tf.ConfigProto(intra_op_parallelism_threads=cores(), inter_op_parallelism_threads=-1)
 
 
 def _broadcast(tf, form, batch, embeddings, rows):

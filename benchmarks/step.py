@@ -139,11 +139,13 @@ def _print(medians):
     )
     for label, value in medians.items():
         if not label.startswith('product'):
-            own = medians['ours (peer)' if label.endswith('(peer)') else 'ours']
+            own = medians.get('ours (peer)' if label.endswith('(peer)') else 'ours')
             speed = GFLOP / value * 1e3
             print(
                 f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | '
                 f'{100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
+                if own
+                else f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | | |'
             )
     for label, value in medians.items():
         if label.startswith('product'):

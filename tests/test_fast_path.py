@@ -84,9 +84,10 @@ def test_the_loss_curve_is_the_plain_ones(tmp_path, optimizer):
 
 
 def test_the_session_of_a_cpu_runs_one_operation_at_a_time_on_all_cores():
+    """-1: by the thread that calls it."""
     config = devices.choose(Options(device='cpu')).config
     assert (config.inter_op_parallelism_threads, config.intra_op_parallelism_threads) == (
-        1,
+        -1,
         len(os.sched_getaffinity(0)),
     )
 

@@ -71,6 +71,7 @@ class Collectives(Workers):
         own = copy.deepcopy(config)
         # Without the filter a session waits for all workers before it opens.
         own.device_filters.append(f'/job:worker/task:{self._task}')
+        own.inter_op_parallelism_threads = 1  # a server has no thread of a caller
         own.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         if self._dtype == 'bfloat16':
             # RewriterConfig.OFF: a server refuses the convolutions in bfloat16 that TensorFlow
