@@ -6,7 +6,8 @@
 The trainer with `--shard_classes`, momentum and a network of one convolution over made-up images of
 8 x 8 pixels, so that the classes are nearly all of the work. Each worker is a process with its part
 of the cores. A row: median time of the steps after the first two; peak resident memory of all
-workers together, from start to end; the seconds and the size of the checkpoint at the end.
+workers together, from start to end, with the pages of files (libraries), which the workers share,
+once; the seconds and the size of the checkpoint at the end.
 """
 
 import json
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from measuring import memory_mib, parser, write_json
+from measuring import memory_mib, parser, status_mib, write_json
 
 IMAGES, SIZE = 4096, 8
 
@@ -68,7 +69,12 @@ def train(flags, classes, report):
     seconds = [end - start for start, end in zip(ends[1:], ends[2:])]
     write_json(
         f'{report}.{group.rank}',
-        {'ms': 1e3 * statistics.median(seconds), 'mib': memory_mib()[0], 'save_s': saving[0]},
+        {
+            'ms': 1e3 * statistics.median(seconds),
+            'mib': memory_mib()[0],
+            'of_files_mib': status_mib('RssFile'),
+            'save_s': saving[0],
+        },
     )
 
 
@@ -113,11 +119,13 @@ def measure(classes, workers, asked):
             with open(f'{report}.{rank}') as file:
                 rows.append(json.load(file))
         size = size_of(run)
+    of_files = [row['of_files_mib'] for row in rows]
+    mib = sum(row['mib'] for row in rows) - sum(of_files) + max(of_files)
     return {
         'classes': classes,
         'workers': workers,
         'ms': rows[0]['ms'],
-        'gib': sum(row['mib'] for row in rows) / 1024.0,
+        'gib': mib / 1024.0,
         'save_s': rows[0]['save_s'],
         'saved_gib': size / 2.0**30,
     }

@@ -47,11 +47,16 @@ def median_ms(step, steps, warm_up=15):
     return statistics.median(times) * 1e3
 
 
-def memory_mib():
-    """(peak, present) resident memory of this process."""
+def status_mib(name):
+    """A size that the kernel counts of this process, such as VmHWM."""
     with open('/proc/self/status') as file:
         fields = dict(line.split(':', 1) for line in file)
-    return tuple(int(fields[name].split()[0]) / 1024.0 for name in ('VmHWM', 'VmRSS'))
+    return int(fields[name].split()[0]) / 1024.0
+
+
+def memory_mib():
+    """(peak, present) resident memory of this process."""
+    return status_mib('VmHWM'), status_mib('VmRSS')
 
 
 def run_case(program, *arguments, python=sys.executable):

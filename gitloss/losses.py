@@ -82,13 +82,12 @@ def center_term(
 
     @custom_gradient  # to the last bit TensorFlow's, in one pass over [batch, dim] instead of three
     def value_of(x: Tensor) -> Any:
-        difference = x - own_centers
-        squared, half = tf.square(difference), 1.0
+        difference, factor = x - own_centers, 2.0
+        squared = tf.square(difference)
         if form == 'pairwise':
-            squared, half = tf.reduce_sum(squared, axis=1), 0.5
+            squared, factor = 0.5 * tf.reduce_sum(squared, axis=1), 1.0
         terms = tf.cast(tf.size(squared), x.dtype)
-        value = half * tf.reduce_mean(squared)
-        return value, lambda upstream: 2.0 * (half * upstream / terms) * difference
+        return tf.reduce_mean(squared), lambda upstream: factor * upstream / terms * difference
 
     return value_of(embeddings)
 
@@ -204,9 +203,7 @@ class _CentersLayer(CenterTable):
             self.centers, self.updates = self._share.centers, self._share.updates
 
     def check_graph(self, inputs: Any, training: Any) -> None:
-        """Raises ValueError where the centers would never move: in eager mode and in Keras's own
-        training loops nobody runs `update`.
-        """
+        """Raises ValueError where nobody runs `update`: in eager mode and in Keras's own loops."""
         received = 'eager mode' if is_eager() else ''
         symbolic = (keras.utils.get_source_inputs(each) is not each for each in inputs)
         if training is not None or any(symbolic):  # `fit` gives `training`, keras.Input sources
@@ -240,9 +237,7 @@ class CenterLoss(_CentersLayer):
 
 
 class GitLoss(_CentersLayer):
-    """`git_loss` as a layer over (embeddings, labels); in the total loss it shares the centers of
-    the CenterLoss.
-    """
+    """`git_loss` as a layer over (embeddings, labels); it may share the CenterLoss's centers."""
 
     def __init__(self, num_classes: int, method: str | None = None, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)

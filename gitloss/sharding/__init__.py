@@ -4,6 +4,15 @@ another on one.
 
 from gitloss.sharding.centers import ShardedCenterTable
 from gitloss.sharding.classifier import ShardedClassifier
-from gitloss.sharding.ranges import ClassRanges, Shard, load, shard_of
+from gitloss.sharding.ranges import ClassRanges, Shard, all_finite, initializer, load, shard_of
 
-__all__ = ['ClassRanges', 'Shard', 'ShardedCenterTable', 'ShardedClassifier', 'load', 'shard_of']
+__all__ = [
+    'ClassRanges',
+    'Shard',
+    'ShardedCenterTable',
+    'ShardedClassifier',
+    'all_finite',
+    'initializer',
+    'load',
+    'shard_of',
+]

@@ -41,7 +41,7 @@ class ShardedCenterTable(CenterTable):
         shape = [self.part.size, int(input_shape[-1])]
 
         def variable(name: str, shape: list[int], dtype: tf.DType) -> Tensor:
-            shard = Shard(f'{self.name}/{name}', self.num_classes, self._places)
+            shard = Shard(f'{self.name}/{name}', self.num_classes, self._places, by_rows=True)
             return shard_variable(f'{self.name}/{name}', shard, shape, dtype, trainable=False)
 
         self.centers = variable('centers', shape, tf.float32)

@@ -63,13 +63,18 @@ class ShardedClassifier:
     def _variable(
         self, number: int, places: Sequence[ClassRange], name: str, shape: Sequence[int]
     ) -> Any:
-        shard = Shard(f'logits/{name}', self.ranges.num_classes, places)
+        ranges = self.ranges
+        by_rows = ranges.strata < ranges.num_classes
+        shard = Shard(f'logits/{name}', ranges.num_classes, places, by_rows)
         return shard_variable(f'logits/part_{number}/{name}', shard, shape)
 
     def initialise(self, session: Any) -> None:
-        """Draws the initial class weights, uniform as Glorot's, a function of seed and class."""
+        """Gives the shards their initial values: class weights are uniform as Glorot's, a function
+        of seed and class; biases are 0.
+        """
         for part, kernel in zip(self._parts, self._kernels):
             load(kernel, self._drawn(part.first, part.size), session)
+        session.run([bias.initializer for bias in self._biases])
 
     def _drawn(self, first: int, count: int) -> np.ndarray:
         """float32 [count, dim] of the classes from `first` on."""
@@ -128,7 +133,25 @@ class ShardedClassifier:
             )
             shards.append(self._shard(number, part, features, columns))
             self._taken.append((shards[-1].inputs[1], columns))
-        return sharded_softmax(shards, gather, keep_logits=len(shards) == 1)
+        self._gates: list = []
+        return sharded_softmax(shards, gather, len(shards) == 1, self._gates)
+
+    def update_in_turn(self, gradients: Sequence[tuple[Any, Any]]) -> None:
+        """Updates a shard before the gradient of the next one is computed, so that the gradient of
+        one shard is in memory at a time.
+
+        Args:
+          gradients: (gradient, variable) of the shards, after `apply_gradients`. No update may
+            depend on the gradient of a later shard, as one with loss scaling does.
+        """
+        by_name = {variable.op.name: gradient for gradient, variable in gradients}
+        for number, gate in enumerate(self._gates):
+            for group in (self._kernels, self._biases):
+                gradient = by_name.get(group[number].op.name) if group else None
+                if isinstance(gradient, tf.Tensor):
+                    updates = [op for op in gradient.consumers() if 'ResourceApply' in op.type]
+                    # TensorFlow has no public name for it; the update is made after the gradient.
+                    gate._add_control_inputs(updates)  # noqa: SLF001
 
     def squares(self) -> list[Tensor]:
         """||w||^2 / 2 of this worker's class weights, in a sample of those that `softmax` took."""

@@ -72,6 +72,7 @@ def sharded_softmax(
     shards: Sequence[ShardLogits],
     gather: Callable[[Tensor], Tensor],
     keep_logits: bool = True,
+    gates: list | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(the loss, a scalar; the predictions, int32 [batch]), the same on all workers.
 
@@ -80,6 +81,8 @@ def sharded_softmax(
       gather: [rows, ...] of this worker -> the rows of all workers, in the order of their ranks.
       keep_logits: False: the backward pass computes the logits of a shard again, one shard after
         another, so that those of one shard are in memory at a time.
+      gates: without kept logits the backward pass appends an operation for each shard but the last:
+        it runs after the gradients of that shard and before those of the next.
     """
     statistics: list[Tensor] = []
     kept = []
@@ -96,14 +99,18 @@ def sharded_softmax(
     normaliser = (largest + log_total)[:, None]
 
     def backward(upstream: Tensor) -> tuple[Tensor, ...]:
-        return _gradients(shards, kept if keep_logits else [], normaliser, upstream)
+        return _gradients(shards, kept if keep_logits else [], normaliser, upstream, gates)
 
     inputs = [shards[0].inputs[0], *(one for shard in shards for one in shard.inputs[1:])]
     return custom_gradient(lambda *_: (loss, backward))(*inputs), predictions
 
 
 def _gradients(
-    shards: Sequence[ShardLogits], kept: list[Tensor], normaliser: Tensor, upstream: Tensor
+    shards: Sequence[ShardLogits],
+    kept: list[Tensor],
+    normaliser: Tensor,
+    upstream: Tensor,
+    gates: list | None,
 ) -> tuple[Tensor, ...]:
     """The gradients of the features, and of the weights of all shards. kept: the logits, if any."""
     of_features: list[Tensor] = []
@@ -113,6 +120,10 @@ def _gradients(
             logits = kept[number]
         else:
             with tf.control_dependencies([normaliser, *of_features[-1:]]):
+                gate = tf.no_op()
+            if of_features and gates is not None:
+                gates.append(gate)
+            with tf.control_dependencies([gate]):
                 logits = shard.training(shard.plain())
         first, *rest = tf.gradients(
             logits, list(shard.inputs), _of_logits(logits, normaliser, shard.own, upstream)

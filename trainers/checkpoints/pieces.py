@@ -11,11 +11,11 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from gitloss.backend import tf
+from gitloss.backend import Tensor, tf
 from gitloss.sharding import Shard, load
 
-# Of all workers together.
-PIECE_BYTES = 32 << 20
+# Of all workers together. A message takes several copies, and the process keeps their memory.
+PIECE_BYTES = 8 << 20
 
 
 class Slice(NamedTuple):
@@ -57,19 +57,35 @@ class Pieces:
         self._size = min(max(1, PIECE_BYTES // row_bytes), *(count for _, count in self._ends))
         self._dtype = variable.dtype.base_dtype
         with tf.device('/cpu:0'):
+            self._start = tf.placeholder(tf.int32, [], name='start')
+            self._some = (  # without a copy of the whole
+                tf.gather(variable, self._start + tf.range(self._size))
+                if shard.by_rows
+                else tf.slice(variable, [self._start] + [0] * len(rest), [self._size, *rest])
+            )
             self._path = tf.placeholder(tf.string, [], name='path')
-            self._where = tf.placeholder(tf.string, [1], name='where')
-            self._values = tf.placeholder(self._dtype, [None, *rest])
-            files = {
-                'prefix': self._path,
-                'tensor_names': [self.name],
-                'shape_and_slices': self._where,
-            }
-            self._write = tf.raw_ops.SaveV2(tensors=[self._values], **files)
-            (self._read,) = tf.raw_ops.RestoreV2(dtypes=[self._dtype], **files)
+            self._where = tf.placeholder(tf.string, [None], name='where')
+            self._values = [tf.placeholder(self._dtype, [None, *rest]) for _ in self._ends]
+            self._writes = {len(parts): self._written(len(parts)) for _, parts in self._steps()}
+            (self._read,) = tf.raw_ops.RestoreV2(dtypes=[self._dtype], **self._files(1))
             self._take = tf.assign(variable, tf.reshape(self._read, variable.shape))
         if group.size > 1:
             self._build_messages([self._size, *rest])
+
+    def _files(self, slices: int) -> dict[str, Any]:
+        return {
+            'prefix': self._path,
+            'tensor_names': [self.name] * slices,
+            'shape_and_slices': tf.reshape(self._where, [slices]),
+        }
+
+    def _written(self, slices: int) -> Tensor:
+        return tf.raw_ops.SaveV2(tensors=self._values[:slices], **self._files(slices))
+
+    def _steps(self) -> Iterator[tuple[int, list[tuple[int, int, int]]]]:
+        """(first row of a piece, [(rank, first class, classes) of each worker that has it])."""
+        for start in range(0, max(count for _, count in self._ends), self._size):
+            yield start, [(rank, *end) for rank, end in enumerate(self._ends) if start < end[1]]
 
     def _build_messages(self, shape: list[int]) -> None:
         self._sent = tf.placeholder(self._dtype, shape)
@@ -90,28 +106,26 @@ class Pieces:
     def _slice(self, first: int, rows: np.ndarray) -> Slice:
         return Slice(self.name, self.shape, first, rows)
 
-    def gathered(self, session: Any) -> Iterator[Slice]:
+    def gathered(self, session: Any) -> Iterator[list[Slice]]:
         """The rows of all workers, in pieces. All workers iterate to the end together."""
-        rows, size = session.run(self._variable), self._size
-        if self._group.size == 1:
-            for start in range(0, len(rows), size):
-                yield self._slice(self._ends[0][0] + start, rows[start : start + size])
-            return
-        for start in range(0, max(count for _, count in self._ends), size):
-            own = min(start, len(rows) - size)  # the last piece overlaps the one before
-            feeds = {self._sent: rows[own : own + size]}
-            pieces, _ = self._group.run(session, self._gathered, feeds)
-            for rank, (first, count) in enumerate(self._ends):
-                if start < count:
-                    new = start - min(start, count - size)
-                    piece = pieces[rank * size : (rank + 1) * size]
-                    yield self._slice(first + start, piece[new:])
+        size, own_count = self._size, self._variable.shape.as_list()[0]
+        for start, parts in self._steps():
+            own = min(start, own_count - size)  # the last piece overlaps the one before
+            piece = session.run(self._some, {self._start: own})
+            if self._group.size > 1:
+                piece, _ = self._group.run(session, self._gathered, {self._sent: piece})
+            slices = []
+            for rank, first, count in parts:
+                new = start - min(start, count - size)
+                rows = piece[rank * size : (rank + 1) * size][new:]
+                slices.append(self._slice(first + start, rows))
+            yield slices
 
-    def save(self, session: Any, path: str, rows: Slice) -> None:
-        """Writes rows into files of their own."""
-        session.run(
-            self._write, {self._path: path, self._where: [rows.spec], self._values: rows.rows}
-        )
+    def save(self, session: Any, path: str, slices: Sequence[Slice]) -> None:
+        """Writes rows into a file of their own."""
+        values = dict(zip(self._values, (one.rows for one in slices)))
+        where = [one.spec for one in slices]
+        session.run(self._writes[len(slices)], {self._path: path, self._where: where, **values})
 
     def restore(self, session: Any, path: str) -> None:
         """Reads the shards of all workers. All workers call it together; the chief has the file."""

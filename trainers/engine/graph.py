@@ -13,7 +13,7 @@ from gitloss import data, layers
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
 from gitloss.data import DataSpec, Source
-from gitloss.sharding import ShardedCenterTable
+from gitloss.sharding import ShardedCenterTable, all_finite
 from trainers import devices
 from trainers.devices import npu
 from trainers.engine import optimizers, schedules
@@ -136,9 +136,7 @@ class TrainingGraph:
             step.train_op, self.load_loop = npu.sunk(step.train_op, options.iterations_per_loop)
         self.enter(0)
         with tf.name_scope('weights_are_finite'):
-            is_finite = tf.reduce_all(
-                [tf.reduce_all(tf.is_finite(variable)) for variable in self._steps[-1].updated]
-            )
+            is_finite = tf.reduce_all(all_finite(self._steps[-1].updated))
             if self.shards:  # of which each worker sees its own alone
                 is_finite = self._group.all_gather(tf.cast(is_finite, tf.int32)[None])
             self.weights_are_finite = tf.reduce_all(tf.cast(is_finite, tf.bool))

@@ -62,6 +62,7 @@ class Step:
     ) -> None:
         self._model, self._table, self._options = model, table, options
         self._device, self._group, self._loss_scaled = device, group, loss_scaled
+        self._turns = None if loss_scaled else getattr(classifier, 'update_in_turn', None)
         self._global_step = tf.train.get_global_step()
         images, labels = batch
         embeddings = self._embeddings_of(images)
@@ -125,7 +126,9 @@ class Step:
         The gradients of this worker's shards are whole. If one of them is not finite, loss scaling
         skips the update on all workers, because NaN is added to what they sum.
         """
-        pairs = optimizer.compute_gradients(terms['loss'], variables)
+        # GATE_OP, the default, would make the update of a shard wait for the gradients of all.
+        gate = tf.train.Optimizer.GATE_NONE if self._turns else tf.train.Optimizer.GATE_OP
+        pairs = optimizer.compute_gradients(terms['loss'], variables, gate_gradients=gate)
         names = {variable.op.name for variable in shards}
         own = [pair for pair in pairs if pair[1].op.name in names]
         shared = [pair for pair in pairs if pair[1].op.name not in names]
@@ -164,6 +167,8 @@ class Step:
             update, move_centers = self._guarded_updates(optimizer, gradients, move, reads)
         else:
             update = optimizer.apply_gradients(gradients, self._global_step)
+            if self._turns:
+                self._turns(gradients)
             with tf.name_scope(scope), tf.control_dependencies(reads):
                 move_centers = move()
         with tf.name_scope(scope):

@@ -9,12 +9,15 @@ from gitloss.backend import tf
 from gitloss.data import Source
 from gitloss.errors import log
 from gitloss.metrics import declaration
-from gitloss.sharding import ShardedClassifier, shard_of
+from gitloss.sharding import ShardedClassifier, initializer, shard_of
 from trainers.checkpoints.warm_start import WarmStart
 from trainers.engine.graph import TrainingGraph
 from trainers.engine.meter import Meter
 from trainers.engine.runtime import Runtime
 from trainers.engine.saving import Saving
+
+# Numbers in a variable from which it is worth a run of its own to have no second copy.
+_LARGE = 1 << 20
 
 
 class TrainingRuntime(Runtime, RunHandle):
@@ -52,15 +55,28 @@ class TrainingRuntime(Runtime, RunHandle):
         self.warm_start = None
         if path and self.is_chief:
             self.warm_start = WarmStart(path, self.net.weights, self._spec)
-        self._initial = tf.global_variables_initializer()
-        shards = self.net.shards
-        self.group.build([one for one in tf.global_variables() if not shard_of(one, shards)])
+        variables = tf.global_variables()
+        whole = [one for one in variables if not shard_of(one, self.net.shards)]
+        drawn = {one.op.name for one in getattr(self.net.classifier, 'shards', [])}
+        large = [one for one in variables if one.shape.num_elements() >= _LARGE]
+        rest = {one.op.name for one in variables} - {one.op.name for one in large} - drawn
+        self._initial = [
+            tf.variables_initializer([one for one in variables if one.op.name in rest])
+        ]
+        on_host = self.device.name == 'cpu'  # where TensorFlow copies constants
+        self._initial += [
+            initializer(one) if on_host else one.initializer
+            for one in large
+            if one.op.name not in drawn
+        ]
+        self.group.build(whole)
         tf.get_default_graph().finalize()
 
     def open(self) -> None:
         """Opens the session, in which every variable has its initial value."""
         self.session = self.group.session(tf.get_default_graph(), self.device.config)
-        self.session.run(self._initial)
+        for initial in self._initial:
+            self.session.run(initial)
         if isinstance(self.net.classifier, ShardedClassifier):
             self.net.classifier.initialise(self.session)
         if self.net.load_loop:
