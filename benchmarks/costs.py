@@ -42,8 +42,13 @@ class Case(NamedTuple):
 
     @property
     def columns(self):
-        """Classes whose logits a worker computes. A sample has a place for each label."""
-        return self.held if self.sample == 1 else self.sample * self.held + self.batch
+        """Classes whose logits a worker computes. Of a sample the mean: those that are drawn, and
+        of the others those in the batch, whose labels are uniform.
+        """
+        if self.sample == 1:
+            return self.held
+        in_batch = 1.0 - (1.0 - 1.0 / self.classes) ** self.batch
+        return (self.sample + (1.0 - self.sample) * in_batch) * self.held
 
 
 def messages(case):
@@ -104,8 +109,10 @@ def memory(case, slots):
     }
 
 
-def matrix_products(graph, fetches):
-    """{part: FLOP} of the matrix products that `fetches` need, by name scope."""
+def matrix_products(graph, fetches, columns):
+    """{part: FLOP} of the matrix products that `fetches` need, by name scope, and the names of all
+    that they need. A size that only the step knows is that of a sample: `columns`.
+    """
     from gitloss.backend import tf
 
     names = [fetch.name.split(':')[0] for fetch in fetches]
@@ -116,15 +123,16 @@ def matrix_products(graph, fetches):
         if 'MatMul' in node.op:
             op = graph.get_operation_by_name(node.name)
             inner = op.inputs[0].shape.as_list()[0 if op.get_attr('transpose_a') else 1]
+            sizes = [size or columns for size in [inner, *op.outputs[0].shape.as_list()]]
             part = [part for scope, part in scopes.items() if scope in node.name] or ['network']
-            found[part[0]] += 2.0 * inner * op.outputs[0].shape.num_elements()
+            found[part[0]] += 2.0 * sizes[0] * sizes[1] * sizes[2]
     return found, {node.name for node in needed}
 
 
-def counted(flags, dataset, workers):
+def counted(flags, dataset, workers, columns=None):
     """What the step of worker 0 of `workers` has: `gathered` and `reduced`, as of `messages`, and
-    `flops`, as of `flops` and of the network's dense layers. The flags must not have the
-    elementwise form, whose pair term has no matrix products.
+    `flops`, as of `flops` and of the network's dense layers, with so many columns of a sample. The
+    flags must not have the elementwise form, whose pair term has no matrix products.
     """
     from gitloss import compilation
     from gitloss.backend import tf
@@ -150,7 +158,7 @@ def counted(flags, dataset, workers):
                 settings, dataset.spec, devices.choose(settings), group, source=dataset.train
             )
             fetches = [net.train_op, net.steps_done, *net.step_fetches.values()]
-            products, needed = matrix_products(graph, fetches)
+            products, needed = matrix_products(graph, fetches, columns)
             sizes = {'gathered': [], 'reduced': []}
             for name in sorted(needed):
                 kind = name.split('/')[-1].rsplit('_', 1)[0].rstrip('_')

@@ -174,7 +174,6 @@ def _products(counts, classes, flags):
     print('\n| workers | MFLOP of a worker: classes | pairs | moves | model | ratio |')
     print('|---|---|---|---|---|---|')
     for count in counts:
-        found = costs.counted(flags, dataset, count)['flops']
         case = costs.Case(
             count,
             settings.batch_size // count,
@@ -184,6 +183,7 @@ def _products(counts, classes, flags):
             settings.shard_classes,
             settings.sample_classes,
         )
+        found = costs.counted(flags, dataset, count, case.columns)['flops']
         products = [found[part] for part in costs.flops(case)]
         least = sum(costs.flops(case).values())
         values = ' | '.join(f'{value / 1e6:.3f}' for value in [*products, least])

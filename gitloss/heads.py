@@ -51,7 +51,7 @@ def cosface_logits(
 
 
 def _is_label(labels: Tensor, cosines: Tensor) -> Tensor:
-    return tf.cast(tf.one_hot(labels, cosines.shape.as_list()[1]), tf.bool)
+    return tf.cast(tf.one_hot(labels, tf.shape(cosines)[1]), tf.bool)
 
 
 class Head(NamedTuple):

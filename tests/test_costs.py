@@ -3,9 +3,14 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from gitloss.backbones import BACKBONES, Backbone
+from gitloss.backend import tf
+from gitloss.sharding import ClassRanges
+from gitloss.sharding.sampling import drawn, sampled_columns
+from helpers import graph_session
 from trainers.options import ROOT
 
 sys.path.append(os.path.join(ROOT, 'benchmarks'))
@@ -27,8 +32,8 @@ def _network():
 @pytest.mark.parametrize('workers', [2, 4])
 @pytest.mark.parametrize('sample', [None, 1.0, 0.1], ids=['whole', 'sharded', 'sampled'])
 def test_the_model_has_the_messages_and_products_of_the_graph(tmp_path, workers, sample):
-    """Margin heads have no bias. Nine drawn classes and 90 are not multiples of four: worker 0 has
-    22 classes of the model's 22.5, and 2 of the 2.25 that are drawn. Its network: the dense layer,
+    """Margin heads have no bias. 90 classes are not a multiple of four: worker 0 has 22 of the
+    model's 22.5. The columns of a sample are those of the model. Its network: the dense layer,
     forward and two gradients.
     """
     flags = [
@@ -44,17 +49,33 @@ def test_the_model_has_the_messages_and_products_of_the_graph(tmp_path, workers,
     if sample:
         flags += ['--shard_classes', f'--sample_classes={sample}']
         case = case._replace(is_sharded=True, sample=sample)
-    found = costs.counted(flags, many_classes.dataset_of(CLASSES), workers)
+    found = costs.counted(flags, many_classes.dataset_of(CLASSES), workers, case.columns)
     gathered, reduced = costs.messages(case)
     assert sorted(found['gathered']) == sorted(gathered)
     assert sorted(found['reduced']) == sorted(reduced)
     products = costs.flops(case)
     assert found['flops'].pop('network') == 6.0 * BATCH / workers * 288 * DIM
-    if sample:
-        drawn = 22 if sample == 1 else 2 + BATCH
-        whole = 45 if sample == 1 else 4 + BATCH
-        products['classes'] = 6.0 * BATCH * DIM * (drawn if workers == 4 else whole)
-    assert found['flops'] == products
+    if sample == 1.0 and workers == 4:
+        products['classes'] *= 22 / 22.5
+    assert found['flops'] == pytest.approx(products, rel=1e-12)
+
+
+def test_columns_of_a_sample():
+    """Their mean over 400 batches, each with 24 labels of 90 classes, of which 9 are drawn: 9 + 81
+    (1 - (89 / 90)^24) = 28.05 in all. The number of classes in a batch deviates by less than 2.
+    """
+    counts, random = [], np.random.RandomState(0)
+    ranges = ClassRanges(CLASSES, 2, rate=0.1)
+    with graph_session() as session:
+        labels, step = tf.placeholder(tf.int32, [BATCH]), tf.placeholder(tf.int64, [])
+        sample = drawn(ranges, 1, step)
+        sizes = [tf.size(sampled_columns(labels, part, *sample).rows) for part in ranges.whole()]
+        for number in range(400):
+            feed = {labels: random.randint(0, CLASSES, BATCH), step: number}
+            counts.append(session.run(sizes, feed))
+    case = costs.Case(2, BATCH // 2, DIM, CLASSES, SHARED, is_sharded=True, sample=0.1)
+    assert 2 * case.columns == pytest.approx(9 + 81 * (1 - (89 / 90) ** 24))
+    assert np.sum(counts, axis=1).mean() == pytest.approx(2 * case.columns, abs=4 * 2 / 20)
 
 
 def test_bytes_sent():
@@ -76,7 +97,8 @@ def test_seconds():
 def test_memory():
     """Of 1000 classes each of 4 workers has 250, with Adam in 4 x 8 numbers and a count. A step of
     16 samples has the gradient, four times [16, 8] and the statistics 5 x 16 x 4. A sample of a
-    tenth has 25 + 16 classes, their gradient and their rows.
+    tenth has 25 classes and 225 / 1000 of the 1000 (1 - 0.999^16) in a batch, nearly 225 x 16 /
+    1000, and their gradient and their rows.
     """
     case = costs.Case(4, 4, 8, 1000, 0, is_sharded=True)
     assert costs.memory(case, 2) == {
@@ -87,5 +109,7 @@ def test_memory():
     }
     sampled = costs.memory(case._replace(sample=0.1), 0)
     assert sampled['held'] == 4 * 250 * 17
-    assert sampled['step'] == 4 * (41 * 16 + 4 * 16 * 8 + 320)
-    assert sampled['logits'] == 4 * 16 * 41
+    columns = 25 + 225 * (1 - 0.999**16)
+    assert columns == pytest.approx(25 + 225 * 16 / 1000, rel=1e-3)
+    assert sampled['step'] == pytest.approx(4 * (columns * 16 + 4 * 16 * 8 + 320))
+    assert sampled['logits'] == pytest.approx(4 * 16 * columns)

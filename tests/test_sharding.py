@@ -149,11 +149,30 @@ def test_a_stratum_draws_each_of_its_classes_as_often():
     assert np.abs(np.bincount(draws.ravel(), minlength=CLASSES) - expected).max() < 160
 
 
+@pytest.mark.parametrize('head', ['softmax', 'arcface'])
+def test_a_sample_of_all_classes_is_the_softmax_over_them(head):
+    """At a rate of 1 a stratum is a class, whose weight is 1: loss and gradients are those without
+    a sample, in other columns.
+    """
+    x, labels, kernel = batch()
+    with graph_session() as session:
+        classifier = ShardedClassifier(heads.head(head), DIM, ClassRanges(CLASSES, each=2))
+        points, found = tf.constant(x), []
+        for step in (None, tf.constant(0)):
+            loss, predictions = classifier.softmax(points, tf.constant(labels), alone, step)
+            gradients = tf.gradients(loss, [points, *classifier.shards])
+            found.append([loss, predictions, *map(tf.convert_to_tensor, gradients)])
+        load(classifier, kernel, session)
+        whole, sampled = session.run(found)
+    for mine, its in zip(whole, sampled):
+        np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6 * np.abs(mine).max())
+
+
 @pytest.mark.parametrize('workers', [1, 2])
 def test_a_sample_has_the_classes_of_the_batch_once_and_no_bias(workers):
-    """The columns that are there: every class of the batch once, with weight 1, and every other
-    drawn class with the size of its stratum. So the sum of the weights, averaged over the steps, is
-    the number of classes: 37. Its standard deviation in one step is below 5.
+    """The columns: every class of the batch once, with weight 1, and every other drawn class with
+    the size of its stratum. So the sum of the weights, averaged over the steps, is the number of
+    classes: 37. Its standard deviation in one step is below 5.
     """
     _, labels, _ = batch()
     ranges = ClassRanges(CLASSES, workers, rate=8 / CLASSES)
@@ -162,18 +181,17 @@ def test_a_sample_has_the_classes_of_the_batch_once_and_no_bias(workers):
         step = tf.placeholder(tf.int64, [])
         sample = drawn(ranges, 1, step)
         parts = ranges.whole()
-        columns = [sampled_columns(tf.constant(labels), part, ranges, *sample) for part in parts]
+        columns = [sampled_columns(tf.constant(labels), part, *sample) for part in parts]
         for number in range(300):
-            found = session.run([list(part) for part in columns], {step: number})
+            found, chosen = session.run([columns, sample[0]], {step: number})
             classes, weights, own = [], [], np.full(BATCH, -1)
             for part, (rows, places, offset) in zip(parts, found):
-                there = offset > -1e29
-                classes += (rows + part.first)[there].tolist()
-                weights += np.exp(offset[there]).tolist()
+                classes += (rows + part.first).tolist()
+                weights += np.exp(offset).tolist()
                 own = np.where(places >= 0, (rows + part.first)[places], own)
-                assert there[places[places >= 0]].all()
             assert own.tolist() == labels.tolist()
-            assert len(set(classes)) == len(classes) and set(labels) <= set(classes)
+            assert len(set(classes)) == len(classes)
+            assert set(classes) == set(labels) | set(chosen)
             by_class = dict(zip(classes, weights))
             assert all(by_class[label] == 1.0 for label in set(labels))
             totals.append(sum(weights))

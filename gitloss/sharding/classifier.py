@@ -129,10 +129,10 @@ class ShardedClassifier:
             columns = (
                 all_columns(labels, part)
                 if sample is None
-                else sampled_columns(labels, part, self.ranges, *sample)
+                else sampled_columns(labels, part, *sample)
             )
             shards.append(self._shard(number, part, features, columns))
-            self._taken.append((shards[-1].inputs[1], columns))
+            self._taken.append(shards[-1].inputs[1])
         self._gates: list = []
         return sharded_softmax(shards, gather, len(shards) == 1, self._gates)
 
@@ -155,7 +155,7 @@ class ShardedClassifier:
 
     def squares(self) -> list[Tensor]:
         """||w||^2 / 2 of this worker's class weights, in a sample of those that `softmax` took."""
-        return [tf.nn.l2_loss(kernel * columns.is_there) for kernel, columns in self._taken]
+        return [tf.nn.l2_loss(kernel) for kernel in self._taken]
 
     def _shard(
         self, number: int, part: ClassRange, features: Tensor, columns: Columns

@@ -14,15 +14,13 @@ from typing import NamedTuple
 from gitloss.backend import Tensor, tf
 from gitloss.sharding.ranges import ClassRange, ClassRanges
 
-# The logit of a column that is not there.
-ABSENT = -1e30
-
 
 class Columns(NamedTuple):
     """The classes of a range that a step computes, as columns of the logits.
 
     Attributes:
-      rows: int [columns], the class of each column, counted from the first of the range; None: all.
+      rows: int32 [columns], the class of each column, counted from the first of the range; None:
+        all. No class is there twice.
       own: int [batch], the column of each sample's label; -1: the label is of another range.
       offset: float32 [columns], added to the logits; None: nothing.
     """
@@ -30,13 +28,6 @@ class Columns(NamedTuple):
     rows: Tensor | None
     own: Tensor
     offset: Tensor | None
-
-    @property
-    def is_there(self) -> Tensor | float:
-        """float32 [columns, 1]: 0 for an absent column, else 1."""
-        if self.offset is None:
-            return 1.0
-        return tf.cast(self.offset > 0.5 * ABSENT, tf.float32)[:, None]
 
 
 def all_columns(labels: Tensor, part: ClassRange) -> Columns:
@@ -63,40 +54,28 @@ def _bounds(ranges: ClassRanges, shift: int) -> Tensor:
     return strata * ranges.num_classes // ranges.strata
 
 
-def _stratum(labels: Tensor, ranges: ClassRanges) -> Tensor:
-    """The strata of classes, int32: of class k ((k + 1) n - 1) // C."""
-    wide = (tf.cast(labels, tf.int64) + 1) * ranges.strata - 1
-    return tf.cast(wide // ranges.num_classes, tf.int32)
-
-
 def sampled_columns(
-    labels: Tensor, part: ClassRange, ranges: ClassRanges, classes: Tensor, log_sizes: Tensor
+    labels: Tensor, part: ClassRange, classes: Tensor, log_sizes: Tensor
 ) -> Columns:
-    """The drawn classes of a range, then one column for each sample of the batch, which is absent
-    unless the sample is the first of a class of this range that was not drawn.
+    """The drawn classes of a range, then those of the batch that were not drawn, each once.
+
+    Their number is known in the step only: a place for each label of the batch would make the
+    columns of many workers, whose batch is large, more than the classes of a range.
 
     Args:
       labels: int32 [batch].
       classes, log_sizes: of `drawn`.
     """
-    batch, count = labels.shape.as_list()[0], part.stop_stratum - part.first_stratum
-    classes, log_sizes = (
-        one[part.first_stratum : part.stop_stratum] for one in (classes, log_sizes)
-    )
+    strata = slice(part.first_stratum, part.stop_stratum)
+    classes, log_sizes = classes[strata], log_sizes[strata]
+    drawn_count = part.stop_stratum - part.first_stratum
     is_owned = part.has(labels)
-    stratum = tf.where_v2(is_owned, _stratum(labels, ranges) - part.first_stratum, 0)
-    is_drawn = tf.logical_and(is_owned, tf.equal(tf.gather(classes, stratum), labels))
-    same = tf.cast(tf.equal(labels[:, None], labels[None, :]), tf.int32)
-    first = tf.argmax(same, axis=1, output_type=tf.int32)
-    is_added = tf.logical_and(
-        tf.logical_and(is_owned, tf.logical_not(is_drawn)), tf.equal(first, tf.range(batch))
-    )
-    own = tf.where_v2(is_drawn, stratum, count + first)
-    places = tf.where_v2(is_drawn, stratum, count)[:, None]
-    of_batch = tf.scatter_nd(places, tf.ones([batch], tf.int32), [count + 1])[:count]
-    # A drawn class of the batch has no weight.
-    of_drawn = tf.where_v2(of_batch > 0, tf.zeros_like(log_sizes), log_sizes)
-    of_added = tf.where_v2(is_added, tf.zeros([batch]), tf.fill([batch], ABSENT))
-    # An absent column has the row of a drawn one, which the step touches anyway.
-    rows = tf.concat([classes, tf.where_v2(is_added, labels, classes[:1])], 0) - part.first
-    return Columns(rows, tf.where_v2(is_owned, own, -1), tf.concat([of_drawn, of_added], 0))
+    # Unique keeps the order. A label of another range repeats a drawn class.
+    candidates = tf.concat([classes, tf.where_v2(is_owned, labels, classes[0])], 0)
+    columns, places = tf.unique(candidates)
+    count, own = tf.size(columns), places[drawn_count:]
+    in_batch = tf.math.unsorted_segment_sum(tf.cast(is_owned, tf.int32), own, count) > 0
+    # A class of the batch counts once, drawn or not.
+    log_weights = tf.pad(log_sizes, [[0, count - drawn_count]])
+    offset = tf.where_v2(in_batch, tf.zeros_like(log_weights), log_weights)
+    return Columns(columns - part.first, tf.where_v2(is_owned, own, -1), offset)

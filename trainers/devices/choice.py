@@ -139,7 +139,7 @@ def _config(name: str) -> Any:
 
 def _npu_settings(options: Options) -> Any:
     sample = options.sample_classes
-    expected = '1 on an NPU, which cannot add up the rows of classes that occur twice'
+    expected = '1 on an NPU, which needs the number of classes of a step before it'
     check(sample == 1.0, '--sample_classes', expected, f'{sample:g}')
     return npu_options.settings(options)
 
