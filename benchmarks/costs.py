@@ -78,13 +78,12 @@ def seconds(case, bandwidth):
 
 def flops(case):
     """{part: FLOP} of one worker's matrix products, without the network: logits and their two
-    gradients; the two products of the pair term; with centers in shards those after the step.
+    gradients; the two products of the pair term.
     """
     rows = case.batch if case.is_sharded else case.rows
     return {
         'classes': 6.0 * rows * case.dim * case.columns,
         'pairs': 4.0 * case.rows * case.batch * case.dim,
-        'moves': 2.0 * case.batch**2 * case.dim * (case.is_sharded and case.workers > 1),
     }
 
 
@@ -117,7 +116,7 @@ def matrix_products(graph, fetches, columns):
 
     names = [fetch.name.split(':')[0] for fetch in fetches]
     needed = tf.graph_util.extract_sub_graph(graph.as_graph_def(), names).node
-    scopes = {'softmax_loss': 'classes', 'git_loss': 'pairs', 'move_centers': 'moves'}
+    scopes = {'softmax_loss': 'classes', 'git_loss': 'pairs'}
     found = dict.fromkeys([*scopes.values(), 'network'], 0.0)
     for node in needed:
         if 'MatMul' in node.op:
@@ -200,8 +199,8 @@ def print_classes():
     """Whole, sharded and sampled classes beside a network of 25 million parameters."""
     print(
         '| classes | workers | | held, sgd / momentum / Adam, GB | step GB | logits GB | '
-        'labels GB | sent MB | ms, 10 / 100 Gbit/s | classes, GFLOP | pairs | moves |\n'
-        '|---|---|---|---|---|---|---|---|---|---|---|---|'
+        'labels GB | sent MB | ms, 10 / 100 Gbit/s | classes, GFLOP | pairs |\n'
+        '|---|---|---|---|---|---|---|---|---|---|---|'
     )
     for classes in (1000000, 10000000):
         for workers in (8, 64, 512):

@@ -171,8 +171,8 @@ def _products(counts, classes, flags):
 
     settings = options.parse(flags)
     dataset = dataset_of(settings, classes)
-    print('\n| workers | MFLOP of a worker: classes | pairs | moves | model | ratio |')
-    print('|---|---|---|---|---|---|')
+    print('\n| workers | MFLOP of a worker: classes | pairs | model | ratio |')
+    print('|---|---|---|---|---|')
     for count in counts:
         case = costs.Case(
             count,

@@ -5,9 +5,9 @@ import pytest
 
 from gitloss import heads
 from gitloss.backend import tf
-from gitloss.sharding import ClassRanges, ShardedClassifier
+from gitloss.sharding import ClassRanges, ShardedCenterTable, ShardedClassifier
 from gitloss.sharding.sampling import drawn, sampled_columns
-from helpers import graph_session
+from helpers import graph_session, run_graph
 
 CLASSES, DIM, BATCH = 37, 8, 16
 
@@ -223,3 +223,19 @@ def test_the_sum_over_a_sample_has_no_bias():
     error = sums.std(axis=0) / np.sqrt(len(sums))
     assert (np.abs(sums.mean(axis=0) - np.exp(logits).sum(axis=1)) < 4 * error).all()
     assert (error < 0.02 * np.exp(logits).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize('has_unique', [True, False])
+def test_rows_after_a_move(has_unique):
+    """c_k - alpha sum_i (c_k - x_i) / (1 + n_k), alpha = 0.5, of all labels on each worker. Some of
+    the 37 classes have several of the 16 samples.
+    """
+    x, labels, centers = batch()
+    places = ClassRanges(CLASSES, 2).whole()
+    table = ShardedCenterTable(CLASSES, places, 1, list, has_unique=has_unique)
+    found = run_graph(table.rows_after, centers[labels], x, labels)
+    moves = {k: np.mean(0.5 * (centers[k] - x)[labels == k], axis=0) for k in set(labels)}
+    sizes = np.bincount(labels)[labels][:, None]
+    moved = centers[labels] - [moves[k] for k in labels] * sizes / (1 + sizes)
+    assert sizes.max() > 1
+    np.testing.assert_allclose(found, moved, rtol=1e-5, atol=1e-6)

@@ -18,6 +18,7 @@ class ShardedCenterTable(CenterTable):
       rank: of this worker.
       reduce: the sums over all workers of a list of tensors.
       alpha, distance: as of `CenterTable`.
+      has_unique: whether the device has the operation Unique, which an NPU has not.
 
     Attributes:
       centers: the variable, float32 [part.size, dim].
@@ -32,10 +33,12 @@ class ShardedCenterTable(CenterTable):
         reduce: Callable[[list[Tensor]], list[Tensor]],
         alpha: float = 0.5,
         distance: str = 'euclidean',
+        has_unique: bool = True,
         **kwargs: str,
     ) -> None:
         super().__init__(num_classes, alpha, distance, **kwargs)
         self._places, self.part, self._reduce = places, places[rank], reduce
+        self._has_unique = has_unique
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = [self.part.size, int(input_shape[-1])]
@@ -68,7 +71,13 @@ class ShardedCenterTable(CenterTable):
     def rows_after(self, before: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
         """As `CenterTable.rows_after`, without another message to the workers."""
         steps = steps_of(embeddings, labels, before, self.alpha, self.distance)
-        return before - tf.matmul(same_class(labels, before.dtype), tf.cast(steps, before.dtype))
+        steps = tf.cast(steps, before.dtype)
+        if not self._has_unique:
+            return before - tf.matmul(same_class(labels, before.dtype), steps)
+        # 2 batch dim additions; the product has 2 batch^2 dim operations.
+        places = tf.unique(labels)[1]
+        sums = tf.math.unsorted_segment_sum(steps, places, tf.size(labels))
+        return before - tf.gather(sums, places)
 
     def update(
         self, embeddings: Tensor, labels: Tensor, own_centers: Tensor | None = None

@@ -80,7 +80,12 @@ class TrainingGraph:
             return CenterTable(spec.num_classes, **settings)
         places = class_ranges(options, spec, group.size).whole()
         return ShardedCenterTable(
-            spec.num_classes, places, group.rank, group.all_reduce, **settings
+            spec.num_classes,
+            places,
+            group.rank,
+            group.all_reduce,
+            has_unique=self._device.name != 'npu',
+            **settings,
         )
 
     @property
