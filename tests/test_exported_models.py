@@ -89,6 +89,51 @@ def test_a_file_of_float32_shares_the_gallery_of_its_run(trained, tmp_path, caps
     assert said.count('\n') == 1
 
 
+@pytest.fixture(scope='module')
+def alone(trained):
+    """The folder of an export of embeddings alone, in all formats."""
+    out = f'{trained[1]}-alone'
+    flags = [f'--ckpt_path={trained[1]}', f'--export_dir={out}', '--format=all', '--noclassifier']
+    with exports.forked_parity():
+        assert export.main(flags) == 0
+    return out
+
+
+@pytest.mark.parametrize('name', [each.file for each in FORMATS.values()])
+def test_an_export_without_classifier_embeds_and_names_no_classes(
+    trained, alone, expected, tmp_path, capsys, name
+):
+    """Its embeddings are those of the run, and its people those of a gallery."""
+    path, gallery = os.path.join(alone, name), f'--gallery={tmp_path / "g.npz"}'
+    _, found = embedded(path, trained[0], str(tmp_path / 'e.npz'), '--flip')
+    difference = np.linalg.norm(found - expected[1], axis=1) / np.linalg.norm(expected[1], axis=1)
+    bound = {'gitloss_float16.tflite': 1e-2, 'gitloss_int8.tflite': 0.3}.get(name, 1e-5)
+    assert difference.max() < bound
+    assert told(capsys, path, gallery, 'enroll', trained[0])[0] == 0
+    _, (row,) = told(capsys, path, gallery, 'identify', f'{trained[0]}/bo/3.png')
+    assert row['person'] == 'bo'
+    line = f'{path}: expected an export with logits, which names classes. Received: embeddings'
+    assert refused(capsys, path, f'{trained[0]}/bo/3.png') == f'trainers.predict: {line}\n'
+
+
+def test_an_export_without_classifier_describes_embeddings_alone(trained, alone):
+    """Labels would name the logits. The frozen graph has the network of the run, without PReLU and
+    class weights: less bytes.
+    """
+    with open(f'{alone}/gitloss.json') as file:
+        described = json.load(file)
+    assert [each['name'] for each in described['outputs']] == ['embeddings']
+    assert described['labels'] is None and not os.path.exists(f'{alone}/labels.txt')
+    assert '--out_nodes="embeddings:0"' in described['atc']
+    for each in described['formats'].values():
+        names = ('equal_predictions', 'accuracy', 'checkpoint_accuracy')
+        assert [each['parity'][name] for name in names] == [None] * 3
+    with open(f'{alone}/MODEL.md') as file:
+        assert 'Outputs: `embeddings`.\n' in file.read()
+    sizes = [os.path.getsize(f'{folder}/gitloss.pb') for folder in (alone, f'{trained[1]}/export')]
+    assert sizes[0] < sizes[1]
+
+
 def test_without_the_files_beside_it_classes_are_numbers(trained, tmp_path, capsys):
     path = str(tmp_path / 'gitloss.tflite')
     shutil.copy(f'{trained[1]}/export/gitloss.tflite', path)

@@ -50,6 +50,7 @@ def names_where(condition):
 
 
 EXPORTING = {'format', 'export_dir', 'export_batch', 'input_dtype', 'parity_tolerance'}
+EXPORTING |= {'classifier'}
 # The options of embeddings and their verification.
 JUDGING = {'pairs', 'embeddings', 'verify_pairs', 'pairs_path', 'similarity', 'far', 'report_path'}
 JUDGING |= {'out', 'flip', 'align', 'gallery', 'neighbors', 'calibration', 'threshold'}

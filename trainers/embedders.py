@@ -39,7 +39,11 @@ class Network(NamedTuple):
 
 
 def using(
-    options: Options, command: str, batch_size: int, work: Callable[[Network], _Result]
+    options: Options,
+    command: str,
+    batch_size: int,
+    work: Callable[[Network], _Result],
+    classifier: bool = False,
 ) -> _Result:
     """`work` of the Network at --ckpt_path: a run, a checkpoint, an exported file, the folder of a
     SavedModel, or a folder of an export, whose first file is taken.
@@ -47,13 +51,15 @@ def using(
     Args:
       command: as `embed`.
       batch_size: images in a call.
+      classifier: whether the Embedder has `logits`.
 
     Raises:
-      ValueError: there is no network, or it is damaged; OSError: it cannot be read.
+      ValueError: there is no network, it is damaged, or has no classifier; OSError: it cannot be
+        read.
     """
     exported = description.model_at(options.ckpt_path)
     if exported:
-        return _of_export(options, exported, batch_size, work)
+        return _of_export(options, exported, batch_size, work, classifier)
 
     def of_checkpoint(checkpoint: checkpoints.Checkpoint) -> _Result:
         saved, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
@@ -65,7 +71,7 @@ def using(
                 checkpoint.manifest['files'],
                 loading.classes_of(checkpoint),
                 lambda: checkpoints.value(checkpoint, 'center_loss/centers'),
-                lambda: embedder(checkpoint, devices.choose(settings), batch_size),
+                lambda: embedder(checkpoint, devices.choose(settings), batch_size, classifier),
             )
         )
 
@@ -73,7 +79,11 @@ def using(
 
 
 def _of_export(
-    options: Options, path: str, batch_size: int, work: Callable[[Network], _Result]
+    options: Options,
+    path: str,
+    batch_size: int,
+    work: Callable[[Network], _Result],
+    classifier: bool,
 ) -> _Result:
     for name in _OF_SESSIONS:
         value, default = getattr(options, name), FIELDS[name].default
@@ -82,6 +92,9 @@ def _of_export(
         check(is_free, f'--{name}', 'a checkpoint: exported models run on the CPU', received)
     facts, classes = description.of_model(path)
     with runtimes.open_model(path, batch_size) as model:
+        has_all = not classifier or 'logits' in model.outputs
+        shown, received = one_line(path, 5000), ', '.join(model.outputs)
+        check(has_all, shown, 'an export with logits, which names classes', received)
         network = Embedder(model, model.image_shape, model.batch_size)
         return work(
             Network(

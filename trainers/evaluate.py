@@ -20,12 +20,24 @@ from trainers import command, streams
 from trainers.options import FIELDS, Options
 
 
+def _counts(dataset: Any) -> dict[str, int]:
+    """{split: number of classes that its distances are measured of} of the splits with images."""
+    counts = {}
+    for split in ('valid', 'test'):
+        source, classes = getattr(dataset, split), dataset.spec.num_classes
+        if source is not None:
+            counts[split] = max(classes, int(source.labels.max()) + 1)
+            if counts[split] > classes:
+                log.info('%s: only distances, some of its identities are no classes', split)
+    return counts
+
+
 def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
     """{'valid', 'test', 'step', 'checkpoint'}."""
     from callbacks import evaluation
     from callbacks.class_distances import class_distances
     from trainers import checkpoints, devices, loading
-    from trainers.engine import runtime
+    from trainers.engine import embedding, runtime
 
     settings = options.with_saved(checkpoints.options_of(checkpoint).as_dict(), 'evaluate')
     spec = checkpoints.spec_of(checkpoint)
@@ -44,18 +56,18 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
             classes,
         )
 
-    def measure(split: str) -> dict[str, Any] | None:
+    def measure(split: str, count: int) -> dict[str, Any]:
         source = getattr(dataset, split)
-        if source is None:
-            return None
-        count = max(classes, int(source.labels.max()) + 1)
-        if count > classes:
-            log.info('%s: only distances, some of its identities are no classes', split)
         losses = evaluation.evaluate(handle, source)[0] if count == spec.num_classes else {}
         return dict(losses, **class_distances(handle, source, count)[0])
 
-    with runtime.evaluation(checkpoint, settings, devices.choose(settings)) as handle:
-        results: dict[str, Any] = {split: measure(split) for split in ('valid', 'test')}
+    counts = _counts(dataset)
+    # Distances alone need neither class weights nor centers.
+    with_classes = spec.num_classes in counts.values()
+    opened = runtime.evaluation if with_classes else embedding.evaluation
+    with opened(checkpoint, settings, devices.choose(settings)) as handle:
+        results: dict[str, Any] = {'valid': None, 'test': None}
+        results.update((split, measure(split, count)) for split, count in counts.items())
     return dict(results, step=checkpoint.step, checkpoint=checkpoint.path)
 
 

@@ -81,7 +81,7 @@ class Predictor:
         self._align = align
         facts = dict(network.facts, **{'align': True} if options.align else {})
         self._key = json.dumps(facts, sort_keys=True)
-        self._classes, self._centers = network.classes, network.centers()
+        self._classes, self._centers_of = network.classes, network.centers
         self._threshold, self._far = threshold
         path = options.gallery
         is_there = path and os.path.isfile(path)
@@ -119,11 +119,11 @@ class Predictor:
                     for i, score in zip(row, values)
                 ]
 
-    def _nearest_center(self, row: np.ndarray) -> dict[str, Any]:
+    def _nearest_center(self, centers: np.ndarray | None, row: np.ndarray) -> dict[str, Any]:
         """An exported model has no centers."""
-        if self._centers is None:
+        if centers is None:
             return {}
-        distances = np.linalg.norm(self._centers - row, axis=1)
+        distances = np.linalg.norm(centers - row, axis=1)
         return {
             'nearest_center': self._name(int(distances.argmin())),
             'center_distance': float(distances.min()),
@@ -131,7 +131,7 @@ class Predictor:
 
     def classify(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Class, confidence and nearest center of each image."""
-        source = self._source(paths)
+        source, centers = self._source(paths), self._centers_of()
         for start in range(0, len(paths), self._embedder.batch_size):
             chosen = np.arange(start, min(start + self._embedder.batch_size, len(paths)))
             values = self._embedder.values(['embeddings', 'logits'], source.images(chosen))
@@ -144,7 +144,7 @@ class Predictor:
                     'image': paths[place],
                     'class': self._name(int(confidence.argmax())),
                     'confidence': float(confidence.max()),
-                    **self._nearest_center(row),
+                    **self._nearest_center(centers, row),
                 }
                 yield dict(found, neighbours=next(near)) if self._gallery else found
 
@@ -217,7 +217,8 @@ def predict(options: Options, words: Sequence[str]) -> int:
             predictor = Predictor(options, network, embedder, threshold, align)
             return list(getattr(predictor, verb)(rest))
 
-    for result in embedders.using(options, 'predict', size, work):
+    is_named = verb == 'classify'
+    for result in embedders.using(options, 'predict', size, work, classifier=is_named):
         streams.output(json.dumps(result))
     return 0
 

@@ -66,7 +66,7 @@ def _read(folder, spoil):
                 assert type(found.manifest.get(name, kind())) is kind
             outcome = _restored(run_of, found)
         try:
-            checkpoints.find(folder, '--ckpt_path')
+            _restored(run_of, checkpoints.find(folder, '--ckpt_path'))
         except ValueError as error:
             said(error, newest)
         store.prune(2)

@@ -36,7 +36,7 @@ def _chosen(path: str) -> str | None:
     return None
 
 
-def find(path: str, flag: str) -> Checkpoint:
+def find(path: str, flag: str, whole: bool = False) -> Checkpoint:
     """The checkpoint at `path`, verified, and pinned: a training that prunes leaves it until the
     result is no longer referenced. One that vanishes before leads to the next one.
 
@@ -44,6 +44,8 @@ def find(path: str, flag: str) -> Checkpoint:
       path: the folder of a checkpoint; or the folder of a run, or its ckpt folder, with the best
         checkpoint, else the newest.
       flag: the flag with the path, for error lines.
+      whole: see `manifest.read`. By default a tensor is verified when it is read: the network of a
+        checkpoint of many classes is a small part of it.
 
     Raises:
       ValueError: there is no checkpoint, or it is damaged.
@@ -64,7 +66,8 @@ def find(path: str, flag: str) -> Checkpoint:
             )
         pin.lock(fcntl.LOCK_SH)  # waits for the end of a removal
         try:
-            return manifest.read(chosen, ('options', 'dataset'))._replace(pin=pin)
+            found = manifest.read(chosen, ('options', 'dataset'), whole)
+            return found._replace(pin=pin)
         except DamagedCheckpoint:
             if pin.is_in_place:
                 raise

@@ -31,7 +31,7 @@ class WarmStart:
     """
 
     def __init__(self, path: str, variables: Sequence[Any], spec: DataSpec) -> None:
-        self.checkpoint = checkpoints.find(path, '--init_checkpoint')
+        self.checkpoint = checkpoints.find(path, '--init_checkpoint', whole=True)
         saved_spec = checkpoints.spec_of(self.checkpoint)
         theirs, ours = saved_spec.preprocessing.divisor, spec.preprocessing.divisor
         expected = f'pixels / {theirs:g} as in {self.checkpoint.path}'

@@ -7,12 +7,15 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
+from callbacks.base import Batch, Handle
 from gitloss.data import Source
 from gitloss.data.integrity import in_threads
+from gitloss.errors import check
 from gitloss.metrics.verification import unit_rows
 from trainers import checkpoints
 from trainers.devices import Device
 from trainers.engine.inference import Inference
+from trainers.options import Options
 
 
 class Embedded(NamedTuple):
@@ -95,15 +98,51 @@ def of_session(net: Inference, session: Any, batch_size: int) -> Embedder:
     return Embedder(run, tuple(net.images.shape.as_list()[1:]), batch_size)
 
 
+class EmbeddingHandle(Handle):
+    """What a measurement can use of a network without its classes: it sweeps embeddings alone."""
+
+    def __init__(self, network: Embedder, settings: Options, step: int) -> None:
+        self._network, self.options, self.step = network, settings.as_dict(), step
+        self.batch_size = network.batch_size
+
+    def sweep(
+        self, source: Source, with_losses: bool = False, with_predictions: bool = True
+    ) -> Iterator[Batch]:
+        """As of a Handle, with neither losses nor predictions."""
+        asked = f'with_losses={with_losses}, with_predictions={with_predictions}'
+        check(not (with_losses or with_predictions), 'sweep', 'embeddings alone', asked)
+        start = 0
+        for embeddings, _ in self._network.sweep(source):
+            stop = start + len(embeddings)
+            yield embeddings, np.empty(0, np.int32), source.labels[start:stop], {}
+            start = stop
+
+    def center_rows(self, classes: np.ndarray) -> np.ndarray:
+        raise NotImplementedError('centers of a network without its classes')
+
+    def centers_moved(self) -> float:
+        raise NotImplementedError('centers of a network without its classes')
+
+
+@contextlib.contextmanager
+def evaluation(
+    checkpoint: checkpoints.Checkpoint, settings: Options, device: Device
+) -> Iterator[Handle]:
+    """As `trainers.engine.runtime.evaluation`, of the embeddings alone: an EmbeddingHandle."""
+    with embedder(checkpoint, device, settings.batch_size) as network:
+        yield EmbeddingHandle(network, settings, checkpoint.step)
+
+
 @contextlib.contextmanager
 def embedder(
-    checkpoint: checkpoints.Checkpoint, device: Device, batch_size: int
+    checkpoint: checkpoints.Checkpoint, device: Device, batch_size: int, classifier: bool = False
 ) -> Iterator[Embedder]:
     """A context with the Embedder of a checkpoint.
 
     Args:
       device: where the session runs.
       batch_size: images in a call; the embeddings do not depend on it.
+      classifier: whether it has `logits`. Without, class weights are neither built nor read.
 
     Raises:
       DamagedCheckpoint: the checkpoint is of another model.
@@ -111,7 +150,7 @@ def embedder(
     options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
     with checkpoints.session_of(
         checkpoint,
-        lambda: Inference(options, spec, batch_size, device.network_dtype),
+        lambda: Inference(options, spec, batch_size, device.network_dtype, classifier),
         device.config,
     ) as (net, session):
         yield of_session(net, session, batch_size)

@@ -13,22 +13,17 @@ from trainers.options import Options
 from trainers.workers.group import OneWorker
 
 
-def network(
-    options: Options,
-    spec: DataSpec,
-    batch_size: int | None,
-    dtype: str = 'float32',
-    group: OneWorker | None = None,
-) -> tuple[keras.Model, heads.Classifier | ShardedClassifier]:
-    """The embedding model, for `batch_size` images (None: any number), and the classifier that the
-    options describe. `dtype` is that of the backbone's computations. With --shard_classes a worker
-    of a group has its part of the classifier.
+def embedding_model(
+    options: Options, spec: DataSpec, batch_size: int | None, dtype: str = 'float32'
+) -> keras.Model:
+    """The network that the options describe, up to the embeddings, for `batch_size` images (None:
+    any number). `dtype` is that of the backbone's computations.
 
     Raises:
-      ValueError: an unknown network or head, or images too small for the network.
+      ValueError: an unknown network, or images too small for it.
     """
-    slope, head = backbone(options.model, '--model').slope, _head(options)
-    model = models.build(
+    backbone(options.model, '--model')
+    return models.build(
         spec,
         options.model,
         options.embedding_dim,
@@ -39,6 +34,23 @@ def network(
         embedding_norm=options.embedding_norm,
         normalize=options.normalize,
     )
+
+
+def network(
+    options: Options,
+    spec: DataSpec,
+    batch_size: int | None,
+    dtype: str = 'float32',
+    group: OneWorker | None = None,
+) -> tuple[keras.Model, heads.Classifier | ShardedClassifier]:
+    """The `embedding_model` and the classifier that the options describe. With --shard_classes a
+    worker of a group has its part of the classifier.
+
+    Raises:
+      ValueError: as of `embedding_model`, or an unknown head.
+    """
+    slope, head = backbone(options.model, '--model').slope, _head(options)
+    model = embedding_model(options, spec, batch_size, dtype)
     if options.shard_classes:
         group = group or OneWorker()
         ranges = class_ranges(options, spec, group.size)
@@ -71,19 +83,28 @@ def class_ranges(options: Options, spec: DataSpec, workers: int) -> ClassRanges:
 
 class Inference:
     """Builds into the current graph, for batches of one size, or of any (None). `dtype` is that of
-    the backbone's computations.
+    the backbone's computations. Without the `classifier` nothing grows with the number of classes.
 
     Attributes:
       images: the placeholder, float32 [batch, height, width, channels], raw pixels.
       embeddings: float32 [batch, dim].
-      logits: float32 [batch, classes].
+      logits: float32 [batch, classes]; None without the classifier.
       weights: the variables.
     """
 
     def __init__(
-        self, options: Options, spec: DataSpec, batch_size: int | None, dtype: str = 'float32'
+        self,
+        options: Options,
+        spec: DataSpec,
+        batch_size: int | None,
+        dtype: str = 'float32',
+        classifier: bool = True,
     ) -> None:
-        model, classifier = network(options, spec, batch_size, dtype)
+        if classifier:
+            model, classes = network(options, spec, batch_size, dtype)
+            self.logits = classes.logits(model.output)
+            self.weights = model.weights + classes.weights
+        else:
+            model, self.logits = embedding_model(options, spec, batch_size, dtype), None
+            self.weights = model.weights
         self.images, self.embeddings = model.input, model.output
-        self.logits = classifier.logits(model.output)
-        self.weights = model.weights + classifier.weights

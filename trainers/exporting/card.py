@@ -15,7 +15,7 @@ _FLAGS = (
 _OF_TIME = ('step', 'seconds', 'images_per_sec', 'learning_rate')
 _USE = (
     '`images`: {dtype} [n, height, width, channels], pixels 0 to 255; preprocessing is in the '
-    'graph. Outputs: `embeddings`, `logits`, `predictions`.'
+    'graph. Outputs: {outputs}.'
 )
 _LIMITS = (
     'To be filled in by those who publish the model: what it must not be used for, whom the data '
@@ -110,7 +110,8 @@ def text(manifest: Mapping[str, Any], dataset: Mapping[str, Any], names: list[st
     lines = ['# Model card', '', *_facts(manifest, dataset, names), '', '## Metrics', '']
     lines += ['| metric | of the checkpoint |', '|---|---|']
     lines += [f'| {name} | {value:.6g} |' for name, value in sorted(metrics.items())]
-    lines += ['', '## Use', '', _USE.format(dtype=manifest['input']['dtype']), '']
+    outputs = ', '.join(f'`{each["name"]}`' for each in manifest['outputs'])
+    lines += ['', '## Use', '', _USE.format(dtype=manifest['input']['dtype'], outputs=outputs), '']
     lines += [*_uses(manifest['formats']), '## Parity', '']
     lines += [f'Compared with the checkpoint on {first["images"]} {first["of"]}.', '']
     lines += [*_parity(manifest['formats']), '', '## Limits and licence', '', _LIMITS]

@@ -11,9 +11,8 @@ from gitloss.backend import tf
 from trainers import checkpoints
 from trainers.engine.inference import Inference
 from trainers.exporting.folding import copied, simplified
+from trainers.exporting.runtimes import IMAGES, OUTPUTS
 
-IMAGES = 'input_images'
-OUTPUTS = ('embeddings', 'logits', 'predictions')
 _BATCH = 32  # images in a call of the network of a checkpoint
 
 
@@ -21,8 +20,8 @@ class Graph(NamedTuple):
     """A GraphDef, and what goes in and comes out: dictionaries of name, tensor, shape and dtype.
 
     The placeholder `input_images`, [batch, height, width, channels], takes pixels from 0 to 255.
-    The outputs are `embeddings` float32 [batch, dim], `logits` float32 [batch, classes] and
-    `predictions` int32 [batch].
+    The outputs are `embeddings` float32 [batch, dim] and, with the classifier, `logits` float32
+    [batch, classes] and `predictions` int32 [batch].
     """
 
     definition: Any
@@ -39,11 +38,14 @@ class Network:
 
     def __init__(self, net: Inference, session: Any) -> None:
         self._net, self._session = net, session
+        self._outputs = {'embeddings': net.embeddings}
+        if net.logits is not None:
+            self._outputs['logits'] = net.logits
         self.image_shape = tuple(net.images.shape.as_list()[1:])
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs, without `predictions`, of images uint8 or float [n, ...]."""
-        fetches = {'embeddings': self._net.embeddings, 'logits': self._net.logits}
+        fetches = self._outputs
         parts = [
             self._session.run(fetches, {self._net.images: images[start : start + _BATCH]})
             for start in range(0, len(images), _BATCH)
@@ -60,23 +62,29 @@ class Network:
         frozen = tf.graph_util.convert_variables_to_constants(
             self._session,
             self._session.graph.as_graph_def(),
-            [net.embeddings.op.name, net.logits.op.name],
+            [output.op.name for output in self._outputs.values()],
         )
         # A new graph, in which the names of the outputs are free: scopes of layers have the same.
         with tf.Graph().as_default() as graph:
             images = tf.placeholder(dtype, [None, *self.image_shape], name=IMAGES)
-            embeddings, logits = tf.import_graph_def(
+            tensors = tf.import_graph_def(
                 frozen,
                 {net.images.name: tf.cast(images, tf.float32)},
-                [net.embeddings.name, net.logits.name],
+                [output.name for output in self._outputs.values()],
                 name='model',
             )
-            tf.identity(embeddings, name='embeddings')
-            tf.identity(logits, name='logits')
-            tf.argmax(logits, 1, output_type=tf.int32, name='predictions')
+            for name, tensor in zip(self._outputs, tensors):
+                tf.identity(tensor, name=name)
+            if 'logits' in self._outputs:
+                tf.argmax(tensors[-1], 1, output_type=tf.int32, name='predictions')
             # Without defaults: TensorFlow 1.15, and so CANN, does not know the newer attributes.
             whole = tf.train.export_meta_graph(graph=graph, strip_default_attrs=True).graph_def
-        return simplified(whole, OUTPUTS)
+        return simplified(whole, _outputs_of(whole))
+
+
+def _outputs_of(definition: Any) -> list[str]:
+    there = {node.name for node in definition.node}
+    return [name for name in OUTPUTS if name in there]
 
 
 def of_batch(definition: Any, batch: int | None) -> Graph:
@@ -86,7 +94,7 @@ def of_batch(definition: Any, batch: int | None) -> Graph:
         if node.op == 'Placeholder':
             node.attr['shape'].shape.dim[0].size = -1 if batch is None else batch
     with tf.Graph().as_default():
-        names = [f'{name}:0' for name in (IMAGES, *OUTPUTS)]
+        names = [f'{name}:0' for name in (IMAGES, *_outputs_of(chosen))]
         images, *outputs = tf.import_graph_def(copied(chosen), return_elements=names, name='')
         return Graph(chosen, _facts(images), [_facts(tensor) for tensor in outputs])
 
@@ -101,16 +109,18 @@ def _facts(tensor: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def network_of(checkpoint: checkpoints.Checkpoint) -> Iterator[Network]:
+def network_of(checkpoint: checkpoints.Checkpoint, classifier: bool = True) -> Iterator[Network]:
     """A context with the Network of a checkpoint, on the CPU.
+
+    Args:
+      classifier: whether it has logits. Without, class weights are neither built nor read.
 
     Raises:
       DamagedCheckpoint: the checkpoint is of another model.
     """
     options, spec = checkpoints.options_of(checkpoint), checkpoints.spec_of(checkpoint)
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
-    with checkpoints.session_of(checkpoint, lambda: Inference(options, spec, None), on_cpu) as (
-        net,
-        session,
-    ):
+    with checkpoints.session_of(
+        checkpoint, lambda: Inference(options, spec, None, classifier=classifier), on_cpu
+    ) as (net, session):
         yield Network(net, session)

@@ -14,7 +14,6 @@ import numpy as np
 
 from gitloss.errors import ExportError, one_line
 from trainers.exporting.formats import Format
-from trainers.exporting.graph import OUTPUTS
 from trainers.exporting.samples import Samples
 from trainers.options import ROOT
 
@@ -43,9 +42,11 @@ def outputs_of(paths: list[str], images: np.ndarray, folder: str) -> list[dict[s
             f'parity: expected files that their runtimes run. Received: {one_line(lines[-1])} '
             f'(status {ended.returncode})'
         )
-    names = (*OUTPUTS, 'runtime')
+    outputs: list[dict[str, np.ndarray]] = [{} for _ in paths]
     with np.load(out) as found:
-        outputs = [{name: found[f'{i}/{name}'] for name in names} for i in range(len(paths))]
+        for key in found.files:
+            number, _, name = key.partition('/')
+            outputs[int(number)][name] = found[key]
     os.remove(given)
     os.remove(out)
     return outputs
@@ -79,23 +80,23 @@ def compared(
 
     Args:
       found: its outputs.
-      expected: embeddings and logits of the checkpoint.
+      expected: embeddings and, with the classifier, logits of the checkpoint.
     """
-    predicted = expected['logits'].argmax(axis=1)
-
-    def accuracy(predictions: np.ndarray) -> float | None:
-        return None if samples.labels is None else float(np.mean(predictions == samples.labels))
-
-    return {
+    figures: dict[str, Any] = {
         'runtime': str(found['runtime']),
         'images': len(samples.images),
         'of': samples.text,
         'difference': difference(found['embeddings'], expected['embeddings']),
         'cosine': cosine(found['embeddings'], expected['embeddings']),
-        'equal_predictions': float(np.mean(found['predictions'] == predicted)),
-        'accuracy': accuracy(found['predictions']),
-        'checkpoint_accuracy': accuracy(predicted),
+        **dict.fromkeys(('equal_predictions', 'accuracy', 'checkpoint_accuracy')),
     }
+    if 'logits' in expected:
+        predicted, labels = expected['logits'].argmax(axis=1), samples.labels
+        figures['equal_predictions'] = float(np.mean(found['predictions'] == predicted))
+        if labels is not None:
+            figures['accuracy'] = float(np.mean(found['predictions'] == labels))
+            figures['checkpoint_accuracy'] = float(np.mean(predicted == labels))
+    return figures
 
 
 def check_bounds(name: str, chosen: Format, figures: Mapping[str, Any], tolerance: float) -> None:
@@ -116,10 +117,9 @@ def check_bounds(name: str, chosen: Format, figures: Mapping[str, Any], toleranc
 
 def line(file: str, figures: Mapping[str, Any]) -> str:
     """The figures of one file, for people."""
-    text = (
-        f'{file}: embeddings within {figures["difference"]:.2g}, '
-        f'{figures["equal_predictions"]:.2%} of the predictions equal'
-    )
+    text = f'{file}: embeddings within {figures["difference"]:.2g}'
+    if figures['equal_predictions'] is not None:
+        text += f', {figures["equal_predictions"]:.2%} of the predictions equal'
     if figures['accuracy'] is not None:
         text += f', accuracy {figures["accuracy"]:.4f} ({figures["checkpoint_accuracy"]:.4f})'
     return f'{text}, on {figures["images"]} {figures["of"]}, by {figures["runtime"]}'

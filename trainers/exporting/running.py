@@ -12,7 +12,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from gitloss.errors import reason
-from trainers.exporting.runtimes import OUTPUTS, open_model
+from trainers.exporting.runtimes import open_model
 
 _BATCH = 16
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         for number, path in enumerate(paths):
             with open_model(path, _BATCH) as model:
                 found[f'{number}/runtime'] = np.array(model.name)
-                for name, values in zip(OUTPUTS, model(OUTPUTS, images)):
+                for name, values in zip(model.outputs, model(model.outputs, images)):
                     found[f'{number}/{name}'] = values
     except (ValueError, OSError) as error:
         sys.stderr.write(reason(error) + '\n')

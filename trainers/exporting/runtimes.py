@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Container, ContextManager, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Runtime(NamedTuple):
     image_shape: (height, width, channels).
     dtype: of its input, float32 or uint8.
     dim: of the embeddings.
+    outputs: names of those of OUTPUTS that it has.
     run: (names, images of that dtype) -> the outputs of these names.
     """
 
@@ -42,6 +43,7 @@ class Runtime(NamedTuple):
     image_shape: tuple[int, ...]
     dtype: np.dtype
     dim: int
+    outputs: Sequence[str]
     run: Callable[[Sequence[str], np.ndarray], list[np.ndarray]]
 
 
@@ -53,10 +55,12 @@ class Model:
       image_shape: (height, width, channels).
       batch_size: images in a call; less are padded.
       dim: of the embeddings.
+      outputs: names, `embeddings` and, with a classifier, `logits` and `predictions`.
     """
 
     def __init__(self, runtime: Runtime, batch_size: int) -> None:
         self._runtime, self.name, self.dim = runtime, runtime.name, runtime.dim
+        self.outputs = runtime.outputs
         self.image_shape, self.batch_size = runtime.image_shape, runtime.batch or batch_size
 
     def __call__(self, names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
@@ -94,13 +98,18 @@ def _failing(thing: str, expected: str) -> Iterator[None]:
         check(False, one_line(thing, 5000), expected, one_line(reason(error)))
 
 
+def _outputs(names: Container[str]) -> list[str]:
+    return [OUTPUTS[0], *(name for name in OUTPUTS[1:] if name in names)]
+
+
 @contextlib.contextmanager
 def _session(tf: Any, load: Callable[[Any], Any]) -> Iterator[Runtime]:
     """`load`: fills the default graph, for a session."""
     on_cpu = tf.ConfigProto(device_count={'GPU': 0})
     with tf.Graph().as_default() as graph, tf.Session(graph=graph, config=on_cpu) as session:
         load(session)
-        tensors = {name: graph.get_tensor_by_name(f'{name}:0') for name in (IMAGES, *OUTPUTS)}
+        outputs = _outputs({operation.name for operation in graph.get_operations()})
+        tensors = {name: graph.get_tensor_by_name(f'{name}:0') for name in (IMAGES, *outputs)}
         images = tensors[IMAGES]
         dtype, dim = np.dtype(images.dtype.as_numpy_dtype), tensors['embeddings'].shape.as_list()[1]
 
@@ -108,7 +117,7 @@ def _session(tf: Any, load: Callable[[Any], Any]) -> Iterator[Runtime]:
             return session.run([tensors[name] for name in names], {images: batch})
 
         batch, *shape = images.shape.as_list()
-        yield Runtime(f'tensorflow {tf.__version__}', batch, tuple(shape), dtype, dim, run)
+        yield Runtime(f'tensorflow {tf.__version__}', batch, tuple(shape), dtype, dim, outputs, run)
 
 
 def _saved_model(path: str, batch_size: int) -> ContextManager[Runtime]:
@@ -144,6 +153,7 @@ def _onnx(path: str, batch_size: int) -> Iterator[Runtime]:
         tuple(shape),
         dtype,
         dims['embeddings'][1],
+        _outputs(dims),
         lambda names, batch: session.run(list(names), {IMAGES: batch}),
     )
 
@@ -179,7 +189,8 @@ def _tflite(path: str, batch_size: int) -> Iterator[Runtime]:
         return [interpreter.get_tensor(outputs[name]['index']) for name in names]
 
     dim = int(outputs['embeddings']['shape'][1])
-    yield Runtime(name, batch_size, tuple(shape), np.dtype(images['dtype']), dim, run)
+    dtype, shape = np.dtype(images['dtype']), tuple(shape)
+    yield Runtime(name, batch_size, shape, dtype, dim, _outputs(outputs), run)
 
 
 # {ending of the name: (opener, packages)}; a SavedModel is a folder.

@@ -6,14 +6,28 @@ import json
 import os
 from typing import Any, Mapping
 
+import numpy as np
+
 from gitloss import files
 from gitloss.data import LABELS
+from gitloss.errors import check
 from trainers import checkpoints, loading
 from trainers.exporting import card, description, graph, parity, placing
 from trainers.exporting.content import Content
 from trainers.exporting.formats import FORMATS, Format, chosen
 from trainers.exporting.samples import RunImages
 from trainers.options import Options
+
+GRAPH_BYTES = 1 << 31  # of a GraphDef, at most
+
+
+def _check_size(checkpoint: checkpoints.Checkpoint) -> None:
+    """ValueError if no GraphDef can have the class weights."""
+    shapes = checkpoints.variables(checkpoint)
+    names = ('logits/kernel', 'logits/class_weights')
+    size = sum(4 * int(np.prod(shapes[name])) for name in names if name in shapes)
+    expected = 'class weights below the 2 GiB of a graph; --noclassifier exports embeddings alone'
+    check(size < GRAPH_BYTES, '--classifier', expected, f'{size} bytes')
 
 
 def _files(content: Content, formats: Mapping[str, Format], folder: str) -> list[str]:
@@ -48,7 +62,8 @@ def _describe(
 ) -> None:
     """Writes labels.txt, gitloss.json and MODEL.md beside the files of the formats."""
     names = loading.classes_of(checkpoint)
-    labels = LABELS if names else None
+    is_labelled = names and len(content.graph.outputs) > 1  # the embeddings and more
+    labels = LABELS if is_labelled else None
     described = description.manifest(checkpoint, content, folder, figures, labels)
     texts = {
         description.FILE: json.dumps(described, indent=1) + '\n',
@@ -65,14 +80,18 @@ def write(options: Options, checkpoint: checkpoints.Checkpoint, folder: str) -> 
     """Writes an export into a folder. Returns the lines to print.
 
     Raises:
-      ValueError: an unknown format, a missing package, or data of --data_path that are refused.
+      ValueError: an unknown format, a missing package, data of --data_path that are refused, or
+        too many classes.
       ExportError: a file differs from the checkpoint by more than it may.
       OSError: a file cannot be written.
     """
     formats = chosen(options.format, options.input_dtype)
+    if options.classifier:
+        _check_size(checkpoint)
     images = RunImages(options, checkpoint)
     samples = images.compared()
-    with graph.network_of(checkpoint) as network, placing.inside(folder) as temporary:
+    opened = graph.network_of(checkpoint, options.classifier)
+    with opened as network, placing.inside(folder) as temporary:
         definition = network.definition(options.input_dtype)
         content = Content(
             graph.of_batch(definition, None),

@@ -32,6 +32,11 @@ class Exporting:
         '',
         "Folder of the export. Default: export in the run's folder.",
     )
+    classifier: bool = _export(
+        True,
+        'Export logits and predictions, too. --noclassifier: the embeddings alone, without reading '
+        'the class weights.',
+    )
     export_batch: int = _export(
         1,
         'Images per call of the exported frozen graph (pb), whose shapes are static. The other '
