@@ -218,8 +218,10 @@ def main():
         command(asked.command, asked.rest)
         return
     if asked.worker:
+        from trainers import streams
+
         train(asked.rest, int(asked.classes), asked.worker)
-        return
+        streams.leave(0)  # as trainers.run: a thread may be inside TensorFlow
     print('| classes | workers | ms/step | peak of all, GiB | checkpoint, s | GiB |')
     print('|---|---|---|---|---|---|', flush=True)
     rows = []
