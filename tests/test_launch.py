@@ -89,6 +89,21 @@ def test_each_worker_gets_a_card_of_its_own_where_there_are_enough(
         launch.end(started)
 
 
+@pytest.mark.parametrize('given, expected', [(None, '1'), ('4', '4')])
+def test_workers_allocate_from_one_arena_unless_the_user_has_decided(
+    tmp_path, monkeypatch, given, expected
+):
+    monkeypatch.delenv('MALLOC_ARENA_MAX', raising=False)
+    if given:
+        monkeypatch.setenv('MALLOC_ARENA_MAX', given)
+    started = []
+    program = ('-c', 'import os; print(os.environ["MALLOC_ARENA_MAX"])')
+    launch.start(started, [], 2, str(tmp_path), program=program)
+    assert launch.wait(started) == 0
+    assert (tmp_path / 'worker-1.log').read_text() == expected + '\n'
+    launch.end(started)
+
+
 # A launcher whose workers write to a file that they run, and later which signal ended them.
 LAUNCHER = """
 import sys

@@ -13,6 +13,7 @@ _UNAVOIDABLE = {'_replace', '_fields', '_asdict', '_exit', '_getframe'} | {
     '_assign_op',
     '_keras_initialized',  # so does its get_value
     '_samples_seen_since_last_saving',  # of ModelCheckpoint: TensorFlow 1.15 counts images
+    '_add_control_inputs',  # of tf.Operation: an update that precedes what was built before it
     '_control_dependencies_for_inputs',  # of tf.Graph, for the fake of the NPU's adapter
 }
 

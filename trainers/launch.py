@@ -80,6 +80,8 @@ def start(
     for rank in range(workers):
         config = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': rank}}
         environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
+        # Else each thread that sends a message keeps the memory of one: 0.3 GiB of two workers.
+        environment.setdefault('MALLOC_ARENA_MAX', '1')
         if gpus:  # else all take the first one, and NCCL refuses two workers on one card
             environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
         path = os.path.join(log_dir, f'worker-{rank}.log') if rank else None

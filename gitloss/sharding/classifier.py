@@ -151,7 +151,7 @@ class ShardedClassifier:
                 if isinstance(gradient, tf.Tensor):
                     updates = [op for op in gradient.consumers() if 'ResourceApply' in op.type]
                     # TensorFlow has no public name for it; the update is made after the gradient.
-                    gate._add_control_inputs(updates)  # noqa: SLF001
+                    gate._add_control_inputs(updates)
 
     def squares(self) -> list[Tensor]:
         """||w||^2 / 2 of this worker's class weights, in a sample of those that `softmax` took."""
