@@ -140,12 +140,10 @@ def _print(medians):
     for label, value in medians.items():
         if not label.startswith('product'):
             own = medians.get('ours (peer)' if label.endswith('(peer)') else 'ours')
-            speed = GFLOP / value * 1e3
+            speed, faster = GFLOP / value * 1e3, f'{value / own:.2f}x' if own else ''
             print(
                 f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | '
-                f'{100 * speed / ceiling:.0f} % | {value / own:.2f}x |'
-                if own
-                else f'| {label} | {value:.1f} | {BATCH / value * 1e3:.0f} | {speed:.0f} | | |'
+                f'{100 * speed / ceiling:.0f} % | {faster} |'
             )
     for label, value in medians.items():
         if label.startswith('product'):

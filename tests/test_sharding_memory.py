@@ -9,7 +9,8 @@ from gitloss.backend import tf
 from gitloss.data import DataSpec
 from gitloss.data.source import ArraySource
 from gitloss.sharding import all_finite, initializer
-from gitloss.sharding.ranges import ClassRange, Shard, shard_variable
+from gitloss.sharding.ranges import ClassRange
+from gitloss.sharding.variables import Shard, shard_variable
 from helpers import graph_session
 from trainers import devices
 from trainers.engine.graph import TrainingGraph

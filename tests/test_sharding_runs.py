@@ -15,6 +15,7 @@ import crew
 import survival
 import toys
 from callbacks.base import Callback
+from gitloss import data
 from gitloss.backend import tf
 from helpers import relative_error
 from trainers import checkpoints, evaluate, export, options, run
@@ -61,23 +62,30 @@ OBJECTIVES = [
         'evaluate': True,
     },
     {'sample_classes': 0.75, 'weight_decay': 1e-3},
+    {'one_class': True},
 ]
 
 
 @pytest.mark.parametrize('objective', OBJECTIVES, ids=lambda each: '-'.join(map(str, each)))
-def test_one_step_of_shards_is_the_step_of_one_worker(tmp_path, objective):
+def test_one_step_of_shards_is_the_step_of_one_worker(tmp_path, monkeypatch, objective):
     """All variables after one step, among them the momentum slots, which are the gradients: of one
     worker with one shard, of one with two shards one after another, of two workers and of three,
     whose shards are uneven. Four classes in strata of 1 or, of a sample of three, 1, 1 and 2.
+    one_class: all labels are 0, so only the first worker has a class of the batch.
     """
-    found = {}
+    found, objective, read = {}, dict(objective), data.BatchStream.batch
+    is_one_class = objective.pop('one_class', False)
+    if is_one_class:
+        one_class = lambda *of: (read(*of)[0], 0 * read(*of)[1])  # noqa: E731
+        monkeypatch.setattr(data.BatchStream, 'batch', one_class)
     for size, each in ((1, 1), (1, 2), (2, 1), (3, 1)):
         settings = settings_of(tmp_path, f'{size}-{each}', class_shards=each, **objective)
         train(settings, size)
         found[size, each] = crew.saved(settings, 1)
     assert found[1, 1]['logits/class_weights'].shape == (4, 16)
     assert found[1, 1]['center_loss/centers'].shape == (4, 16)
-    assert found[1, 1]['center_loss/updates'].sum() == crew.BATCH
+    updates = found[1, 1]['center_loss/updates']
+    assert updates.sum() == crew.BATCH and (np.count_nonzero(updates) == 1) == is_one_class
     for other in found.values():
         assert_close(found[1, 1], other)
 

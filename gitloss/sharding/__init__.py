@@ -4,7 +4,8 @@ another on one.
 
 from gitloss.sharding.centers import ShardedCenterTable
 from gitloss.sharding.classifier import ShardedClassifier
-from gitloss.sharding.ranges import ClassRanges, Shard, all_finite, initializer, load, shard_of
+from gitloss.sharding.ranges import ClassRanges
+from gitloss.sharding.variables import Shard, all_finite, initializer, load, shard_of
 
 __all__ = [
     'ClassRanges',

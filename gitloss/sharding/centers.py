@@ -6,7 +6,8 @@ from typing import Callable, Sequence
 
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable, same_class, steps_of
-from gitloss.sharding.ranges import ClassRange, Shard, shard_variable
+from gitloss.sharding.ranges import ClassRange
+from gitloss.sharding.variables import Shard, shard_variable
 
 
 class ShardedCenterTable(CenterTable):

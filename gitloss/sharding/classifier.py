@@ -10,9 +10,10 @@ import numpy as np
 from gitloss import heads
 from gitloss.backend import Tensor, tf
 from gitloss.heads import Head
-from gitloss.sharding.ranges import ClassRange, ClassRanges, Shard, load, shard_variable
+from gitloss.sharding.ranges import ClassRange, ClassRanges
 from gitloss.sharding.sampling import Columns, all_columns, drawn, sampled_columns
 from gitloss.sharding.softmax import ShardLogits, sharded_softmax
+from gitloss.sharding.variables import Shard, load, shard_variable
 
 _BLOCK = 1024  # classes whose initial weights are drawn together
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Any, Mapping
 
 from callbacks.base import RunHandle
 from gitloss.backend import tf
@@ -56,20 +56,16 @@ class TrainingRuntime(Runtime, RunHandle):
         if path and self.is_chief:
             self.warm_start = WarmStart(path, self.net.weights, self._spec)
         variables = tf.global_variables()
-        whole = [one for one in variables if not shard_of(one, self.net.shards)]
         drawn = {one.op.name for one in getattr(self.net.classifier, 'shards', [])}
-        large = [one for one in variables if one.shape.num_elements() >= _LARGE]
-        rest = {one.op.name for one in variables} - {one.op.name for one in large} - drawn
-        self._initial = [
-            tf.variables_initializer([one for one in variables if one.op.name in rest])
-        ]
-        on_host = self.device.name == 'cpu'  # where TensorFlow copies constants
-        self._initial += [
-            initializer(one) if on_host else one.initializer
-            for one in large
-            if one.op.name not in drawn
-        ]
-        self.group.build(whole)
+        large: list[Any] = []
+        small: list[Any] = []
+        for one in variables:
+            if one.op.name not in drawn:
+                (large if one.shape.num_elements() >= _LARGE else small).append(one)
+        # On a CPU TensorFlow copies constants.
+        of_large = initializer if self.device.name == 'cpu' else lambda one: one.initializer
+        self._initial = [tf.variables_initializer(small), *map(of_large, large)]
+        self.group.build([one for one in variables if not shard_of(one, self.net.shards)])
         tf.get_default_graph().finalize()
 
     def open(self) -> None:
