@@ -6,7 +6,7 @@ their classes: a class is complete when its last sample has passed, and no table
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -168,6 +168,25 @@ def class_distances(
     pictures = np.full((min(shown, num_classes), means.shape[1]), np.nan)
     pictures[: len(pictured)] = means[np.searchsorted(wanted, pictured)]
     return result, pictures
+
+
+def fits(count: int, num_classes: int, dim: int) -> bool:
+    """Whether the embeddings of `count` samples, and sums of all classes, are kept in memory."""
+    return count * dim * 4 <= KEPT_BYTES and num_classes * dim * 8 <= TABLE_BYTES
+
+
+def distances_of(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """The result of `class_distances` for embeddings that have been swept.
+
+    Args:
+      batches: (embeddings float [n, dim], labels int [n]) of all samples.
+    """
+    sums = ClassSums(1 + max(int(labels.max()) for _, labels in batches))
+    for embeddings, labels in batches:
+        sums.add(embeddings, labels)
+    means, present = sums.means(), np.flatnonzero(sums.counts)
+    paired = means[present[metrics.evenly_spaced(len(present), PAIRED)]]
+    return _distances(metrics.class_spreads(batches, means), paired, len(present))
 
 
 def _noted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import os
@@ -148,8 +149,8 @@ class Pictures(Callback):
         self._write(encoding.gif_bytes(images), 'scatter.gif')
 
     def _draw_curves(self) -> None:
-        """The training loss and its terms with the validation loss, and the distances with a
-        label.
+        """The training loss and its terms with the validation loss; the distances with a label, and
+        the same of the validation images.
         """
         declared = self.handle.metrics.values()
         losses = [
@@ -161,9 +162,13 @@ class Pictures(Callback):
         ]
         self._draw_lines(losses, 'losses.png', 'training loss and its terms', 'loss')
         distances = [metric for metric in declared if metric.label and metric.group == 'distance']
-        self._draw_lines(
-            distances, 'distances.png', 'distances of the training set', 'Euclidean distance'
-        )
+        names = {metric.name: metric.label for metric in distances}
+        distances += [
+            dataclasses.replace(metric, label=f'validation {names[metric.part]}')
+            for metric in declared
+            if metric.group == 'valid' and metric.part in names
+        ]
+        self._draw_lines(distances, 'distances.png', 'distances of classes', 'Euclidean distance')
 
     def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
         """Metrics over the steps, which may differ by orders of magnitude."""

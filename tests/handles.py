@@ -10,7 +10,7 @@ class FakeHandle(RunHandle):
     """Sweeps Points; predictions equal the labels except for the indices in `wrong`."""
 
     num_classes, batch_size, steps, every = 3, 4, 10, 5
-    options = {'embedding_dim': 2}
+    options = {'embedding_dim': 2, 'similarity': 'euclidean'}
     metrics = declaration.by_name(
         [declaration.accuracy('valid'), declaration.loss('train'), declaration.loss('valid')]
     )

@@ -95,13 +95,23 @@ def test_cosine_centers_are_means_of_unit_vectors():
 
 def test_evaluation_counts_every_sample_once():
     """10 samples in batches of 4, 4 and 2, samples 1 and 9 predicted wrongly: accuracy 8 / 10.
-    Batch losses 0, 4, 8: mean 4.
+    Batch losses 0, 4, 8: mean 4. Sample i lies at i on a line, in units of sqrt(8). Its class is
+    i % 3: of class 0 (0, 3, 6, 9) the mean is 4.5 and the mean distance to it 3, of class 1 (1, 4,
+    7) 4 and 2, of class 2 (2, 5, 8) 5 and 2. intra = 7 / 3, inter = (1/2 + 1/2 + 1) / 3 = 2 / 3.
     """
     split = Points(
         np.arange(20, dtype=np.float32).reshape(10, 2), (np.arange(10) % 3).astype(np.int32)
     )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, range(10))
-    assert result == {'loss': 4.0, 'acc': 0.8}
+    assert (result.pop('loss'), result.pop('acc')) == (4.0, 0.8)
+    unit = np.sqrt(8.0)
+    assert result == pytest.approx(
+        {
+            'intra_cls_dist': 7 / 3 * unit,
+            'inter_cls_dist': 2 / 3 * unit,
+            'inter_over_intra': 2 / 7,
+        }
+    )
     np.testing.assert_array_equal(embeddings, split.embeddings)
     np.testing.assert_array_equal(predictions, [0, -1, 2, 0, 1, 2, 0, 1, 2, -1])
 
@@ -114,7 +124,7 @@ def test_only_the_embeddings_that_are_asked_for_are_kept(rows):
     )
     result, embeddings, predictions = evaluate(FakeHandle(wrong=(1, 9)), split, rows)
     assert (
-        result == {'loss': 4.0, 'acc': 0.8}
+        (result['loss'], result['acc']) == (4.0, 0.8)
         and len(predictions) == 10
         and embeddings.shape == (len(rows), 2)
     )
@@ -159,6 +169,47 @@ def test_evaluation_logs_its_names():
     callback.handle = FakeHandle(wrong=(0,))
     logs = {}
     callback.on_epoch_end(1, logs)
-    assert logs == {'valid_loss': 0.0, 'valid_acc': 0.75}
+    # One class, all of it at one place.
+    assert logs == {
+        'valid_loss': 0.0,
+        'valid_acc': 0.75,
+        'valid_intra_cls_dist': 0.0,
+        'valid_inter_cls_dist': 0.0,
+    }
     callback.on_train_end(logs)
     assert (logs['test_acc'], logs['test_images']) == (0.75, 4)
+    assert not {'test_eer', 'test_auc'} & set(logs)  # pairs of two classes there are none
+
+
+def test_embeddings_that_are_not_kept_are_not_measured(monkeypatch):
+    """80 bytes of embeddings; the losses and the accuracy need none of them."""
+    split = Points(np.zeros((10, 2), np.float32), (np.arange(10) % 3).astype(np.int32))
+    monkeypatch.setattr(class_distances, 'KEPT_BYTES', 79)
+    assert set(evaluate(FakeHandle(), split).result) == {'loss', 'acc'}
+
+
+@pytest.mark.parametrize('similarity, eer, auc', [('euclidean', 0.5, 6 / 8), ('cosine', 0.0, 1.0)])
+def test_test_images_are_verified_at_the_end(similarity, eer, auc):
+    """Points (1,0), (5,0) of class 0 and (0,1), (0,2) of class 1. Distances of genuine pairs 4, 1;
+    of impostor pairs sqrt(2), sqrt(5), sqrt(26), sqrt(29): 1 is below all four, 4 below two of
+    them, so that AUC = (4 + 2) / 8, and with a threshold between sqrt(2) and 4 half of each kind
+    are wrong. The directions of a class are equal: no pair is wrong by cosine.
+    """
+    points = np.array([[1, 0], [5, 0], [0, 1], [0, 2]], np.float32)
+    split = Points(points, np.array([0, 0, 1, 1], np.int32))
+    callback, logs = Evaluation(None, final_source=split), {}
+    callback.handle = FakeHandle()
+    callback.handle.options = {'embedding_dim': 2, 'similarity': similarity}
+    callback.on_train_end(logs)
+    assert (logs['test_eer'], logs['test_auc']) == pytest.approx((eer, auc))
+    declared = {metric.name: metric for metric in callback.metrics}
+    assert declared['test_eer'].higher_is_better is None  # no choice depends on the test set
+
+
+def test_points_without_a_direction_are_not_verified_by_cosine(caplog):
+    split = Points(np.zeros((4, 2), np.float32), np.array([0, 0, 1, 1], np.int32))
+    callback, logs = Evaluation(None, final_source=split), {}
+    callback.handle = FakeHandle()
+    callback.handle.options = {'embedding_dim': 2, 'similarity': 'cosine'}
+    callback.on_train_end(logs)
+    assert 'test_eer' not in logs and logs['test_acc'] == 1.0

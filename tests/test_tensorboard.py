@@ -13,6 +13,8 @@ from gitloss import metrics
 from gitloss.backend import tf
 from gitloss.metrics import Metric
 
+TESTED = {'test_acc': 0.8, 'test_eer': 0.01, 'test_inter_over_intra': 3.0}
+
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -21,7 +23,7 @@ def whole(tmp_path_factory):
     with tf.Graph().as_default():
         tf.constant([1.0, 2.0], name='two_numbers')
         callback, evaluation = begun(folder)
-    logs = dict(train(callback, 1, 12), test_acc=0.8)
+    logs = dict(train(callback, 1, 12), **TESTED)
     callback.on_train_end(logs)
     callback.close()
     return folder, read(folder), evaluation
@@ -200,7 +202,7 @@ def test_a_continued_run_draws_one_line(tmp_path, whole):
     train(callback, 1, 11)
     assert steps_of(read(tmp_path))['train_batch/loss'] == [3, 6, 9]  # everything is flushed
     callback, _ = begun(tmp_path, step=8)
-    logs = dict(train(callback, 9, 12), test_acc=0.8)
+    logs = dict(train(callback, 9, 12), **TESTED)
     callback.on_train_end(logs)
     callback.close()
     callback, _ = begun(tmp_path, step=12)

@@ -32,10 +32,19 @@ def _counts(dataset: Any) -> dict[str, int]:
     return counts
 
 
-def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
-    """{'valid', 'test', 'step', 'checkpoint'}."""
+def _measured(handle: Any, source: Any, count: int, with_losses: bool) -> dict[str, Any]:
+    """Losses, accuracy and distances of a source, or the distances of its `count` classes alone."""
     from callbacks import evaluation
     from callbacks.class_distances import class_distances
+
+    result = evaluation.evaluate(handle, source).result if with_losses else {}
+    if 'inter_cls_dist' not in result:
+        result.update(class_distances(handle, source, count)[0])
+    return result
+
+
+def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
+    """{'valid', 'test', 'step', 'checkpoint'}."""
     from trainers import checkpoints, devices, loading
     from trainers.engine import embedding, runtime
 
@@ -56,18 +65,15 @@ def _results(options: Options, checkpoint: Any) -> dict[str, Any]:
             classes,
         )
 
-    def measure(split: str, count: int) -> dict[str, Any]:
-        source = getattr(dataset, split)
-        losses = evaluation.evaluate(handle, source)[0] if count == spec.num_classes else {}
-        return dict(losses, **class_distances(handle, source, count)[0])
-
     counts = _counts(dataset)
     # Distances alone need neither class weights nor centers.
     with_classes = spec.num_classes in counts.values()
     opened = runtime.evaluation if with_classes else embedding.evaluation
     with opened(checkpoint, settings, devices.choose(settings)) as handle:
         results: dict[str, Any] = {'valid': None, 'test': None}
-        results.update((split, measure(split, count)) for split, count in counts.items())
+        for split, count in counts.items():
+            source = getattr(dataset, split)
+            results[split] = _measured(handle, source, count, count == spec.num_classes)
     return dict(results, step=checkpoint.step, checkpoint=checkpoint.path)
 
 
