@@ -9,7 +9,7 @@ from helpers import graph_session
 
 ROWS, SEED = 16, 3
 # Rows of the draws of each kind: two per kind, in the order of the table.
-DRAWS = {'flip': 0, 'crop': 2, 'brightness': 4, 'contrast': 6}
+DRAWS = {'flip': 0, 'crop': 2, 'brightness': 4, 'contrast': 6, 'rotate': 8, 'zoom': 10}
 
 
 def augmented(text, images, steps=(0,), rows=slice(None)):
@@ -21,7 +21,7 @@ def augmented(text, images, steps=(0,), rows=slice(None)):
         found = augmentation.augmented(pixels, augmentation.parse(text), SEED, step, rows, batch)
         assert found.dtype == tf.uint8 and found.shape == pixels.shape
         draws = tf.random.stateless_uniform(
-            [8, batch], tf.stack([tf.constant(SEED, tf.int64), step])
+            [12, batch], tf.stack([tf.constant(SEED, tf.int64), step])
         )
         return [session.run([found, draws], {step: number}) for number in steps]
 
@@ -113,6 +113,39 @@ def test_the_mean_of_contrast_is_exact(side):
         assert abs(draws[DRAWS['contrast'], 0] - 0.5) > 0.1  # the factor is not 1
 
 
+def interpolated(image, places):
+    """Bilinear interpolation in float64 at `places` [2, height, width], or at the edge."""
+    limits = np.array(image.shape[:2])[:, None, None] - 1.0
+    places = np.clip(places, 0.0, limits)
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, limits.astype(int))
+    (y, x), total = (places - low)[..., None], 0.0
+    for row, by_row in ((low[0], 1 - y), (high[0], y)):
+        for column, by_column in ((low[1], 1 - x), (high[1], x)):
+            total = total + by_row * by_column * image[row, column]
+    return total
+
+
+@pytest.mark.parametrize('given', ['rotate:30', 'rotate:180', 'zoom:0.3', 'zoom:0.75'])
+def test_rotate_and_zoom_are_those_of_numpy(given):
+    """257 steps from -amount to amount. Places are rounded to 2^-8 pixel, on each of two axes by
+    less than that, and the pixels differ by at most 255: less than 2 levels, and 1/2 by rounding.
+    """
+    kind, amount = given.split(':')
+    images, changed = noise(), 0
+    center = (np.array(images.shape[1:3]) - 1.0)[:, None, None] / 2
+    grid = np.stack(np.mgrid[: images.shape[1], : images.shape[2]]) - center
+    for found, draws in augmented(given, images, range(3)):
+        for image, original, draw in zip(found, images, draws[DRAWS[kind]]):
+            drawn = float(amount) * (np.floor(draw * 257) / 128 - 1)
+            cos, sin = np.cos(np.radians(drawn)), np.sin(np.radians(drawn))
+            turn = [[cos, sin], [-sin, cos]] if kind == 'rotate' else np.eye(2) / (1 + drawn)
+            exact = interpolated(original.astype(float), np.tensordot(turn, grid, 1) + center)
+            assert np.abs(image - exact).max() < 2.5
+            changed += (image != original).sum()
+    assert changed > images.size
+
+
 def test_kinds_are_applied_in_the_order_of_the_list():
     """Contrast keeps the mean, brightness moves it: clipping makes their order matter."""
     images = noise()
@@ -139,7 +172,7 @@ def test_the_draws_of_a_kind_do_not_depend_on_the_other_kinds():
 @pytest.mark.parametrize('size', [2, 4, 16])
 def test_parts_are_those_of_the_global_batch(size):
     """To the last bit, also where a part is one image."""
-    images, text = noise(), 'flip,crop:3,brightness,contrast'
+    images, text = noise(), 'flip,crop:3,brightness,contrast,rotate:40,zoom:0.5'
     whole, rows = augmented(text, images, [9])[0][0], ROWS // size
     parts = [slice(start, start + rows) for start in range(0, ROWS, rows)]
     found = [augmented(text, images[part], [9], part)[0][0] for part in parts]
@@ -177,7 +210,7 @@ def test_a_list_is_read(text, expected):
 @pytest.mark.parametrize(
     'entry',
     [
-        *('', ' flip', 'Flip', 'flip:1', 'flip:', 'rotate', 'rotate:3'),
+        *('', ' flip', 'Flip', 'flip:1', 'flip:', 'turn', 'rotate:181'),
         *('crop:0', 'crop:', 'crop:2.5', 'crop:-1', 'crop:1025', 'crop:1e3', 'crop:\u0663'),
         *('brightness:0', 'brightness:1.5', 'brightness:nan', 'brightness:-0.1', 'contrast:inf'),
         *(
@@ -192,8 +225,9 @@ def test_what_is_no_augmentation_is_refused_in_one_line(entry):
     with pytest.raises(ValueError) as caught:
         augmentation.parse('crop:4,' + entry if entry else 'flip,')
     assert str(caught.value) == (
-        '--augment: expected flip, crop[:1 to 1024 pixels], brightness[:up to 1] or '
-        f'contrast[:up to 1], separated by commas. Received: {entry!r}'
+        '--augment: expected flip, crop[:1 to 1024 pixels], brightness[:up to 1], '
+        'contrast[:up to 1], rotate[:up to 180 degrees] or zoom[:up to 0.75], separated by '
+        f'commas. Received: {entry!r}'
     )
 
 

@@ -81,7 +81,7 @@ def test_the_gradient_of_arcface_with_git_is_the_sum_of_the_parts(form, dim, sha
         x, y = tf.placeholder(tf.float32, points.shape), tf.constant(labels)
         objective = Objective(options, classifier, table, OneWorker())
         softmax, _ = objective.softmax(x, y, y)
-        terms = objective.terms(softmax, x, y, table.rows(y))
+        terms = objective.terms(softmax, x, y, table.rows(y), objective.weights())
         session.run(tf.global_variables_initializer())
         load(classifier, kernel, session)
         table.centers.load(centers, session)

@@ -118,6 +118,35 @@ def test_the_rate_is_logged_by_step_and_is_the_one_that_is_applied(tmp_path):
         assert np.abs(before[name]).max() > 0
 
 
+class Losses(Callback):
+    """Collects the logs of all steps."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(dict(logs))
+
+
+@pytest.mark.parametrize('lambda_c, lambda_g', [(2.0, 0.5), (2.0, 0.0), (0.0, 0.0)])
+def test_the_weights_of_center_and_git_loss_rise(tmp_path, lambda_c, lambda_g):
+    """Over 5 of 12 steps: 1/5, 2/5, ... of the weights, then all. Evaluations have all of them, and
+    the terms are logged as they are.
+    """
+    weights = {'lambda_c': lambda_c, 'lambda_g': lambda_g}
+    settings, losses = toys.options(tmp_path, lambda_warmup_steps=5, **weights), Losses()
+    fit(settings, losses, Evaluation(data.load('mnist', settings.data_folder).valid))
+    assert len(losses.steps) == 12
+    for n, logs in enumerate(losses.steps, 1):
+        added = lambda_c * logs['center_loss'] + lambda_g * logs['git_loss']
+        total = logs['softmax_loss'] + min(n / 5, 1.0) * added
+        assert logs['loss'] == pytest.approx(total, rel=1e-5), n
+    first = history_of(settings)[0]
+    assert first['step'] == 4
+    added = lambda_c * first['valid_center_loss'] + lambda_g * first['valid_git_loss']
+    assert first['valid_loss'] == pytest.approx(first['valid_softmax_loss'] + added, rel=1e-5)
+
+
 def test_a_continued_run_finds_its_place_in_the_schedule(tmp_path):
     """Interrupted in step 7, in the middle of a cosine with warm-up. With --save_every=3 the run
     continues from the checkpoint of step 6, inside the epoch measured at step 8.
@@ -125,6 +154,7 @@ def test_a_continued_run_finds_its_place_in_the_schedule(tmp_path):
     settings = {
         'schedule': 'cosine',
         'warmup_steps': 3,
+        'lambda_warmup_steps': 9,
         'optimizer': 'momentum',
         'learning_rate': 0.01,
     }

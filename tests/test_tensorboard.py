@@ -61,6 +61,8 @@ def test_scalars_equal_the_logs(whole):
         'train_batch/accuracy',
         'train_batch/norm',
         'test/acc',
+        'test/eer',
+        'test/inter_over_intra',
     }
 
 

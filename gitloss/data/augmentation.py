@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Callable, NamedTuple, Tuple
 
+import numpy as np
+
 from gitloss.backend import Tensor, tf
 from gitloss.errors import check
 
@@ -41,6 +43,60 @@ def _crop(images: Tensor, amount: float, draws: Tensor) -> Tensor:
 def _around_zero(draws: Tensor, amount: float) -> Tensor:
     """Numbers from -amount to amount: [n, 1, 1, 1]."""
     return (2.0 * draws[0][:, None, None, None] - 1.0) * amount
+
+
+def _resampled(images: Tensor, matrices: np.ndarray, draws: Tensor) -> Tensor:
+    """The pixel at p, counted from the center of the image, is that at one of `matrices` times p,
+    drawn for each image; interpolated between four pixels, or at the edge.
+
+    In integers: places in 2^-13 of a pixel, of which the weights take 8 bits. With products of
+    floats, a processor's vectors and their remainder could round differently.
+
+    Args:
+      matrices: float [k, 2, 2], with entries up to 4.
+    """
+    _, height, width, channels = images.shape.as_list()
+    table = tf.constant(np.round(matrices * 4096), tf.int32)
+    chosen = tf.cast(tf.floor(draws[0] * len(matrices)), tf.int32)
+    # Twice the place from the center, a whole number: [2, height * width].
+    grid = np.stack(np.mgrid[:height, :width]).reshape(2, -1)
+    grid = tf.constant(2 * grid - [[height - 1], [width - 1]], tf.int32)
+    moved = tf.reduce_sum(tf.gather(table, chosen)[..., None] * grid, 2)  # [n, 2, height * width]
+    low, parts = [], []
+    for axis, size in enumerate((height, width)):
+        place = moved[:, axis] + 4096 * (size - 1)
+        place = tf.clip_by_value(place, 0, 8192 * (size - 1))
+        low.append(place // 8192)
+        parts.append((place % 8192) // 32)
+    pixels = tf.cast(tf.reshape(images, [-1, height * width, channels]), tf.int32)
+    total: Tensor = 1 << 15  # so that the shift rounds
+    for down in (0, 1):
+        for right in (0, 1):
+            rows = tf.minimum(low[0] + down, height - 1)
+            columns = tf.minimum(low[1] + right, width - 1)
+            weight = (parts[0] if down else 256 - parts[0]) * (
+                parts[1] if right else 256 - parts[1]
+            )
+            corner = tf.gather(pixels, rows * width + columns, batch_dims=1, axis=1)
+            total += weight[..., None] * corner
+    return tf.reshape(tf.cast(total // (1 << 16), tf.uint8), [-1, height, width, channels])
+
+
+def _steps(amount: float) -> np.ndarray:
+    """257 numbers from -amount to amount, the middle one 0."""
+    return np.linspace(-amount, amount, 257)
+
+
+def _rotate(images: Tensor, amount: float, draws: Tensor) -> Tensor:
+    """Turns an image around its center by up to `amount` degrees."""
+    angles = np.radians(_steps(amount))
+    cos, sin = np.cos(angles), np.sin(angles)
+    return _resampled(images, np.stack([[cos, sin], [-sin, cos]]).transpose(2, 0, 1), draws)
+
+
+def _zoom(images: Tensor, amount: float, draws: Tensor) -> Tensor:
+    """Makes what an image shows 1 - amount to 1 + amount times as large."""
+    return _resampled(images, np.eye(2) / (1.0 + _steps(amount))[:, None, None], draws)
 
 
 def _bytes(pixels: Tensor) -> Tensor:
@@ -88,12 +144,14 @@ _KINDS = {
     'crop': _Kind(_crop, 8, 1024),
     'brightness': _Kind(_brightness, 0.2, 1),
     'contrast': _Kind(_contrast, 0.2, 1),
+    'rotate': _Kind(_rotate, 15.0, 180),
+    'zoom': _Kind(_zoom, 0.1, 0.75),
 }
 
 
 def parse(text: str) -> Augmentation:
     """The augmentation that a value of --augment describes: flip, crop[:pixels],
-    brightness[:range], contrast[:range], separated by commas; '' is none.
+    brightness[:range], contrast[:range], rotate[:degrees], zoom[:range], separated by commas; '' is none.
 
     Raises:
       ValueError: an entry is none of these, its amount is out of range, or a kind occurs twice.
@@ -104,8 +162,9 @@ def parse(text: str) -> Augmentation:
         kind = _KINDS.get(name)
         if kind is None or (colon and not kind.accepts(amount)):
             raise ValueError(
-                '--augment: expected flip, crop[:1 to 1024 pixels], brightness[:up to 1] or '
-                f'contrast[:up to 1], separated by commas. Received: {entry!r}'
+                '--augment: expected flip, crop[:1 to 1024 pixels], brightness[:up to 1], '
+                'contrast[:up to 1], rotate[:up to 180 degrees] or zoom[:up to 0.75], separated by '
+                f'commas. Received: {entry!r}'
             )
         check(name not in found, '--augment', 'each kind once', f'{name} twice')
         found[name] = float(amount) if colon else kind.default

@@ -193,8 +193,9 @@ class TrainingGraph:
             'predictions': self._group.all_gather(predictions),
         }
         own_centers = self.center_table.rows(all_labels)
-        terms = self._objective.terms(softmax, embeddings, all_labels, own_centers)
-        self.eval_losses, _ = self._objective.reduced(terms, [])
+        weights = self._objective.weights()
+        terms = self._objective.terms(softmax, embeddings, all_labels, own_centers, weights)
+        self.eval_losses, _ = self._objective.reduced(terms, [], weights)
         self._build_center_access()
 
     def _build_center_access(self) -> None:

@@ -8,6 +8,8 @@ worker's class weights, is that of the whole batch.
 
 from __future__ import annotations
 
+from typing import Mapping
+
 from gitloss import data, losses
 from gitloss.backend import Tensor, tf
 from gitloss.centers import CenterTable
@@ -15,6 +17,16 @@ from gitloss.heads import Classifier
 from gitloss.sharding import ShardedClassifier
 from trainers.options import Options
 from trainers.workers.group import OneWorker
+
+
+def _with_sum(terms: dict[str, Tensor], weights: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
+    """Adds the loss. A term of weight 0 is computed for the logs, but not added."""
+    total = terms['softmax_loss']
+    with tf.name_scope('loss'):
+        for name, weight in weights.items():
+            if name in terms and not (isinstance(weight, float) and weight == 0.0):
+                total += weight * terms[name]
+    return {'loss': total, **terms}
 
 
 class Objective:
@@ -84,12 +96,32 @@ class Objective:
                 parts += [weight * value for value in self._classifier.squares()]
             return tf.add_n(parts) if parts else None
 
+    def weights(self, step: Tensor | None = None) -> dict[str, Tensor | float]:
+        """{term: weight in the loss} of the terms besides the softmax; 0.0 for one that is only
+        logged.
+
+        Args:
+          step: int64 scalar, the training steps done: in step n of --lambda_warmup_steps the center
+            and git losses have n / lambda_warmup_steps of their weights. None: an evaluation,
+            always with the whole weights.
+        """
+        options, factor = self._options, 1.0
+        if step is not None and options.lambda_warmup_steps:
+            part = tf.cast(step + 1, tf.float32) / float(options.lambda_warmup_steps)
+            factor = tf.minimum(part, 1.0)
+        return {
+            'center_loss': options.lambda_c and options.lambda_c * factor,
+            'git_loss': options.lambda_g and options.lambda_g * factor,
+            'weight_decay_loss': 1.0,
+        }
+
     def terms(
         self,
         softmax: Tensor,
         embeddings: Tensor,
         all_labels: Tensor,
         own_centers: Tensor,
+        weights: Mapping[str, Tensor | float],
         decay: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{name: scalar}: `loss`, `softmax_loss`, `center_loss`, `git_loss`, and
@@ -101,6 +133,7 @@ class Objective:
           embeddings: float32 [rows, dim] of this worker.
           all_labels: int [batch].
           own_centers: float32 [batch, dim].
+          weights: of `weights`.
         """
         settings = {'form': self._options.git_loss_form, 'distance': self._options.distance}
         is_alone = self._group.size == 1
@@ -119,34 +152,28 @@ class Objective:
         terms = {'softmax_loss': softmax, 'center_loss': center, 'git_loss': git}
         if decay is not None:
             terms['weight_decay_loss'] = decay
-        return self._with_sum(terms)
+        return _with_sum(terms, weights)
 
     def part_of_mean(self, values: Tensor) -> Tensor:
         """The part of this worker's values in their mean over all workers."""
         mean = tf.reduce_mean(values)
         return mean if self._group.size == 1 else mean / self._group.size
 
-    def _with_sum(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adds the loss. A term of weight 0 is computed for the logs, but not added."""
-        options, total = self._options, terms['softmax_loss']
-        with tf.name_scope('loss'):
-            for name, weight in (
-                ('center_loss', options.lambda_c),
-                ('git_loss', options.lambda_g),
-                ('weight_decay_loss', 1.0),
-            ):
-                if weight and name in terms:
-                    total += weight * terms[name]
-        return {'loss': total, **terms}
-
     def reduced(
-        self, terms: dict[str, Tensor], tensors: list[Tensor]
+        self,
+        terms: dict[str, Tensor],
+        tensors: list[Tensor],
+        weights: Mapping[str, Tensor | float],
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Sums the parts of all workers in the terms and the tensors, in one reduction."""
+        """Sums the parts of all workers in the terms and the tensors, in one reduction.
+
+        Args:
+          weights: of `weights`.
+        """
         if self._group.size == 1:
             return terms, tensors
         whole = {'softmax_loss': terms['softmax_loss']} if self._is_sharded else {}
         names = [name for name in terms if name != 'loss' and name not in whole]
         sums = self._group.all_reduce([terms[name] for name in names] + tensors)
         whole.update(zip(names, sums))
-        return self._with_sum(whole), sums[len(names) :]
+        return _with_sum(whole, weights), sums[len(names) :]

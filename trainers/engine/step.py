@@ -60,18 +60,18 @@ class Step:
         loss_scaled: bool,
         variables: list[Tensor],
     ) -> None:
-        self._model, self._table, self._options = model, table, options
-        self._device, self._group, self._loss_scaled = device, group, loss_scaled
+        self._model, self._table, self._options, self._device = model, table, options, device
+        self._group, self._loss_scaled = group, loss_scaled
         self._turns = None if loss_scaled else getattr(classifier, 'update_in_turn', None)
         self._global_step = tf.train.get_global_step()
-        images, labels = batch
+        (images, labels), step = batch, self._global_step.read_value()
         embeddings = self._embeddings_of(images)
         self.embeddings = group.all_gather(embeddings)
         all_labels = group.all_gather(labels)
-        own_centers, step = table.rows(all_labels), self._global_step.read_value()
+        own_centers, self._weights = table.rows(all_labels), objective.weights(step)
         softmax, predictions = objective.softmax(embeddings, labels, all_labels, step)
         decay = objective.decay(layers.decayed(variables), model.get_losses_for(None))
-        terms = objective.terms(softmax, embeddings, all_labels, own_centers, decay)
+        terms = objective.terms(softmax, embeddings, all_labels, own_centers, self._weights, decay)
         with tf.name_scope('accuracy'):
             accuracy = objective.part_of_mean(tf.cast(tf.equal(predictions, labels), tf.float32))
         gradients, terms, accuracy = self._gradients(
@@ -139,7 +139,7 @@ class Step:
             zero = tf.where_v2(tf.reduce_all(finite), 0.0, float('nan'))
             shared = [(gradient + zero, variable) for gradient, variable in shared]
         terms, (accuracy, *sums) = objective.reduced(
-            terms, [accuracy, *(gradient for gradient, _ in shared)]
+            terms, [accuracy, *(gradient for gradient, _ in shared)], self._weights
         )
         return [*zip(sums, [pair[1] for pair in shared]), *own], terms, accuracy
 

@@ -67,7 +67,8 @@ class Data:
         '',
         'Random changes of the training images, separated by commas and made in this order: flip '
         '(mirrors half of them), crop[:8] (shifts by up to 8 pixels, edges repeated), '
-        'brightness[:0.2] (adds or subtracts up to 0.2 of 255), contrast[:0.2] (0.8 to 1.2 times).',
+        'brightness[:0.2] (adds or subtracts up to 0.2 of 255), contrast[:0.2] (0.8 to 1.2 times), '
+        'rotate[:15] (by up to 15 degrees), zoom[:0.1] (0.9 to 1.1 times as large).',
         'data',
     )
     image_size: str = option(

@@ -60,6 +60,14 @@ class Learning:
         1.0, 'Weight of the center loss. 0: it is only logged.', 'loss', low=0.0
     )
     lambda_g: float = option(1.0, 'Weight of the git loss. 0: it is only logged.', 'loss', low=0.0)
+    lambda_warmup_steps: int = option(
+        0,
+        'Steps during which --lambda_c and --lambda_g rise linearly from 0: the classes separate '
+        'first, by the softmax loss.',
+        'loss',
+        low=0,
+        high=10**9,
+    )
     git_loss_form: str = option(
         'elementwise',
         "Form of the center and git losses: elementwise, as in the authors' code and the "
