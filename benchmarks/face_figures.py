@@ -8,6 +8,7 @@ import numpy as np
 
 from gitloss.data.embedding_files import read_npz
 from gitloss.metrics.retrieval import retrieval
+from gitloss.metrics.statistics import paired
 from gitloss.metrics.verification import Roc, fold_accuracy, pair_scores
 
 FOLDS, EACH = 10, 350
@@ -63,16 +64,6 @@ def judged(path):
     return dict(found, **{'rank-1': among.precision_at_1, 'MAP@R': among.map_at_r})
 
 
-def p_value(ours, theirs):
-    """Of a paired t-test. Equal pairs differ by nothing: 1."""
-    from scipy import stats
-
-    difference = np.subtract(ours, theirs)
-    if np.ptp(difference) == 0:
-        return float(difference[0] == 0)
-    return stats.ttest_1samp(difference, 0).pvalue
-
-
 def table(results, bases):
     """Prints means and standard deviations over the seeds; then the differences of each loss to the
     one that it extends, `bases[loss]`, with p of a paired test over the seeds.
@@ -94,6 +85,6 @@ def table(results, bases):
             cells = []
             for figure in FIGURES:
                 pair = [[results[which][seed][figure] for seed in common] for which in (loss, base)]
-                difference = statistics.mean(pair[0]) - statistics.mean(pair[1])
-                cells.append(f'{difference:+.4f} (p = {p_value(*pair):.3f})')
+                difference = paired(*pair)
+                cells.append(f'{difference.mean:+.4f} (p = {difference.p:.3f})')
             print(f'| {loss} - {base} | ' + ' | '.join(cells) + ' |')

@@ -33,6 +33,7 @@ def test_package_dependencies_are_lines_of_the_requirements():
         ('align', 'gitloss/data/detection.py'),
         ('parquet', 'gitloss/data/embedding_formats.py'),
         ('retrieval', 'gitloss/metrics/neighbors.py'),
+        ('sweep', 'gitloss/metrics/statistics.py'),
         ('tsne', 'callbacks/pictures.py'),
     ],
 )
