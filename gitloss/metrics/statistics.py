@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
+from importlib.util import find_spec
 from typing import Sequence
 
 import numpy as np
@@ -52,7 +52,7 @@ class Paired:
 
 def has_scipy() -> bool:
     """Whether there will be intervals and p values. If not, `INSTALL` says what to do."""
-    return importlib.util.find_spec('scipy') is not None
+    return find_spec('scipy') is not None
 
 
 def _finite(name: str, values: Sequence[float]) -> np.ndarray:
