@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import re
+import zipfile
 from typing import Any, Iterable
 
 import numpy as np
@@ -25,8 +26,27 @@ _ANIMATED = (
 )
 
 
-def _read_frame(path: str) -> dict[str, np.ndarray]:
+def frames_of(run_dir: str) -> list[tuple[int, str]]:
+    """[(step, path), ...] of the data of all scatter plots of a run, in the order of the steps."""
+    folder = os.path.join(run_dir, 'plots', 'frames')
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    matches = (re.fullmatch(r'frame-([0-9]{8,})\.npz', name) for name in names)
+    return sorted(
+        (int(match.group(1)), os.path.join(folder, match.group())) for match in matches if match
+    )
+
+
+def read_frame(path: str) -> dict[str, np.ndarray]:
+    """The data of a scatter plot: points float32 [n, dim], labels int [n], means float32
+    [classes, dim], title.
+
+    Raises:
+      OSError, ValueError, zipfile.BadZipFile, zlib.error or EOFError: it cannot be read.
+    """
     with files.open_regular(path, os.O_RDONLY, 'rb') as file:
+        # Of anything else NumPy 1.18 prints a traceback when it is collected.
+        check(zipfile.is_zipfile(file), path, 'an .npz file', 'another one')
+        file.seek(0)
         return dict(np.load(file, allow_pickle=False))
 
 
@@ -102,13 +122,8 @@ class Pictures(Callback):
         self._write(self.figures.scatter(), f'scatter-{step:06d}.png')
 
     def frames(self) -> list[tuple[int, str]]:
-        """[(step, path), ...] of the data of all scatter plots, in the order of the steps."""
-        folder = os.path.join(self.handle.run_dir, 'plots', 'frames')
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        matches = (re.fullmatch(r'frame-([0-9]{8,})\.npz', name) for name in names)
-        return sorted(
-            (int(match.group(1)), os.path.join(folder, match.group())) for match in matches if match
-        )
+        """See `frames_of`."""
+        return frames_of(self.handle.run_dir)
 
     def on_train_end(self, logs: Any = None) -> None:
         self._attempt('curves', self._draw_curves)
@@ -131,16 +146,16 @@ class Pictures(Callback):
         frames = self.frames()
         if not frames:
             return
-        plane = view.plane(_read_frame(frames[-1][1])['points'])
+        plane = view.plane(read_frame(frames[-1][1])['points'])
         limit = max(
             view.extent(plane(frame['points']), plane(frame['means']))
-            for frame in (_read_frame(path) for _, path in frames)
+            for frame in (read_frame(path) for _, path in frames)
         )
         # Counted from the end: the last frame is among them.
         animated = len(frames) - 1 - metrics.evenly_spaced(len(frames), _ANIMATED)
         images = []
         for number, (step, path) in enumerate(frames):
-            frame = _read_frame(path)
+            frame = read_frame(path)
             points, means = plane(frame['points']), plane(frame['means'])
             figure = plots.scatter(points, frame['labels'], means, str(frame['title']), limit)
             self._write(encoding.png_bytes(figure), f'scatter-{step:06d}.png')

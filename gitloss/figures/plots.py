@@ -27,6 +27,7 @@ COLOURS = (
     '#000000',
 )
 MARKERS = ('o', 's', '^', 'D', 'v')
+LEGEND: Any = {'frameon': False, 'handletextpad': 0.1}  # of classes
 _CURVE_SIZE = (7.2, 4.2)
 
 
@@ -55,8 +56,17 @@ def new_figure(
     return figure, axes
 
 
-def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
-    """One line per look, not per class: there may be thousands of classes."""
+def two_columns(points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2] of points [n, dim]: the first two dimensions, the second one 0 for dim 1."""
+    rows = np.asarray(points, np.float64)
+    return np.pad(rows, ((0, 0), (0, max(0, 2 - rows.shape[1]))), 'constant')[:, :2]
+
+
+def draw_points(axes: Any, points: np.ndarray, labels: np.ndarray, size: float = 3) -> None:
+    """Points [n, 2] coloured by their labels [n], of `size` printer's points.
+
+    One line per look, not per class: there may be thousands of classes.
+    """
     classes, places = np.unique(labels, return_inverse=True)
     looks = len(COLOURS) * len(MARKERS)
     for place, label in enumerate(classes[:looks]):
@@ -66,7 +76,7 @@ def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
             chosen[:, 1],
             linestyle='',
             marker=MARKERS[place // len(COLOURS)],
-            markersize=3,
+            markersize=size,
             alpha=0.55,
             markeredgewidth=0,
             color=COLOURS[place % len(COLOURS)],
@@ -74,7 +84,10 @@ def _draw_points(axes: Any, points: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _draw_centers(axes: Any, centers: np.ndarray) -> None:
+def draw_centers(axes: Any, centers: np.ndarray, size: float = 9) -> None:
+    """Crosses of `size` printer's points at centers [classes, 2], numbered if there are at most 50;
+    rows with NaN are not drawn.
+    """
     from matplotlib.patheffects import withStroke
 
     are_few = len(centers) <= 50
@@ -83,7 +96,7 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
         centers[:, 1],
         linestyle='',
         marker='X',
-        markersize=9 if are_few else 4,
+        markersize=size if are_few else 4,
         color='white',
         markeredgecolor='black',
         label='center',
@@ -93,9 +106,9 @@ def _draw_centers(axes: Any, centers: np.ndarray) -> None:
             axes.annotate(
                 str(label),
                 center,
-                xytext=(7, 5),
+                xytext=(size - 2, size - 4),
                 textcoords='offset points',
-                fontsize=13,
+                fontsize=4 + size,
                 # A white outline keeps the number readable on the dots of a dark class.
                 path_effects=[withStroke(linewidth=3, foreground='white')],
             )
@@ -121,22 +134,21 @@ def scatter(
       A matplotlib Figure of 720 x 640 pixels, the legend beside the plot.
     """
     figure, axes = new_figure((7.2, 6.4), (0.07, 0.06, 0.79, 0.88), title)
-    points, marks = (
-        np.pad(np.asarray(a, np.float64), ((0, 0), (0, max(0, 2 - a.shape[1]))), 'constant')[:, :2]
-        for a in (embeddings, centers)
-    )
-    _draw_points(axes, points, labels)
-    _draw_centers(axes, marks)
+    points, marks = two_columns(embeddings), two_columns(centers)
+    draw_points(axes, points, labels)
+    draw_centers(axes, marks)
     limit = extent(points, marks) if limit is None else limit
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
     if len(np.unique(labels)) <= 20:
-        legend: Any = axes.legend(
-            loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, handletextpad=0.1
-        )
-        # legendHandles before Matplotlib 3.7
-        for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:
-            line.set(markersize=9, alpha=1)
+        strengthen(axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), **LEGEND))
     return figure
+
+
+def strengthen(legend: Any) -> None:
+    """Makes the points in a legend as large as they can be read."""
+    # legendHandles before Matplotlib 3.7
+    for line in getattr(legend, 'legend_handles', None) or legend.legendHandles:
+        line.set(markersize=9, alpha=1)
 
 
 def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str) -> Figure:
