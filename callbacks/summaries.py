@@ -148,10 +148,18 @@ def _hparams(tag: str, **fields: Any) -> Any:
     return Value(tag=tag, metadata=about, tensor=empty)
 
 
-def hparams_start(
+def _struct(settings: Mapping[str, Any]) -> Any:
+    values = struct_pb2.Struct()
+    values.update(
+        {name: v if isinstance(v, (int, float)) else str(v) for name, v in settings.items()}
+    )
+    return values
+
+
+def hparams_columns(
     settings: Mapping[str, Any], metrics: Mapping[str, str], first: Sequence[str] = ()
-) -> list[Any]:
-    """Declares the columns of the hyperparameter table, and starts a run with these settings.
+) -> Any:
+    """A summary Value that declares the columns of the hyperparameter table.
 
     TensorBoard 2.x shows five settings, those that "differ" before the others. 1.15 does not have
     this field and shows all.
@@ -161,10 +169,7 @@ def hparams_start(
       metrics: {tag of a scalar: its heading}.
       first: names of the settings to show first.
     """
-    values = struct_pb2.Struct()
-    values.update(
-        {name: v if isinstance(v, (int, float)) else str(v) for name, v in settings.items()}
-    )
+    values = _struct(settings)
     infos = [
         api_pb2.HParamInfo(name=name, type=_TYPES[values.fields[name].WhichOneof('kind')])
         for name in sorted(settings, key=lambda name: name not in first)
@@ -180,11 +185,15 @@ def hparams_start(
             for tag, name in metrics.items()
         ],
     )
-    start = plugin_data_pb2.SessionStartInfo(hparams=values.fields, start_time_secs=time.time())
-    return [
-        _hparams(metadata.EXPERIMENT_TAG, experiment=experiment),
-        _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=start),
-    ]
+    return _hparams(metadata.EXPERIMENT_TAG, experiment=experiment)
+
+
+def hparams_start(settings: Mapping[str, Any]) -> Any:
+    """The start of a run with these settings."""
+    start = plugin_data_pb2.SessionStartInfo(
+        hparams=_struct(settings).fields, start_time_secs=time.time()
+    )
+    return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
 
 def hparams_end(status: Any) -> Any:

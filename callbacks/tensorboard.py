@@ -128,9 +128,8 @@ class TensorBoard(Callback):
 
     def _write_hparams(self) -> None:
         # A resumed run removes the file: TensorBoard uses the first experiment.
-        self._write_file(
-            _BEGIN, 0, summaries.hparams_start(self._hparams, self._columns(), _FIRST_HPARAMS)
-        )
+        columns = summaries.hparams_columns(self._hparams, self._columns(), _FIRST_HPARAMS)
+        self._write_file(_BEGIN, 0, [columns, summaries.hparams_start(self._hparams)])
 
     def _event_file(self, suffix: str = '') -> summaries.EventFile:
         return summaries.EventFile(self.handle.run_dir, suffix, lambda: self.handle.run_dir)

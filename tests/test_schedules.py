@@ -12,9 +12,9 @@ from gitloss.backend import tf
 from helpers import graph_session
 from runs import StopAt, assert_same_run, fit, history_of, weights_of
 from trainers import devices
-from trainers.checkpoints import rundir
 from trainers.engine import schedules
 from trainers.engine.trainer import Trainer
+from trainers.options import differing_flags
 
 
 class Rates(Callback):
@@ -188,7 +188,7 @@ def test_a_continued_run_finds_its_place_in_the_schedule(tmp_path):
 )
 def test_the_length_of_a_cosine_matters_for_a_resume(tmp_path, before, after, named):
     saved = toys.options(tmp_path, **before).as_dict()
-    assert rundir.differing_flags(saved, toys.options(tmp_path, **after).as_dict()) == named
+    assert differing_flags(saved, toys.options(tmp_path, **after).as_dict()) == named
 
 
 @pytest.mark.parametrize(

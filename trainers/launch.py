@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from trainers import streams
 from trainers.options import ROOT
@@ -41,14 +41,17 @@ def free_addresses(count: int) -> list[str]:
         return [f'127.0.0.1:{one.getsockname()[1]}' for one in sockets]
 
 
-def cards(count: int) -> list[str]:
-    """One GPU for each of `count` workers, as CUDA_VISIBLE_DEVICES names it; [] if there are fewer
-    GPUs.
-    """
+def gpus() -> list[str]:
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
     devices = map(str, range(len(glob.glob('/dev/nvidia[0-9]*'))))
     names = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(devices)).split(',')
     # CUDA ignores what follows an empty name or -1.
-    found = list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, names)))
+    return list(itertools.takewhile(lambda name: name not in ('', '-1'), map(str.strip, names)))
+
+
+def cards(count: int) -> list[str]:
+    """One GPU for each of `count` workers; [] if there are fewer."""
+    found = gpus()
     return found[:count] if len(found) >= count else []
 
 
@@ -73,36 +76,57 @@ def start(
     program: Sequence[str] = ('-m', 'trainers.run'),
 ) -> None:
     """Starts the workers. Appends each to `started`, in the order of rank."""
-    addresses, gpus = free_addresses(workers), cards(workers)
+    addresses, own_cards = free_addresses(workers), cards(workers)
     os.makedirs(log_dir, exist_ok=True)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
-    share = len(cores) // workers
     for rank in range(workers):
         config = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': rank}}
-        environment = dict(os.environ, TF_CONFIG=json.dumps(config), **{_FOLLOWS: '1'})
+        environment = {'TF_CONFIG': json.dumps(config)}
         # Else each thread that sends a message keeps the memory of one: 0.3 GiB of two workers.
-        environment.setdefault('MALLOC_ARENA_MAX', '1')
-        if gpus:  # else all take the first one, and NCCL refuses two workers on one card
-            environment['CUDA_VISIBLE_DEVICES'] = gpus[rank]
+        environment['MALLOC_ARENA_MAX'] = os.environ.get('MALLOC_ARENA_MAX', '1')
+        if own_cards:  # else all take the first one, and NCCL refuses two workers on one card
+            environment['CUDA_VISIBLE_DEVICES'] = own_cards[rank]
         path = os.path.join(log_dir, f'worker-{rank}.log') if rank else None
-        with open(path or os.devnull, 'wb') as log:
-            # A session of its own: Ctrl-C reaches a worker once, from here. A second signal would
-            # end it without a checkpoint.
-            process = subprocess.Popen(
-                [sys.executable, *program, *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log if rank else None,
-                stderr=log if rank else None,
-                start_new_session=True,
-            )
+        process = spawn([*program, *arguments], environment, path)
         started.append((process, path))
         # All shares have one size. The worker counts its cores much later.
-        if cores and process.poll() is None:
-            os.sched_setaffinity(
-                process.pid, cores[rank * share : (rank + 1) * share] or [cores[rank % len(cores)]]
-            )
+        pin(process, cores_of(rank, workers))
+
+
+def cores_of(place: int, count: int) -> list[int]:
+    """The share of the cores of this process that the one at `place` of `count` gets: at least one.
+    [] if the system does not tell.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+    share = len(cores) // count
+    return cores[place * share : (place + 1) * share] or cores[place % max(len(cores), 1) :][:1]
+
+
+def pin(process: Any, cores: Sequence[int]) -> None:
+    """Restricts a process that has just been started to these cores; to none: it keeps all."""
+    if cores and process.poll() is None:
+        os.sched_setaffinity(process.pid, cores)
+
+
+def spawn(arguments: Sequence[str], environment: Mapping[str, str], log: str | None) -> Any:
+    """Starts Python as a subprocess.Popen that stops when this process ends, see `follow`.
+
+    Args:
+      arguments: of Python.
+      environment: variables besides those of this process.
+      log: the file that its output is written to; None: that of this process.
+    """
+    with open(log or os.devnull, 'wb') as file:
+        # A session of its own: Ctrl-C reaches it once, from here. A second signal would end it
+        # without a checkpoint.
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment, _FOLLOWS: '1'},
+            stdin=subprocess.PIPE,
+            stdout=file if log else None,
+            stderr=file if log else None,
+            start_new_session=True,
+        )
 
 
 def wait(started: Started, grace: float = 20) -> int:

@@ -59,7 +59,7 @@ def _resampled(images: Tensor, matrices: np.ndarray, draws: Tensor) -> Tensor:
     table = tf.constant(np.round(matrices * 4096), tf.int32)
     chosen = tf.cast(tf.floor(draws[0] * len(matrices)), tf.int32)
     # Twice the place from the center, a whole number: [2, height * width].
-    grid = np.stack(np.mgrid[:height, :width]).reshape(2, -1)
+    grid = np.array(np.mgrid[:height, :width]).reshape(2, -1)
     grid = tf.constant(2 * grid - [[height - 1], [width - 1]], tf.int32)
     moved = tf.reduce_sum(tf.gather(table, chosen)[..., None] * grid, 2)  # [n, 2, height * width]
     low, parts = [], []
@@ -91,7 +91,7 @@ def _rotate(images: Tensor, amount: float, draws: Tensor) -> Tensor:
     """Turns an image around its center by up to `amount` degrees."""
     angles = np.radians(_steps(amount))
     cos, sin = np.cos(angles), np.sin(angles)
-    return _resampled(images, np.stack([[cos, sin], [-sin, cos]]).transpose(2, 0, 1), draws)
+    return _resampled(images, np.array([[cos, sin], [-sin, cos]]).transpose(2, 0, 1), draws)
 
 
 def _zoom(images: Tensor, amount: float, draws: Tensor) -> Tensor:

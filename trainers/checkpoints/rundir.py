@@ -13,29 +13,11 @@ from gitloss import files
 from gitloss.errors import FolderLost, check, log, one_line
 from trainers import checkpoints
 from trainers.devices import npu_options
-from trainers.options import FIELDS
+from trainers.options import differing_flags
 
 _LOCK = 'run.lock'
 # One of these is in the folder of every run, or of one that was killed while it began.
 _OF_A_RUN = {_LOCK, 'options.json', 'options.json.tmp', 'ckpt', 'history.jsonl', 'train_0.log'}
-
-
-def differing_flags(
-    saved: Mapping[str, Any], now: Mapping[str, Any], between: str = 'resume'
-) -> list[str]:
-    """Flags that differ and must not, as 'name (was a, is b)'.
-
-    Args:
-      saved, now: {flag: value}. A flag missing in `saved` has its default.
-      between: 'resume', a run and its continuation, or 'workers', two workers of a run.
-    """
-    cosine = 'cosine' in (saved.get('schedule'), now['schedule'])  # it ends at --steps
-    return [
-        f'--{name} (was {saved.get(name, option.default)}, is {now[name]})'
-        for name, option in FIELDS.items()
-        if not getattr(option, between) or (cosine and name == 'steps')
-        if saved.get(name, option.default) != now[name]
-    ]
 
 
 class RunDir:

@@ -7,10 +7,10 @@ declaration.
 """
 
 from trainers.options.exporting import EXPORT_FORMATS
-from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id
+from trainers.options.fields import FIELDS, ROOT, Options, absolute, device_id, differing_flags
 from trainers.options.parsing import HelpRequested, markdown_table, parse
 from trainers.options.running import PRECISION_MODES
-from trainers.options.spec import Option
+from trainers.options.spec import Option, shown
 
 __all__ = [
     'EXPORT_FORMATS',
@@ -22,6 +22,8 @@ __all__ = [
     'Options',
     'absolute',
     'device_id',
+    'differing_flags',
     'markdown_table',
     'parse',
+    'shown',
 ]

@@ -14,12 +14,13 @@ from trainers.options.judging import Judging
 from trainers.options.learning import Learning
 from trainers.options.running import Running
 from trainers.options.spec import Option, is_utf8
+from trainers.options.sweeping import Sweeping
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Judging, Exporting, Running, Learning, Data):
+class Options(Sweeping, Judging, Exporting, Running, Learning, Data):
     """All settings. Field names are flag names, those of Data first.
 
     Raises:
@@ -152,6 +153,24 @@ class Options(Judging, Exporting, Running, Learning, Data):
 FIELDS: dict[str, Option] = {
     field.name: field.metadata['option'] for field in dataclasses.fields(Options)
 }
+
+
+def differing_flags(
+    saved: Mapping[str, Any], now: Mapping[str, Any], between: str = 'resume'
+) -> list[str]:
+    """Flags that differ and must not, as 'name (was a, is b)'.
+
+    Args:
+      saved, now: {flag: value}. A flag missing in `saved` has its default.
+      between: 'resume', a run and its continuation, or 'workers', two workers of a run.
+    """
+    cosine = 'cosine' in (saved.get('schedule'), now['schedule'])  # it ends at --steps
+    return [
+        f'--{name} (was {saved.get(name, option.default)}, is {now[name]})'
+        for name, option in FIELDS.items()
+        if not getattr(option, between) or (cosine and name == 'steps')
+        if saved.get(name, option.default) != now[name]
+    ]
 
 
 def absolute(flag: str, path: str) -> str:

@@ -31,17 +31,23 @@ class HelpRequested(Exception):
 
 
 def taken_by(command: str) -> dict[str, Option]:
-    """{flag: Option} of the flags that a command takes. `command`: as `trainers.run` or `run`."""
-    return {
-        flag: option
-        for flag, option in FIELDS.items()
-        if command.rpartition('.')[2] in option.commands
-    }
+    """{flag: Option} of the flags that a command takes. `command`: as `trainers.run` or `run`.
+
+    A sweep takes those of its runs, too.
+    """
+    name = command.rpartition('.')[2]
+    names = {name, 'run'} if name == 'sweep' else {name}
+    return {flag: option for flag, option in FIELDS.items() if names & set(option.commands)}
 
 
-def _listed(options: dict[str, Option], heading: str, row: str) -> list[str]:
+def _listed(
+    options: dict[str, Option],
+    heading: str,
+    row: str,
+    escaped: Callable[[str], str] = lambda text: text,
+) -> list[str]:
     """The options by group: a line for each group, by the template `heading`, and one for each
-    option, by `row`.
+    option, by `row`. `escaped` makes its help fit there.
     """
     lines = []
     for group, members in itertools.groupby(options.items(), key=lambda item: item[1].group):
@@ -49,6 +55,7 @@ def _listed(options: dict[str, Option], heading: str, row: str) -> list[str]:
         for name, option in members:
             text = f'{option.help} ({option.limits})' if option.limits else option.help
             default, commands = shown(option.default), ', '.join(option.commands)
+            text = escaped(text)
             lines.append(row.format(name=name, default=default, commands=commands, text=text))
     return lines
 
@@ -64,7 +71,8 @@ def markdown_table() -> str:
     """The table of flags in the README."""
     head = ['| flag | default | commands | what it does |', '|---|---|---|---|']
     row = '| `--{name}` | `{default}` | {commands} | {text} |'
-    table = '\n'.join(head + _listed(FIELDS, '| **{}** | | | |', row))
+    lines = _listed(FIELDS, '| **{}** | | | |', row, lambda text: text.replace('|', '\\|'))
+    table = '\n'.join(head + lines)
     return table.replace('``', '')  # no default
 
 

@@ -29,6 +29,7 @@ METRICS = (
     'test_eer',
     'test_auc',
 )
+_TIMES = ('images_per_sec', 'seconds')  # no two runs agree on these
 _DECLARED = by_name([*Evaluation.metrics, *CenterMeasurement.metrics, *Verification.metrics])
 
 
@@ -50,8 +51,11 @@ class CellResult(NamedTuple):
 
     @property
     def final(self) -> dict[str, Any]:
-        """The last measurement of a finished run and its test metrics; {} of any other."""
-        return dict((self.results or {}).get('final') or {}) if self.status == FINISHED else {}
+        """The last measurement of a finished run and its test metrics, without times; {} of any
+        other.
+        """
+        found = (self.results or {}).get('final') if self.status == FINISHED else {}
+        return {name: value for name, value in (found or {}).items() if name not in _TIMES}
 
 
 class Group(NamedTuple):
@@ -138,6 +142,11 @@ def measured(cells: Sequence[CellResult], names: Sequence[str] | None = None) ->
         check(not known or name in known, 'metrics', f'a name in results.json, as {near}', name)
     chosen = [name for name in METRICS if name in known] if names is None else list(names)
     return [_directed(_DECLARED.get(name, Metric(name, name))) for name in chosen]
+
+
+def declared() -> list[Metric]:
+    """The declarations of `METRICS`."""
+    return [_DECLARED[name] for name in METRICS]
 
 
 def _directed(metric: Metric) -> Metric:

@@ -51,7 +51,7 @@ def write_tables(
         'summary.md': page(shown),
         'summary.csv': _text(_summary_rows(shown)),
         'summary.tex': tabular(shown),
-        'cells.csv': _text(_cell_rows(shown)),
+        'cells.csv': _text(_cell_rows(shown, folder)),
     }
     for name, content in contents.items():
         files.write_below(folder, name, content)
@@ -71,7 +71,7 @@ def _text(rows: Iterable[Sequence[Any]]) -> str:
     return content.getvalue()
 
 
-def _cell_rows(shown: Table) -> Iterable[Sequence[Any]]:
+def _cell_rows(shown: Table, folder: str) -> Iterable[Sequence[Any]]:
     """A line for each cell, with all that its last measurement has, the table's metrics first."""
     known = {name for cell in shown.cells for name in cell.final}
     names = dict.fromkeys(column.metric.name for column in shown.columns)
@@ -82,7 +82,9 @@ def _cell_rows(shown: Table) -> Iterable[Sequence[Any]]:
     for cell in shown.cells:
         values = [cell.final.get(name, '') for name in names]
         settings = [cell.settings[flag] for flag in flags]
-        yield [*settings, cell.status, *values, cell.folder, cell.note]
+        is_absolute = os.path.isabs(cell.folder)  # two sweeps give the same bytes
+        place = os.path.relpath(cell.folder, folder) if is_absolute else cell.folder
+        yield [*settings, cell.status, *values, place, cell.note]
 
 
 def _summary_rows(shown: Table) -> Iterable[Sequence[Any]]:

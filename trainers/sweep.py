@@ -1,0 +1,117 @@
+"""python -m trainers.sweep --flagfile=flags/paper.cfg: a training for each cell of a grid of flags.
+
+Trains each combination of the values of --grid in a folder of its own below --exp_save_dir
+(default: output/sweep), several at once, and writes tables and pictures of the results there. The
+same command again skips the runs that are finished and continues those that are not. All flags of
+trainers.run are taken, too, and are those of every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any, Sequence
+
+from gitloss import files
+from gitloss.errors import Interrupted, check, log
+from trainers import command, streams
+from trainers.options import ROOT, Options, absolute, differing_flags
+from trainers.options.sweeping import part_of
+from trainers.sweeping import grid, overview, results, runner
+
+_CELLS, _LOGS = 'runs', 'logs'
+
+
+def _finished(cell: grid.Cell) -> dict[str, Any] | None:
+    """The content of results.json of a run with these options that is finished; else None."""
+    try:
+        text = files.read(os.path.join(cell.options.run_dir, 'results.json')).decode()
+        found = json.loads(text)
+        saved, wanted = dict(found['options']), cell.options.as_dict()
+        final = dict(found['final'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    differs = differing_flags(saved, wanted) or saved.get('steps') != wanted['steps']
+    return None if differs or 'step' not in final else found
+
+
+def _results(cells: Sequence[grid.Cell], failures: dict[str, str]) -> list[results.CellResult]:
+    """What there is of all cells, those of other parts included."""
+    found = []
+    for cell in cells:
+        content = _finished(cell)
+        reason = failures.get(cell.name, '')
+        status = results.FAILED if reason else results.UNFINISHED
+        if content:
+            status, reason = results.FINISHED, ''
+        found.append(
+            results.CellResult(cell.settings, cell.options.run_dir, content, status, reason)
+        )
+    return found
+
+
+class _Sweep:
+    """The cells of a sweep, its folder and the failures so far."""
+
+    def __init__(self, options: Options) -> None:
+        default = os.path.join(ROOT, 'output', 'sweep')
+        self.folder = absolute('exp_save_dir', options.exp_save_dir or default)
+        self.cells = grid.cells(options, os.path.join(self.folder, _CELLS))
+        self.failures: dict[str, str] = {}
+        self._options = options
+        self._baseline = overview.baseline(options.baseline, self.cells)
+
+    def part(self) -> list[grid.Cell]:
+        """The unfinished cells of --part."""
+        number, count = part_of(self._options.part)
+        return [cell for cell in self.cells[number - 1 :: count] if _finished(cell) is None]
+
+    def ended(self, cell: grid.Cell, reason: str) -> None:
+        if reason:
+            self.failures[cell.name] = reason
+        self.write()
+
+    def write(self, with_pictures: bool = False) -> list[results.CellResult]:
+        """Writes the tables, of which each run adds a row, and the pictures."""
+        found = _results(self.cells, self.failures)
+        overview.write(self.folder, found, self._baseline, with_pictures)
+        return found
+
+
+def sweep(options: Options) -> int:
+    """Runs the cells and writes the tables. Returns the exit status."""
+    work = _Sweep(options)
+    logs = os.path.join(work.folder, _LOGS)
+    os.makedirs(logs, exist_ok=True)
+    check(os.access(work.folder, os.W_OK), '--exp_save_dir', 'a folder to write to', work.folder)
+    overview.write_experiment(work.folder, work.cells)
+    todo, jobs = work.part(), runner.jobs_of(options.jobs)
+    log.info(
+        '%d runs of %d steps, %d of them to do, %d at once, in %s',
+        len(work.cells),
+        work.cells[0].options.steps,
+        len(todo),
+        min(jobs, max(len(todo), 1)),
+        work.folder,
+    )
+    signum = runner.Runner(todo, logs, max(1, min(jobs, len(todo))), work.ended).run()
+    found = work.write(with_pictures=not signum)
+    if signum:
+        raise Interrupted(signum)
+    with contextlib.suppress(OSError):
+        streams.output(files.read(os.path.join(work.folder, 'summary.md')).decode())
+    is_whole = all(cell.status == results.FINISHED for cell in found)
+    return 0 if is_whole or (not work.failures and part_of(options.part)[1] > 1) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
+    return command.main(
+        arguments, 'trainers.sweep', __doc__ or '', sweep, is_light=lambda options: True
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

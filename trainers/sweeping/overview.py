@@ -1,0 +1,80 @@
+"""What a sweep writes into its own folder: tables, pictures, columns for TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Sequence
+
+from callbacks import summaries
+from gitloss.errors import log
+from trainers.sweeping import grid, pictures, results, tables
+
+_EVENTS = '.hparams'  # suffix of the event file
+
+
+def baseline(text: str, cells: Sequence[grid.Cell]) -> dict[str, Any] | None:
+    """{flag: plain value} of --baseline; None if there is none.
+
+    Raises:
+      ValueError: it names a flag or a value that is not in the grid, or the seed.
+    """
+    wanted = grid.read(text, '--baseline')
+    found: dict[str, Any] = {}
+    for name, values in wanted.items():
+        known = {results.flag_text(cell.settings.get(name)): cell for cell in cells}
+        if name == results.SEED or name not in cells[0].settings or len(values) != 1:
+            raise ValueError(
+                '--baseline: expected one value of each of some flags of --grid but the seed. '
+                f'Received: {text}'
+            )
+        typed = [one for one in known if one == values[0] or _is_number(one, values[0])]
+        if not typed:
+            raise ValueError(
+                f'--baseline: expected a value of {name} in --grid, {", ".join(known)}. '
+                f'Received: {values[0]}'
+            )
+        found[name] = known[typed[0]].settings[name]
+    return found or None
+
+
+def _is_number(one: str, other: str) -> bool:
+    """Whether two texts are the same number."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def write(
+    folder: str,
+    found: Sequence[results.CellResult],
+    compared_with: dict[str, Any] | None,
+    with_pictures: bool,
+) -> None:
+    """Writes the tables, and the pictures of the finished cells. What fails is a warning: the runs
+    are what counts, and the next one tries again.
+    """
+    try:
+        tables.write_tables(folder, found, compared_with)
+        if with_pictures:
+            pictures.write_pictures(folder, found)
+    except OSError as error:
+        log.warning('no tables: %s', error)
+
+
+def write_experiment(folder: str, cells: Sequence[grid.Cell]) -> None:
+    """Writes the columns of the table of hyperparameters in TensorBoard, those of the grid first.
+    TensorBoard takes the first declaration that it finds: that of this folder, before the runs.
+    """
+    try:
+        for name in os.listdir(folder):
+            if name.startswith('events.out.tfevents.') and name.endswith(_EVENTS):
+                os.remove(os.path.join(folder, name))
+        columns = {metric.tag: metric.full_title for metric in results.declared()}
+        settings = cells[0].options.hyperparameters()
+        first = [name for name in cells[0].settings if name in settings]
+        with contextlib.closing(summaries.EventFile(folder, _EVENTS)) as events:
+            events.add(0, [summaries.hparams_columns(settings, columns, first)])
+    except OSError as error:
+        log.warning('no table of hyperparameters: %s', error)
