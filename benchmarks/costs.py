@@ -11,6 +11,7 @@ from typing import NamedTuple
 import measuring  # noqa: F401 - makes the project importable
 
 LATENCY = 50e-6  # seconds for a round between two workers
+_PRODUCTS = 9  # of the gradients of the three terms
 LINKS = {'10 Gbit/s': 1.25e9, '100 Gbit/s': 12.5e9}  # bytes a second
 
 
@@ -58,8 +59,8 @@ def messages(case):
     features = case.batch * case.dim
     if case.is_sharded:  # labels, embeddings, features, statistics; centers, gradients
         gathered = [case.batch, features, features, 5 * case.batch * case.workers]
-        return gathered, [features, features, case.shared + 3]
-    return [case.batch, features], [case.shared + case.classes * case.dim + 4]
+        return gathered, [features, features, case.shared + 3 + _PRODUCTS]
+    return [case.batch, features], [case.shared + case.classes * case.dim + 4 + _PRODUCTS]
 
 
 def sent(case):

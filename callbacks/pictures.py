@@ -15,6 +15,7 @@ import numpy as np
 from callbacks.attempts import Attempts
 from callbacks.base import Callback
 from callbacks.figures import Figures
+from callbacks.gradients import COSINES, NORMS
 from callbacks.history import History
 from gitloss import files, metrics
 from gitloss.errors import check
@@ -55,10 +56,11 @@ class Pictures(Callback):
 
     At the end, the scatter plots are drawn again with the same axes for the whole run; embeddings
     of more than two dimensions are projected on the principal axes of the last measurement. The
-    other pictures are `scatter.gif`, `losses.png` and `distances.png` (over the steps), `pairs.png`
-    (distances of genuine and impostor pairs), `confusion.png` (up to 1000 classes) and optionally
-    `tsne.png` of the last measurement. `plots/frames/` has the data of the scatter plots, also for
-    a resumed run. A picture that fails is a warning, once per kind, and never stops the training.
+    other pictures are `scatter.gif`, `losses.png`, `distances.png`, `gradients.png` and
+    `cosines.png` (over the steps), `pairs.png` (distances of genuine and impostor pairs),
+    `confusion.png` (up to 1000 classes) and optionally `tsne.png` of the last measurement.
+    `plots/frames/` has the data of the scatter plots, also for a resumed run. A picture that fails
+    is a warning, once per kind, and never stops the training.
 
     Args:
       figures: the Figures of each measurement; None, without validation images: only the curves
@@ -164,9 +166,7 @@ class Pictures(Callback):
         self._write(encoding.gif_bytes(images), 'scatter.gif')
 
     def _draw_curves(self) -> None:
-        """The training loss and its terms with the validation loss; the distances with a label, and
-        the same of the validation images.
-        """
+        """Losses and terms; distances with a label, and those of validation images; gradients."""
         declared = self.handle.metrics.values()
         losses = [
             metric
@@ -184,8 +184,25 @@ class Pictures(Callback):
             if metric.group == 'valid' and metric.part in names
         ]
         self._draw_lines(distances, 'distances.png', 'distances of classes', 'Euclidean distance')
+        self._draw_gradients()
 
-    def _draw_lines(self, metrics: Iterable[Metric], name: str, title: str, ylabel: str) -> None:
+    def _draw_gradients(self) -> None:
+        """Norms and cosines of the gradients of the terms, in a picture each, if there are any."""
+        for declared, name, title, ylabel, limits in (
+            (NORMS, 'gradients.png', 'gradients of the weighted terms', 'norm', None),
+            (COSINES, 'cosines.png', 'angles between the gradients', 'cosine', (-1.05, 1.05)),
+        ):
+            lines = [  # the rest of the title is on the axis
+                dataclasses.replace(metric, label=metric.title.split(', ')[1])
+                for metric in declared
+                if any(metric.name in row for row in self._history.rows)
+            ]
+            if lines:
+                self._draw_lines(lines, name, title, ylabel, limits)
+
+    def _draw_lines(
+        self, metrics: Iterable[Metric], name: str, title: str, ylabel: str, limits: Any = None
+    ) -> None:
         """Metrics over the steps, which may differ by orders of magnitude."""
         points = {
             metric.label or metric.title: [
@@ -194,7 +211,7 @@ class Pictures(Callback):
             for metric in metrics
         }
         lines = {label: tuple(zip(*pairs)) for label, pairs in points.items() if pairs}
-        self._write(encoding.png_bytes(plots.curves(lines, title, ylabel)), name)
+        self._write(encoding.png_bytes(plots.curves(lines, title, ylabel, limits)), name)
 
     def _draw_pairs(self) -> None:
         pairs = metrics.pair_distances(

@@ -43,6 +43,9 @@ _PICTURES = {
     'scatter-*.png': 'The same at the last measurement.',
     'losses.png': 'Losses. git floor: the git loss if every sample lay on its center.',
     'distances.png': 'Distances within and between the classes of the training set.',
+    'gradients.png': 'Gradients of the weighted terms of the loss with respect to the embeddings: '
+    'Euclidean norms over a batch.',
+    'cosines.png': 'Cosines of the angles between these gradients. -1: opposite directions.',
     'pairs.png': 'Distances of pairs of validation samples.',
     'confusion.png': 'Confusion matrix of the validation set.',
     'tsne.png': 'The validation embeddings by t-SNE, which preserves neighbours; distances '

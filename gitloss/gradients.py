@@ -7,8 +7,9 @@ closure is kept by the operation itself, and goes with it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from gitloss.backend import Tensor, tf
 
@@ -41,6 +42,39 @@ def custom_gradient(function: Callable[..., tuple[Tensor, Callable]]) -> Callabl
         return outputs[0]
 
     return wrapped
+
+
+class Observer:
+    """Passes a tensor on, and keeps the gradient by it that a backward pass computes."""
+
+    def __init__(self) -> None:
+        self._is_on = False
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """A context outside of which `__call__` adds no operation."""
+        self._is_on = True
+        yield
+        self._is_on = False
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """`tensor`, of which the last one is observed."""
+        if not self._is_on:
+            return tensor
+        received: list[Tensor] = []
+
+        def backward(upstream: Tensor) -> Tensor:
+            received.append(upstream)
+            return upstream
+
+        self._tensor, self._received = tensor, received
+        return custom_gradient(lambda used: (used, backward))(tensor)
+
+    def gradient(self, earlier: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """`factor` times the gradient by `earlier`, of which the observed tensor is a function,
+        after `tf.gradients` has passed it.
+        """
+        return tf.gradients(self._tensor, earlier, factor * self._received[-1])[0]
 
 
 def sum_of_rows(rows: Tensor) -> Tensor:

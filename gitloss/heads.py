@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from gitloss.backend import Tensor, keras, tf
 from gitloss.errors import check_choice
+from gitloss.gradients import Observer
 
 # Keeps the gradient of the square root finite for a sample that lies on its class weight.
 _SMALLEST_SINE = 1e-6
@@ -95,15 +96,21 @@ def head(name: str, margin: float | None = None, scale: float | None = None) -> 
 
 
 class CosineClassifier(keras.layers.Dense):
-    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch, units]."""
+    """scale * cos(angle between embedding and class weight): [batch, dim] -> [batch, units].
 
-    def __init__(self, units: int, scale: float, **kwargs: Any) -> None:
+    `observer` gets the embeddings at length 1.
+    """
+
+    def __init__(
+        self, units: int, scale: float, observer: Observer | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(units, **dict(kwargs, use_bias=False))
-        self.scale = scale
+        self.scale, self._observer = scale, observer or Observer()
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.scale * tf.matmul(
-            tf.nn.l2_normalize(inputs, axis=1), tf.nn.l2_normalize(self.kernel, axis=0)
+            self._observer(tf.nn.l2_normalize(inputs, axis=1)),
+            tf.nn.l2_normalize(self.kernel, axis=0),
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -135,6 +142,8 @@ class Classifier:
 
     Attributes:
       weights: the variables, all trainable.
+      observer: of the features, which the class weights multiply: the embeddings behind the PReLU
+        or, of a margin head, at length 1.
     """
 
     def __init__(
@@ -149,9 +158,9 @@ class Classifier:
             'kernel_initializer': tf.glorot_uniform_initializer(seed=seed * 1000),
             'name': 'logits',
         }
-        self.head = head
+        self.head, self.observer = head, Observer()
         if head.margin_logits is not None:
-            self._layers = [CosineClassifier(num_classes, head.scale, **settings)]
+            self._layers = [CosineClassifier(num_classes, head.scale, self.observer, **settings)]
         else:
             self._layers = [keras.layers.Dense(num_classes, **settings)]
             if slope is not None:
@@ -162,9 +171,11 @@ class Classifier:
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Logits [batch, num_classes] of embeddings [batch, dim] for inference."""
-        for layer in self._layers:
+        *before, product = self._layers
+        for layer in before:
             embeddings = layer(embeddings)
-        return embeddings
+        is_cosine = isinstance(product, CosineClassifier)  # which normalises before it multiplies
+        return product(embeddings if is_cosine else self.observer(embeddings))
 
     def training_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits for the softmax cross-entropy in training: `logits` with the head's margin at the

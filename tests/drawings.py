@@ -6,6 +6,7 @@ from callbacks.base import RunHandle
 from callbacks.centers import CenterMeasurement
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
+from callbacks.gradients import Gradients
 from callbacks.history import History
 from callbacks.pictures import Pictures
 from gitloss.metrics import declaration
@@ -17,7 +18,7 @@ class FakeHandle(RunHandle):
     num_classes, step = 3, 0
     metrics = declaration.by_name(
         Meter(('loss', 'git_loss', 'accuracy'), 16).metrics
-        + [*Evaluation.metrics, *CenterMeasurement.metrics]
+        + [*Evaluation.metrics, *CenterMeasurement.metrics, *Gradients.metrics]
     )
 
     def __init__(self, run_dir):
@@ -56,6 +57,9 @@ def measured(tmp_path, steps=(5, 10, 15), dim=2, step=0, projection='pca'):
             'inter_cls_dist': 1.0 * at,
             'intra_cls_dist': 0.1,
             'inter_over_intra': 10.0 * at,
+            'gradient_softmax': 0.1 / at,
+            'gradient_git': 0.01 / at,
+            'cosine_softmax_git': -0.5,
         }
         history.rows.append(logs)
         figures.on_epoch_end(number, logs)

@@ -81,17 +81,17 @@ def test_columns_of_a_sample():
 def test_bytes_sent():
     """Two workers with 3 of 6 images in 2 dimensions. A ring sends half of what is gathered and all
     that is reduced, and each worker's two requests. Whole, 5 classes: gathered 6 + 12 + 4, reduced
-    7 + 10 + 4. Sharded: gathered 6 + 12 + 12 + 60 + 4, reduced 12 + 12 + 7 + 3.
+    7 + 10 + 4 + 9. Sharded: gathered 6 + 12 + 12 + 60 + 4, reduced 12 + 12 + 7 + 3 + 9.
     """
     whole = costs.Case(2, 3, 2, 5, 7)
-    assert costs.sent(whole) == 4 * (22 / 2 + 21)
-    assert costs.sent(whole._replace(is_sharded=True)) == 4 * (94 / 2 + 34)
+    assert costs.sent(whole) == 4 * (22 / 2 + 30)
+    assert costs.sent(whole._replace(is_sharded=True)) == 4 * (94 / 2 + 43)
     assert costs.sent(costs.Case(1, 6, 2, 5, 7)) == 0
 
 
 def test_seconds():
-    """Two workers: a round for each of 3 gathers, 2 for the reduction; 128 bytes at 128 / s."""
-    assert costs.seconds(costs.Case(2, 3, 2, 5, 7), 128.0) == pytest.approx(1 + 5 * costs.LATENCY)
+    """Two workers: a round for each of 3 gathers, 2 for the reduction; 164 bytes at 164 / s."""
+    assert costs.seconds(costs.Case(2, 3, 2, 5, 7), 164.0) == pytest.approx(1 + 5 * costs.LATENCY)
 
 
 def test_memory():

@@ -109,7 +109,8 @@ def test_a_run_without_validation_measures_the_rest(tmp_path, capsys, has_test):
     assert 'intra_cls_dist' in final and not any(name.startswith('valid') for name in final)
     assert ('test_acc' in final) == has_test
     assert os.path.exists(path_in(settings, 'report.html'))
-    assert sorted(os.listdir(path_in(settings, 'plots'))) == ['distances.png', 'losses.png']
+    drawn = ['cosines.png', 'distances.png', 'gradients.png', 'losses.png']
+    assert sorted(os.listdir(path_in(settings, 'plots'))) == drawn
     assert len(os.listdir(path_in(settings, 'ckpt'))) == 3
     found, _ = measured(settings, settings.data_path, capsys)
     assert found['valid'] is None and (found['test'] is None) != has_test
@@ -151,6 +152,7 @@ def test_hundreds_of_coloured_people_are_drawn(tmp_path, capsys):
     err = capsys.readouterr().err
     assert 'no picture' not in err and 'TensorBoard: no' not in err, err
     drawn = {'confusion.png', 'distances.png', 'losses.png', 'pairs.png', 'scatter.gif'}
+    drawn |= {'gradients.png', 'cosines.png'}
     assert drawn < set(os.listdir(path_in(settings, 'plots')))
     assert os.path.exists(path_in(settings, 'projector', 'sprite.png'))
 

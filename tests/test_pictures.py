@@ -25,7 +25,9 @@ def test_every_picture_of_a_run(tmp_path, dim, caplog):
         if '.' in name
     }
     scatters = {f'scatter-{step:06}.png': (720, 640) for step in (5, 10, 15)}
-    curves = dict.fromkeys(('losses.png', 'distances.png', 'pairs.png'), (720, 420))
+    curves = dict.fromkeys(
+        ('losses.png', 'distances.png', 'gradients.png', 'cosines.png', 'pairs.png'), (720, 420)
+    )
     confusion = sizes.pop('confusion.png')
     assert (
         sizes == dict(scatters, **dict(curves, **{'scatter.gif': (720, 640)}))

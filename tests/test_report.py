@@ -17,7 +17,7 @@ RESULTS = {
 
 def test_report_holds_everything_and_needs_no_network(tmp_path):
     """Rows: by set, under a header: accuracy, loss, git loss. Step, two distances and their ratio,
-    throughput, time. Then the other tables.
+    throughput, time, norms of two gradients and their cosine. Then the other tables.
     """
     pictures, history, logs = measured(tmp_path)
     pictures.on_train_end(logs)
@@ -31,8 +31,8 @@ def test_report_holds_everything_and_needs_no_network(tmp_path):
     report.on_train_end(logs)
     text = (tmp_path / 'report.html').read_text()
     pictures = re.findall('<img [^>]*src="data:image/(?:png|gif);base64,', text)
-    assert len(pictures) == text.count('<img ') == 6
-    assert text.count('<tr>') == (1 + 3) + (4 + 2) + 4 + 2 + 1
+    assert len(pictures) == text.count('<img ') == 8
+    assert text.count('<tr>') == (1 + 3) + (4 + 2 + 3) + 4 + 2 + 1
     for part in (
         '&lt;b&gt;&amp;',
         '<title>Git loss: mnist, mnist_cnn, 15 steps</title>',
@@ -41,6 +41,9 @@ def test_report_holds_everything_and_needs_no_network(tmp_path):
         '<td>git loss</td><td class="n"></td><td class="n">0.2500</td><td class="n"></td>',
         '<td>inter / intra</td><td class="n">150.0</td>',
         '>1234<',
+        '<td>cosine, softmax and git</td><td class="n">-0.5000</td>',
+        '<img alt="gradients.png"',
+        '<img alt="cosines.png"',
     ):
         assert part in text
     assert 'http' not in text and '1000000000' not in text

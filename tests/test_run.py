@@ -16,6 +16,8 @@ from trainers import run
 # test` sets it on the 3.7 leg.
 PEER = os.environ.get('GITLOSS_PEER_PYTHON')
 
+PICTURES = ('losses', 'distances', 'gradients', 'cosines', 'pairs', 'confusion')
+
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
@@ -52,7 +54,7 @@ def test_the_output_tree(finished):
         for name in ('scatter-%06d.png', os.path.join('frames', 'frame-%08d.npz'))
     } | {
         os.path.join('plots', name)
-        for name in ('scatter.gif', 'losses.png', 'distances.png', 'pairs.png', 'confusion.png')
+        for name in ('scatter.gif', *(f'{name}.png' for name in PICTURES))
     }
     expected = (
         checkpoints

@@ -15,6 +15,7 @@ from callbacks.dataset import DatasetFiles
 from callbacks.early_stopping import EarlyStopping
 from callbacks.evaluation import Evaluation
 from callbacks.figures import Figures
+from callbacks.gradients import Gradients
 from callbacks.guards import LossGuard
 from callbacks.history import History
 from callbacks.pictures import Pictures
@@ -83,6 +84,7 @@ def build_callbacks(
         # First: the others must not use a step that has diverged.
         LossGuard(options.max_loss, options.on_nan == 'rollback'),
         # They measure, and add to the logs that all callbacks below read.
+        Gradients(),
         centers,
         evaluation,
         _verification(options, dataset),

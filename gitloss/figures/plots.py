@@ -151,18 +151,36 @@ def strengthen(legend: Any) -> None:
         line.set(markersize=9, alpha=1)
 
 
-def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: str) -> Figure:
+def _scale_by_factors(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_yscale('log')
+    low, high = axes.get_ylim()
+    axes.yaxis.set(
+        major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
+        major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
+        minor_formatter=NullFormatter(),
+    )
+
+
+def curves(
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    title: str,
+    ylabel: str,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
     """Lines over the training steps on a logarithmic axis, or a linear one if no value is positive,
     the legend beside the plot, where it covers no line.
 
     Args:
       lines: {label: (steps [n], values [n])}.
       title, ylabel: texts.
+      limits: the ends of a linear axis.
 
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(_CURVE_SIZE, (0.1, 0.13, 0.66, 0.77), title, 'step', ylabel)
     for place, (label, (steps, values)) in enumerate(lines.items()):
@@ -175,14 +193,10 @@ def curves(lines: Mapping[str, Sequence[Sequence[float]]], title: str, ylabel: s
             markersize=3,
             label=label,
         )
-    if any(value > 0 for _, values in lines.values() for value in values):
-        axes.set_yscale('log')
-        low, high = axes.get_ylim()
-        axes.yaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)),
-            major_formatter=StrMethodFormatter('{x:g}'),  # 0.2 and 0.5, not powers of ten
-            minor_formatter=NullFormatter(),
-        )
+    if limits:
+        axes.set(ylim=limits)
+    elif any(value > 0 for _, values in lines.values() for value in values):
+        _scale_by_factors(axes)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     if lines:
         axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.02), frameon=False, handlelength=2.6)

@@ -14,7 +14,8 @@ from typing import Any, Iterable, Mapping, Sequence
 from gitloss.errors import check
 
 SETS = {'train': 'training', 'valid': 'validation', 'test': 'test'}
-_PLACES = {group: place for place, group in enumerate((*SETS, 'distance', 'centers', 'run'))}
+_GROUPS = (*SETS, 'distance', 'centers', 'gradients', 'run')
+_PLACES = {group: place for place, group in enumerate(_GROUPS)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Metric:
       name: its key in the logs and in history.jsonl.
       title: its displayed name. The metric of a data set, which is named after its group
         (`valid_acc` in `valid`), has a title without the data set: accuracy.
-      group: train, valid, test, distance, centers, run, or a new one; a section in TensorBoard.
+      group: train, valid, test, distance, centers, gradients, run, or a new one; a section in
+        TensorBoard.
       higher_is_better: None if neither direction is better; it cannot be monitored then.
       form: format specification of its values, for example '.4f'. Default: four significant digits.
       label: a short name. Metrics with a label are shown on the console at each measurement, come

@@ -9,6 +9,7 @@ import numpy as np
 
 from gitloss import heads
 from gitloss.backend import Tensor, tf
+from gitloss.gradients import Observer
 from gitloss.heads import Head
 from gitloss.sharding.ranges import ClassRange, ClassRanges
 from gitloss.sharding.sampling import Columns, all_columns, drawn, sampled_columns
@@ -33,6 +34,7 @@ class ShardedClassifier:
       ranges: as given.
       shards: the variables with this worker's classes; `initialise` gives them their values.
       weights: all variables, all trainable.
+      observer: of the features, as of `heads.Classifier`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ShardedClassifier:
         seed: int = 1,
     ) -> None:
         self.head, self.ranges, self._dim, self._seed = head, ranges, embedding_dim, seed
+        self.observer = Observer()
         self._prelu = None
         if head.margin_logits is None and slope is not None:
             self._prelu = heads.prelu(slope)
@@ -123,7 +126,7 @@ class ShardedClassifier:
           gather: as `OneWorker.all_gather`.
           step: the step whose sample of the classes is taken; None: all classes.
         """
-        features = gather(self._features(embeddings), sum_gradients=True)
+        features = gather(self.observer(self._features(embeddings)), sum_gradients=True)
         sample = None if step is None else drawn(self.ranges, self._seed, step)
         shards, self._taken = [], []
         for number, part in enumerate(self._parts):

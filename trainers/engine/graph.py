@@ -148,11 +148,12 @@ class TrainingGraph:
 
     def enter(self, done: int) -> None:
         """Makes the attributes those of the step that follows `done` steps: `train_op`,
-        `steps_done`, `step_fetches` and `embeddings`, see `Step`.
+        `steps_done`, `step_fetches`, `embeddings` and `gradient_products`, see `Step`.
         """
         step = self._steps[-1 if done >= self._options.unfreeze_at else 0]
         self.train_op, self.steps_done = step.train_op, step.steps_done
         self.step_fetches, self.embeddings = step.fetches, step.embeddings
+        self.gradient_products = step.gradient_products
 
     def _trained(self, pattern: str) -> list[Tensor]:
         return trainable(self.model, self.classifier.weights, pattern)

@@ -18,10 +18,12 @@ from typing import Any, Callable
 from gitloss import bfloat16, convolution, data, layers, losses
 from gitloss.backend import Tensor, keras, tf
 from gitloss.centers import CenterTable
+from gitloss.gradients import Observer
 from gitloss.heads import Classifier
 from gitloss.sharding import ShardedClassifier
 from trainers.devices import Device
 from trainers.engine.objective import Objective
+from trainers.engine.term_gradients import gradient_products
 from trainers.options import Options
 from trainers.workers.group import OneWorker
 
@@ -43,6 +45,8 @@ class Step:
       steps_done: the global step after it. An overflow makes it no step, a sunk loop several steps.
       fetches: {name: scalar}, the values to log.
       embeddings: of the global batch, float32 [batch, dim].
+      gradient_products: of the terms, over the global batch, float32 [3, 3], see the function; None
+        if no variable before the embeddings is trained.
       updated: the variables that the step updates, without the centers.
     """
 
@@ -63,19 +67,19 @@ class Step:
         self._model, self._table, self._options, self._device = model, table, options, device
         self._group, self._loss_scaled = group, loss_scaled
         self._turns = None if loss_scaled else getattr(classifier, 'update_in_turn', None)
-        self._global_step = tf.train.get_global_step()
+        self._classifier, self._global_step = classifier, tf.train.get_global_step()
         (images, labels), step = batch, self._global_step.read_value()
-        embeddings = self._embeddings_of(images)
-        self.embeddings = group.all_gather(embeddings)
-        all_labels = group.all_gather(labels)
+        self._embeddings = embeddings = self._embeddings_of(images)
+        self.embeddings, all_labels = group.all_gather(embeddings), group.all_gather(labels)
         own_centers, self._weights = table.rows(all_labels), objective.weights(step)
-        softmax, predictions = objective.softmax(embeddings, labels, all_labels, step)
+        with classifier.observer.on():
+            softmax, predictions = objective.softmax(embeddings, labels, all_labels, step)
         decay = objective.decay(layers.decayed(variables), model.get_losses_for(None))
         terms = objective.terms(softmax, embeddings, all_labels, own_centers, self._weights, decay)
         with tf.name_scope('accuracy'):
             accuracy = objective.part_of_mean(tf.cast(tf.equal(predictions, labels), tf.float32))
         gradients, terms, accuracy = self._gradients(
-            optimizer, variables, getattr(classifier, 'shards', []), objective, terms, accuracy
+            optimizer, variables, objective, terms, accuracy
         )
         self.train_op, drift = self._updates(
             optimizer, gradients, all_labels, own_centers, list(terms.values())
@@ -116,7 +120,6 @@ class Step:
         self,
         optimizer: Any,
         variables: list[Tensor],
-        shards: list[Tensor],
         objective: Objective,
         terms: dict[str, Tensor],
         accuracy: Tensor,
@@ -128,8 +131,17 @@ class Step:
         """
         # GATE_OP, the default, would make the update of a shard wait for the gradients of all.
         gate = tf.train.Optimizer.GATE_NONE if self._turns else tf.train.Optimizer.GATE_OP
-        pairs = optimizer.compute_gradients(terms['loss'], variables, gate_gradients=gate)
-        names = {variable.op.name for variable in shards}
+        loss, scale = terms['loss'], Observer()
+        with scale.on():
+            observed = scale(loss) if self._loss_scaled else loss
+        pairs = optimizer.compute_gradients(observed, variables, gate_gradients=gate)
+        parts = [accuracy]
+        if {one.op.name for one in variables} & {one.op.name for one in self._model.weights}:
+            of_loss = scale.gradient(loss) if self._loss_scaled else None
+            parts.append(
+                gradient_products(self._classifier.observer, terms, self._embeddings, of_loss)
+            )
+        names = {variable.op.name for variable in getattr(self._classifier, 'shards', [])}
         own = [pair for pair in pairs if pair[1].op.name in names]
         shared = [pair for pair in pairs if pair[1].op.name not in names]
         if own and self._loss_scaled and self._group.size > 1:
@@ -138,10 +150,11 @@ class Step:
             # Not 0 * value: TensorFlow 1.15 takes that for 0.
             zero = tf.where_v2(tf.reduce_all(finite), 0.0, float('nan'))
             shared = [(gradient + zero, variable) for gradient, variable in shared]
-        terms, (accuracy, *sums) = objective.reduced(
-            terms, [accuracy, *(gradient for gradient, _ in shared)], self._weights
-        )
-        return [*zip(sums, [pair[1] for pair in shared]), *own], terms, accuracy
+        tensors = [*parts, *(gradient for gradient, _ in shared)]
+        terms, sums = objective.reduced(terms, tensors, self._weights)
+        self.gradient_products = sums[1] if len(parts) > 1 else None
+        summed = zip(sums[len(parts) :], [pair[1] for pair in shared])
+        return [*summed, *own], terms, sums[0]
 
     def _move(self, all_labels: Tensor, own_centers: Tensor) -> Tensor:
         """Updates the variables without gradients: centers, moving averages of normalization."""
