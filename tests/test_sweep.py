@@ -7,8 +7,10 @@ import sys
 import time
 
 import pytest
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 import toys
+from events import read
 from trainers import sweep
 from trainers.options import ROOT
 
@@ -70,6 +72,15 @@ def test_every_cell_has_a_run_and_a_row(whole):
         results = json.loads((folder / 'runs' / name / 'results.json').read_text())
         assert results['final']['step'] == 6 and 'test_eer' in results['final']
     assert {'heat-test_acc.png', 'scatter-grid.png'} <= set(os.listdir(folder))
+
+
+def test_tensorboard_shows_the_flags_of_the_grid_first(whole):
+    """In the folder of the sweep, before the declarations of the runs."""
+    content = read(whole[0]).SummaryMetadata('_hparams_/experiment').plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    assert [info.name for info in experiment.hparam_infos[:2]] == ['lambda_g', 'seed']
+    columns = {info.name.tag for info in experiment.metric_infos}
+    assert {'test/acc', 'test/eer', 'distance/inter_over_intra'} <= columns
 
 
 def test_a_second_command_trains_nothing_and_writes_the_same(whole, data, capfd):
