@@ -197,7 +197,7 @@ def test_the_example_of_the_documentation(example, tmp_path):
 
 @pytest.mark.parametrize('evaluate', [True, False])
 def test_the_order_that_the_documentation_tells(evaluate, tmp_path):
-    rows = re.findall(r'^\| \d \| (.*) \|$', GUIDE.read_text('utf-8'), re.MULTILINE)
+    rows = re.findall(r'^\| \d+ \| (.*) \|$', GUIDE.read_text('utf-8'), re.MULTILINE)
     told = [
         name
         for row in rows
