@@ -120,10 +120,12 @@ class Runner:
             launch.end([(process, None)])
             self._free.append(place)
             reason = '' if process.returncode == 0 else self._reason(cell, process.returncode)
+            if reason and self._signal:  # stopped, not failed
+                continue
+            if reason:
+                log.warning('%s: %s', cell.name, reason)
             self._failed, self._done = self._failed + bool(reason), self._done + (not reason)
             self._steps_done += 0 if reason else cell.options.steps - self._begun[cell.name]
-            if reason and not self._signal:
-                log.warning('%s: %s', cell.name, reason)
             self._ended(cell, reason)
         return bool(ended)
 
