@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class TensorBoard(Callback):
       log_every: steps between two points of the `train_batch` curves.
       figures: the Figures of each measurement; None: no pictures.
       facts: {heading: {name: value}}, shown as text after the options.
+      first: names of the hyperparameters that TensorBoard shows first; (): those of the loss.
     """
 
     chief_only = True
@@ -67,10 +68,12 @@ class TensorBoard(Callback):
         log_every: int = 20,
         figures: Figures | None = None,
         facts: Mapping[str, Mapping[str, Any]] | None = None,
+        first: Sequence[str] = (),
     ) -> None:
         self._log_every, self.figures = log_every, figures
         self.intervals = {'log_every of TensorBoard': log_every}
         self._facts, self._hparams = facts or {}, hparams
+        self._first = [name for name in first if name in hparams] or _FIRST_HPARAMS
         self._events: Any = None  # an EventFile, unless it cannot be opened
         self._status = summaries.FAILURE  # until on_train_end
         self._last: Mapping[str, Any] = {}
@@ -128,7 +131,7 @@ class TensorBoard(Callback):
 
     def _write_hparams(self) -> None:
         # A resumed run removes the file: TensorBoard uses the first experiment.
-        columns = summaries.hparams_columns(self._hparams, self._columns(), _FIRST_HPARAMS)
+        columns = summaries.hparams_columns(self._hparams, self._columns(), self._first)
         self._write_file(_BEGIN, 0, [columns, summaries.hparams_start(self._hparams)])
 
     def _event_file(self, suffix: str = '') -> summaries.EventFile:

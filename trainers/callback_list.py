@@ -6,6 +6,7 @@ A callback for every run has its line here. Your own callback needs none:
 
 from __future__ import annotations
 
+import os
 from typing import Any, Sequence
 
 from callbacks.base import Callback
@@ -26,7 +27,7 @@ from callbacks.verification import Verification
 from gitloss.data import Dataset
 from gitloss.data.pair_images import open_images
 from gitloss.data.pairs import read_pairs
-from trainers import command, plugins
+from trainers import command, launch, plugins
 from trainers.options import Options, device_id
 
 
@@ -63,6 +64,7 @@ def _tensorboard(options: Options, facts: dict[str, Any], figures: Figures | Non
         figures=figures,
         facts={'versions': dict(facts['versions'], device=facts['device'])},
         hparams=options.hyperparameters(),
+        first=[name for name in os.environ.get(launch.FIRST_HPARAMS, '').split(',') if name],
     )
 
 

@@ -29,6 +29,8 @@ from trainers.options import ROOT
 
 # Environment variable of a worker whose standard input is a pipe from the launcher.
 _FOLLOWS = 'GITLOSS_FOLLOWS_STDIN'
+# Environment variable by which a sweep tells its runs the flags of the grid.
+FIRST_HPARAMS = 'GITLOSS_FIRST_HPARAMS'
 Started = List[Tuple[Any, Optional[str]]]  # (subprocess.Popen, path of its log)
 
 

@@ -86,7 +86,6 @@ def sweep(options: Options) -> int:
     logs = os.path.join(work.folder, _LOGS)
     os.makedirs(logs, exist_ok=True)
     check(os.access(work.folder, os.W_OK), '--exp_save_dir', 'a folder to write to', work.folder)
-    overview.write_experiment(work.folder, work.cells)
     todo, jobs = work.part(), runner.jobs_of(options.jobs)
     log.info(
         '%d runs of %d steps, %d of them to do, %d at once, in %s',

@@ -1,16 +1,11 @@
-"""What a sweep writes into its own folder: tables, pictures, columns for TensorBoard."""
+"""What a sweep writes into its own folder, and the baseline of its tables."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import Any, Sequence
 
-from callbacks import summaries
 from gitloss.errors import log
 from trainers.sweeping import grid, pictures, results, tables
-
-_EVENTS = '.hparams'  # suffix of the event file
 
 
 def baseline(text: str, cells: Sequence[grid.Cell]) -> dict[str, Any] | None:
@@ -61,20 +56,3 @@ def write(
             pictures.write_pictures(folder, found)
     except OSError as error:
         log.warning('no tables: %s', error)
-
-
-def write_experiment(folder: str, cells: Sequence[grid.Cell]) -> None:
-    """Writes the columns of the table of hyperparameters in TensorBoard, those of the grid first.
-    TensorBoard takes the first declaration that it finds: that of this folder, before the runs.
-    """
-    try:
-        for name in os.listdir(folder):
-            if name.startswith('events.out.tfevents.') and name.endswith(_EVENTS):
-                os.remove(os.path.join(folder, name))
-        columns = {metric.tag: metric.full_title for metric in results.declared()}
-        settings = cells[0].options.hyperparameters()
-        first = [name for name in cells[0].settings if name in settings]
-        with contextlib.closing(summaries.EventFile(folder, _EVENTS)) as events:
-            events.add(0, [summaries.hparams_columns(settings, columns, first)])
-    except OSError as error:
-        log.warning('no table of hyperparameters: %s', error)

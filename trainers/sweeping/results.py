@@ -144,11 +144,6 @@ def measured(cells: Sequence[CellResult], names: Sequence[str] | None = None) ->
     return [_directed(_DECLARED.get(name, Metric(name, name))) for name in chosen]
 
 
-def declared() -> list[Metric]:
-    """The declarations of `METRICS`."""
-    return [_DECLARED[name] for name in METRICS]
-
-
 def _directed(metric: Metric) -> Metric:
     likes = (_DECLARED.get(f'{group}_{metric.part}') for group in ('valid', GROUP))
     directions = [metric.higher_is_better] + [like.higher_is_better for like in likes if like]

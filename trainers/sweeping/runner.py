@@ -105,7 +105,9 @@ class Runner:
 
     def _begin(self, cell: Cell, place: int) -> None:
         cards = launch.cards(self._jobs)
-        environment = {'CUDA_VISIBLE_DEVICES': cards[place]} if cards else {}
+        environment = {launch.FIRST_HPARAMS: ','.join(cell.settings)}
+        if cards:
+            environment['CUDA_VISIBLE_DEVICES'] = cards[place]
         flags = [*self._work, *arguments(cell.options)]
         process = launch.spawn(flags, environment, self._log(cell))
         launch.pin(process, launch.cores_of(place, self._jobs))
