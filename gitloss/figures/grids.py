@@ -17,6 +17,7 @@ MOST_PLOTS = 144  # of a scatter grid
 # Of places without a value.
 MISSING: Any = {'facecolor': 'white', 'edgecolor': '#999999', 'hatch': '///', 'linewidth': 0.5}
 _SIDE, _GAPS = 2.3, (0.12, 0.3)  # of a plot, in inches; between columns and between rows
+_LEGEND_LINE = 0.22  # height in inches
 _COMPARABLE = 3.0  # ratio of half-widths up to which plots share one
 
 
@@ -96,7 +97,8 @@ def scatter_grid(
     """
     count = len(rows.values) * len(columns.values)
     check(count <= MOST_PLOTS, 'plots', f'at most {MOST_PLOTS} in a scatter grid', count)
-    figure, grid = _laid_out(rows, columns, title)
+    entries = _legend_entries([plot.labels for plot in drawn.values()])
+    figure, grid = _laid_out(rows, columns, title, entries)
     halves = [extent(plot.points, plot.means) for plot in drawn.values()]
     is_shared = not halves or max(halves) < _COMPARABLE * min(halves)
     for at, axes in grid.items():
@@ -104,16 +106,22 @@ def scatter_grid(
             _draw_plot(axes, drawn[at], max(halves) if is_shared else None)
         else:
             _hatch(axes, missing.get(at, ''))
-    _draw_legend(figure, [plot.labels for plot in drawn.values()])
+    if entries:
+        _draw_legend(figure)
     return figure
 
 
-def _laid_out(rows: Axis, columns: Axis, title: str) -> tuple[Figure, dict[tuple[int, int], Any]]:
-    """(figure, {(row, column): axes}), with the names of rows and columns."""
+def _laid_out(
+    rows: Axis, columns: Axis, title: str, entries: int
+) -> tuple[Figure, dict[tuple[int, int], Any]]:
+    """(figure, {(row, column): axes}), with the names of rows and columns and room for a legend of
+    so many entries.
+    """
     shape = len(rows.values), len(columns.values)
     left = 0.4 + 0.2 * max(value.count('\n') for value in rows.values)
     width = left + shape[1] * (_SIDE + _GAPS[0]) + 0.1
-    figure = empty_figure(width, 1.35 + shape[0] * (_SIDE + _GAPS[1]), title)
+    legend = _LEGEND_LINE * max(0, -(-entries // _across(width)) - 1)
+    figure = empty_figure(width, 1.35 + shape[0] * (_SIDE + _GAPS[1]) + legend, title)
     grid = {}
     for row, column in np.ndindex(*shape):
         place = left + column * (_SIDE + _GAPS[0]), 1.05 + row * (_SIDE + _GAPS[1])
@@ -155,12 +163,23 @@ def _draw_plot(axes: Any, plot: Plot, shared: float | None) -> None:
     axes.set_title(caption, fontsize=min(9.0, 0.8 * _font_size(caption) + 2), pad=3)
 
 
-def _draw_legend(figure: Any, labels: Sequence[np.ndarray]) -> None:
-    """Of the classes, below the plots, if all have the same and there are at most 20."""
+def _legend_entries(labels: Sequence[np.ndarray]) -> int:
+    """Of a legend of the classes and their centers: 0, no legend, if the plots have different
+    classes or more than 20.
+    """
     classes = {tuple(np.unique(each)) for each in labels}
-    if len(classes) != 1 or len(next(iter(classes))) > 20:
-        return
+    count = len(next(iter(classes))) if len(classes) == 1 else 0
+    return count + 1 if 0 < count <= 20 else 0
+
+
+def _across(width: float) -> int:
+    """Entries of the legend in a line, in a picture of this width in inches."""
+    return max(1, int(width / 0.75))
+
+
+def _draw_legend(figure: Any) -> None:
+    """Below the plots."""
     axes = next(axes for axes in figure.axes if axes.lines)
     found = axes.get_legend_handles_labels()
-    across = max(1, int(figure.get_size_inches()[0] / 0.75))
+    across = _across(figure.get_size_inches()[0])
     plots.strengthen(figure.legend(*found, loc='lower center', ncol=across, **plots.LEGEND))
