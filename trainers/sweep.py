@@ -37,21 +37,6 @@ def _finished(cell: grid.Cell) -> dict[str, Any] | None:
     return None if differs or 'step' not in final else found
 
 
-def _results(cells: Sequence[grid.Cell], failures: dict[str, str]) -> list[results.CellResult]:
-    """What there is of all cells, those of other parts included."""
-    found = []
-    for cell in cells:
-        content = _finished(cell)
-        reason = failures.get(cell.name, '')
-        status = results.FAILED if reason else results.UNFINISHED
-        if content:
-            status, reason = results.FINISHED, ''
-        found.append(
-            results.CellResult(cell.settings, cell.options.run_dir, content, status, reason)
-        )
-    return found
-
-
 class _Sweep:
     """The cells of a sweep, its folder and the failures so far."""
 
@@ -61,23 +46,45 @@ class _Sweep:
         self.cells = grid.cells(options, os.path.join(self.folder, _CELLS))
         self.failures: dict[str, str] = {}
         self._options = options
+        self._contents: dict[str, Any] = {}  # of results.json of the finished cells, by name
+        self._read(self.cells)
         self._baseline = overview.baseline(options.baseline, self.cells)
 
     def part(self) -> list[grid.Cell]:
         """The unfinished cells of --part."""
         number, count = part_of(self._options.part)
-        return [cell for cell in self.cells[number - 1 :: count] if _finished(cell) is None]
+        return [cell for cell in self.cells[number - 1 :: count] if cell.name not in self._contents]
+
+    def _read(self, cells: Sequence[grid.Cell]) -> None:
+        """Reads the results of those of the cells that are finished."""
+        for cell in cells:
+            content = _finished(cell)
+            if content:
+                self._contents[cell.name] = content
 
     def ended(self, cell: grid.Cell, reason: str) -> None:
+        """Adds a run to the tables. The results of the others have been read."""
         if reason:
             self.failures[cell.name] = reason
-        self.write()
+        self._read([cell])
+        self._write(with_pictures=False)
 
-    def write(self, with_pictures: bool = False) -> list[results.CellResult]:
-        """Writes the tables, of which each run adds a row, and the pictures."""
-        found = _results(self.cells, self.failures)
+    def end(self, with_pictures: bool) -> list[results.CellResult]:
+        """Writes tables and pictures of all cells, those of other parts included."""
+        self._read([cell for cell in self.cells if cell.name not in self._contents])
+        return self._write(with_pictures)
+
+    def _write(self, with_pictures: bool) -> list[results.CellResult]:
+        found = [self._result(cell) for cell in self.cells]
         overview.write(self.folder, found, self._baseline, with_pictures)
         return found
+
+    def _result(self, cell: grid.Cell) -> results.CellResult:
+        content, reason = self._contents.get(cell.name), self.failures.get(cell.name, '')
+        status = results.FAILED if reason else results.UNFINISHED
+        if content:
+            status, reason = results.FINISHED, ''
+        return results.CellResult(cell.settings, cell.options.run_dir, content, status, reason)
 
 
 def sweep(options: Options) -> int:
@@ -96,7 +103,7 @@ def sweep(options: Options) -> int:
         work.folder,
     )
     signum = runner.Runner(todo, logs, max(1, min(jobs, len(todo))), work.ended).run()
-    found = work.write(with_pictures=not signum)
+    found = work.end(with_pictures=not signum)
     if signum:
         raise Interrupted(signum)
     with contextlib.suppress(OSError):

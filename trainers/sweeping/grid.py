@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import re
-from typing import Any, Iterable, List, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple
 
 from gitloss.errors import OptionError
 from trainers.options import FIELDS, Options, parse, shown
@@ -23,7 +23,6 @@ _STEPS = (
     'unfreeze_at',
 )
 _MOST = 100000  # cells, of which each is a training
-Grid = Mapping[str, List[str]]
 
 
 class Cell(NamedTuple):
@@ -95,8 +94,8 @@ def scaled(options: Options, budget: int) -> Options:
     factor = budget / options.steps
     saved = options.as_dict()
     changes = {name: saved[name] and max(1, round(saved[name] * factor)) for name in _STEPS}
-    steps, seconds = options.save_interval
-    if steps and not seconds:
+    steps, _ = options.save_interval
+    if steps:
         changes['save_every'] = str(max(1, round(steps * factor)))
     return options.restored(saved, **changes)
 

@@ -66,7 +66,7 @@ class Runner:
         work: Sequence[str] = ('-m', 'trainers.run'),
     ) -> None:
         self._waiting, self._logs, self._ended, self._work = list(cells), logs, ended, work
-        self._free, self._jobs = list(range(jobs)), jobs
+        self._free, self._jobs, self._cards = list(range(jobs)), jobs, launch.cards(jobs)
         self._running: dict[int, tuple[Cell, Any]] = {}  # by place
         self._begun: dict[str, int] = {}  # step of each run when it began or went on
         self._done = self._failed = self._steps_done = 0
@@ -104,10 +104,9 @@ class Runner:
         return os.path.join(self._logs, f'{cell.name}.log')
 
     def _begin(self, cell: Cell, place: int) -> None:
-        cards = launch.cards(self._jobs)
         environment = {launch.FIRST_HPARAMS: ','.join(cell.settings)}
-        if cards:
-            environment['CUDA_VISIBLE_DEVICES'] = cards[place]
+        if self._cards:
+            environment['CUDA_VISIBLE_DEVICES'] = self._cards[place]
         flags = [*self._work, *arguments(cell.options)]
         process = launch.spawn(flags, environment, self._log(cell))
         launch.pin(process, launch.cores_of(place, self._jobs))
