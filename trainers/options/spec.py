@@ -106,6 +106,8 @@ def is_utf8(text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    text = f'{value:g}' if isinstance(value, float) else str(value)
-    return text.lower() if isinstance(value, bool) else text
+    """A value as it is typed on the command line, exactly: true, 0.1, 1 for 1.0."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text[:-2] if isinstance(value, float) and text.endswith('.0') else text

@@ -77,14 +77,10 @@ def read(text: str, flag: str = '--grid') -> dict[str, list[str]]:
 def arguments(options: Options) -> list[str]:
     """The command line of trainers.run with these options, without those that are the default."""
     return [
-        f'--{name}={_exact(getattr(options, name))}'
+        f'--{name}={shown(getattr(options, name))}'
         for name, option in FIELDS.items()
         if 'run' in option.commands and getattr(options, name) != option.default
     ]
-
-
-def _exact(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else shown(value)
 
 
 def scaled(options: Options, budget: int) -> Options:

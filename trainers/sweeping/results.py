@@ -13,6 +13,7 @@ from callbacks.verification import GROUP, Verification
 from gitloss.errors import check
 from gitloss.metrics import Metric
 from gitloss.metrics.declaration import by_name
+from trainers.options import shown
 
 SEED = 'seed'
 FINISHED, FAILED, UNFINISHED = STATES = ('finished', 'failed', 'unfinished')
@@ -83,11 +84,8 @@ class Group(NamedTuple):
 
 
 def flag_text(value: Any) -> str:
-    """The value of a flag as one would write it: true, 0.1, 1 for 1.0, '' for an empty text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value) or "''"
-    return text[:-2] if isinstance(value, float) and text.endswith('.0') else text
+    """The value of a flag in a table: as it is typed, and '' for an empty text."""
+    return shown(value) or "''"
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
