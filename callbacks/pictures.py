@@ -193,7 +193,7 @@ class Pictures(Callback):
             (COSINES, 'cosines.png', 'angles between the gradients', 'cosine', (-1.05, 1.05)),
         ):
             lines = [  # the rest of the title is on the axis
-                dataclasses.replace(metric, label=metric.title.split(', ')[1])
+                dataclasses.replace(metric, label=metric.title.split(', ')[1].replace(' and', ','))
                 for metric in declared
                 if any(metric.name in row for row in self._history.rows)
             ]

@@ -180,7 +180,7 @@ def curves(
     Returns:
       A matplotlib Figure of 720 x 420 pixels.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     figure, axes = new_figure(_CURVE_SIZE, (0.1, 0.13, 0.66, 0.77), title, 'step', ylabel)
     for place, (label, (steps, values)) in enumerate(lines.items()):
@@ -195,6 +195,8 @@ def curves(
         )
     if limits:
         axes.set(ylim=limits)
+        # Short numbers, which leave room for the name of the axis.
+        axes.yaxis.set(major_locator=MaxNLocator(5), major_formatter=StrMethodFormatter('{x:g}'))
     elif any(value > 0 for _, values in lines.values() for value in values):
         _scale_by_factors(axes)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
