@@ -74,6 +74,10 @@ def test_a_mistake_is_one_line_that_names_flag_expected_received(argument, said)
             '--warmup_steps: expected less than --steps, 9, with --schedule=cosine. Received: 9',
         ),
         (
+            ['--augment_until=5'],
+            '--augment_until: expected an --augment that it ends. Received: none',
+        ),
+        (
             ['--valid_fraction=0.5', '--test_fraction=0.5'],
             '--valid_fraction: expected less than 1 with --test_fraction, 0.5. Received: 0.5',
         ),

@@ -53,9 +53,9 @@ def read_on(stream, first, count):
         return [session.run(batch) for _ in range(count)]
 
 
-def stream_of(source, rank=0, size=1, sampler='balanced', augment=ALL):
+def stream_of(source, rank=0, size=1, sampler='balanced', augment=ALL, until=0):
     chosen = data.sampler(sampler, images_per_identity=3, num_classes=5)
-    return data.BatchStream(source, BATCH, SEED, rank, size, chosen, augment)
+    return data.BatchStream(source, BATCH, SEED, rank, size, chosen, augment, until)
 
 
 def assert_same_batches(found, expected):
@@ -85,6 +85,16 @@ def test_workers_and_a_resumed_run_see_the_same_pixels(sampler, augment):
         for (images, labels), (others, theirs) in zip(whole, plain):
             np.testing.assert_array_equal(labels, theirs)
             assert all((image != other).any() for image, other in zip(images, others))
+
+
+def test_augmentation_ends_at_its_step():
+    """The first 2 of 4 batches are augmented as ever, the others are not, nor is batch 3 of a run
+    that continues there.
+    """
+    source = Disk()
+    augmented, plain = (read_on(stream_of(source, augment=each), 0, 4) for each in (ALL, ''))
+    assert_same_batches(read_on(stream_of(source, until=2), 0, 4), augmented[:2] + plain[2:])
+    assert_same_batches(read_on(stream_of(source, until=2), 3, 1), plain[3:])
 
 
 def test_a_source_on_disk_and_an_array_give_the_same_batches():

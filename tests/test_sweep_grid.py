@@ -65,10 +65,12 @@ def test_a_budget_scales_all_intervals():
     """8000 to 1000 steps: an eighth of each, at least 1."""
     flags = ['--steps=8000', '--update_centers=1000', '--schedule=step', '--decay_steps=2400']
     flags += ['--warmup_steps=4', '--save_every=80', '--budget=1000']
+    flags += ['--augment=flip', '--augment_until=6000']
     cell = grid.cells(options('lambda_warmup_steps=0,4000', *flags), '/x')[1]
     found = cell.options
     assert (found.steps, found.update_centers, found.decay_steps) == (1000, 125, 300)
     assert (found.warmup_steps, found.lambda_warmup_steps, found.save_every) == (1, 500, '10')
+    assert found.augment_until == 750
     assert cell.settings == {'lambda_warmup_steps': 4000}
     in_seconds = options('seed=1', '--save_every=60s', '--budget=10')
     assert grid.cells(in_seconds, '/x')[0].options.save_every == '60s'

@@ -32,6 +32,7 @@ class BatchStream:
         the batch size.
       sampler: (labels, batch size, seed) -> a Sampler.
       augment: a value of --augment, see `augmentation.parse`.
+      augment_until: the step from which on images stay as they are; 0: never.
 
     Raises:
       ValueError: the data do not fit the sampler, or `augment` is invalid.
@@ -46,10 +47,11 @@ class BatchStream:
         size: int = 1,
         sampler: Callable[[np.ndarray, int, int], Sampler] = Shuffled,
         augment: str = '',
+        augment_until: int = 0,
     ) -> None:
         self._source, self._batch_size, self._seed = source, batch_size, seed
         self._part = part_of(batch_size, rank, size)
-        self._augmentation = augmentation.parse(augment)
+        self._augmentation, self._until = augmentation.parse(augment), augment_until
         self.indices = sampler(source.labels, batch_size, seed).indices
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,9 +99,13 @@ class BatchStream:
     def _augmented(self, images: Any, step: Any) -> Any:
         if not self._augmentation:
             return images
-        return augmentation.augmented(
-            images, self._augmentation, self._seed, step, self._part, self._batch_size
-        )
+
+        def augmented() -> Any:
+            return augmentation.augmented(
+                images, self._augmentation, self._seed, step, self._part, self._batch_size
+            )
+
+        return tf.cond(step < self._until, augmented, lambda: images) if self._until else augmented()
 
 
 def _readers() -> int:

@@ -104,6 +104,7 @@ class TrainingGraph:
             group.size,
             data.sampler(options.sampler, options.images_per_identity, self._num_classes),
             options.augment,
+            options.augment_until,
         )
         self.first_step = tf.placeholder(tf.int64, [], name='first_step')
         with tf.name_scope('batches'):

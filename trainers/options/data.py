@@ -71,6 +71,14 @@ class Data:
         'rotate[:15] (by up to 15 degrees), zoom[:0.1] (0.9 to 1.1 times as large).',
         'data',
     )
+    augment_until: int = option(
+        0,
+        'Step after which training images stay as they are: the network ends on the images that '
+        'it is for. 0: --augment until the end.',
+        'data',
+        low=0,
+        high=10**9,
+    )
     image_size: str = option(
         '112',
         'Size in pixels that images are resized to: height x width, as 112x96, or one number for '

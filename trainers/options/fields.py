@@ -51,6 +51,10 @@ class Options(Sweeping, Judging, Exporting, Running, Learning, Data):
                 f'--schedule=cosine. Received: {self.warmup_steps}',
             ),
             (
+                self.augment_until and not self.augment,
+                '--augment_until: expected an --augment that it ends. Received: none',
+            ),
+            (
                 self.unfreeze_at and not self.freeze,
                 '--unfreeze_at: expected variables to unfreeze, those of --freeze. Received: none',
             ),

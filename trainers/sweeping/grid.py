@@ -20,6 +20,7 @@ _STEPS = (
     'warmup_steps',
     'lambda_warmup_steps',
     'decay_steps',
+    'augment_until',
     'unfreeze_at',
 )
 _MOST = 100000  # cells, of which each is a training
