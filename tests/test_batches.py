@@ -200,3 +200,15 @@ def test_a_source_that_ends_is_an_error_not_the_end_of_the_batches():
 
     with pytest.raises(RuntimeError, match='^the source ended at batch 3$'):
         data.BatchStream(Ending(), 4, seed=1).batch(3)
+
+
+def test_nothing_waits_by_the_time_of_day():
+    """TensorFlow's thread that tunes a pipeline sleeps until a time of day: after the clock was set
+    back, closing the session took as long.
+    """
+    with tf.Graph().as_default():
+        options = data.BatchStream(numbered(50), 8, seed=3).dataset(0).options()
+    if hasattr(options, 'autotune'):
+        assert options.autotune.enabled is False
+    else:
+        assert options.experimental_optimization.autotune is False

@@ -92,7 +92,7 @@ class BatchStream:
 
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         if not (source.parallel or self._augmentation):
-            return steps.map(at).prefetch(2)
+            return steps.map(at).prefetch(2).with_options(_options())
         readers = _readers()
         return steps.map(at, num_parallel_calls=readers).prefetch(2).with_options(_options(readers))
 
@@ -112,15 +112,20 @@ def _readers() -> int:
     return min(os.cpu_count() or 1, _MOST_READERS)
 
 
-def _options(threads: int) -> Any:
-    """tf.data options: batches in their order, computed by threads of their own. The threads of the
-    session, of which there may be one alone, are those of the step.
+def _options(threads: int = 0) -> Any:
+    """tf.data options: batches in their order, computed by `threads` threads of their own, if any.
+    The threads of the session, of which there may be one alone, are those of the step.
     """
     options = tf.data.Options()
     is_new = hasattr(options, 'threading')  # TensorFlow 1.15 has the same under other names
     setattr(options, 'deterministic' if is_new else 'experimental_deterministic', True)
-    threading = options.threading if is_new else options.experimental_threading
-    threading.private_threadpool_size = threads
+    # Nothing is tuned here. The thread that would tune waits by the time of day: after a jump of
+    # the clock it would hold up the end of a run for as long.
+    tuning = options.autotune if is_new else options.experimental_optimization
+    setattr(tuning, 'enabled' if is_new else 'autotune', False)
+    if threads:
+        threading = options.threading if is_new else options.experimental_threading
+        threading.private_threadpool_size = threads
     return options
 
 
