@@ -115,6 +115,29 @@ def test_a_killed_sweep_goes_on_to_the_same_tables(whole, data, tmp_path):
     assert tables(tmp_path) == tables(whole[0])
 
 
+def test_a_run_that_was_killed_behind_its_results_is_run_again(whole, data, monkeypatch):
+    """Pictures and report come after results.json. It counts in the tables meanwhile, and goes on
+    with the cores that each of four runs had: the numbers of another count differ in the last bit.
+    """
+    folder, seen = whole[0], []
+
+    class Runner:
+        def __init__(self, cells, logs, jobs, ended):
+            seen.append(([cell.name for cell in cells], jobs))
+
+        def run(self):
+            return 0
+
+    report, before = folder / 'runs' / 'lambda_g=1,seed=1' / 'report.html', tables(folder)
+    content = report.read_bytes()
+    report.unlink()
+    monkeypatch.setattr(sweep.runner, 'Runner', Runner)
+    assert sweep.main(flags(folder, data)) == 0
+    report.write_bytes(content)
+    assert seen == [(['lambda_g=1,seed=1'], min(sweep.runner.jobs_of(0), 4))]
+    assert tables(folder) == before
+
+
 def test_a_cell_that_fails_is_named_and_the_others_go_on(data, tmp_path, capfd):
     """A loss above its bound from the first step on ends one of two runs."""
     arguments = flags(tmp_path, data, '--grid=max_loss=0,0.001')

@@ -37,6 +37,12 @@ def _finished(cell: grid.Cell) -> dict[str, Any] | None:
     return None if differs or 'step' not in final else found
 
 
+def _has_ended(cell: grid.Cell) -> bool:
+    """Whether a run whose results are there wrote all that comes after them: the report is last."""
+    path = os.path.join(cell.options.run_dir, 'report.html')
+    return not cell.options.evaluate or os.path.isfile(path)
+
+
 class _Sweep:
     """The cells of a sweep, its folder and the failures so far."""
 
@@ -51,9 +57,22 @@ class _Sweep:
         self._baseline = overview.baseline(options.baseline, self.cells)
 
     def part(self) -> list[grid.Cell]:
-        """The unfinished cells of --part."""
+        """The cells of --part that are to be run."""
+        return [
+            cell
+            for cell in self._cells_of_part()
+            if cell.name not in self._contents or not _has_ended(cell)
+        ]
+
+    def jobs(self) -> int:
+        """Runs at once. What is finished does not change it: a run that goes on has as many cores
+        as before, with which its numbers are the same to the last bit.
+        """
+        return min(runner.jobs_of(self._options.jobs), len(self._cells_of_part()) or 1)
+
+    def _cells_of_part(self) -> list[grid.Cell]:
         number, count = part_of(self._options.part)
-        return [cell for cell in self.cells[number - 1 :: count] if cell.name not in self._contents]
+        return self.cells[number - 1 :: count]
 
     def _read(self, cells: Sequence[grid.Cell]) -> None:
         """Reads the results of those of the cells that are finished."""
@@ -93,7 +112,7 @@ def sweep(options: Options) -> int:
     logs = os.path.join(work.folder, _LOGS)
     os.makedirs(logs, exist_ok=True)
     check(os.access(work.folder, os.W_OK), '--exp_save_dir', 'a folder to write to', work.folder)
-    todo, jobs = work.part(), runner.jobs_of(options.jobs)
+    todo, jobs = work.part(), work.jobs()
     log.info(
         '%d runs of %d steps, %d of them to do, %d at once, in %s',
         len(work.cells),
@@ -102,7 +121,7 @@ def sweep(options: Options) -> int:
         min(jobs, max(len(todo), 1)),
         work.folder,
     )
-    signum = runner.Runner(todo, logs, max(1, min(jobs, len(todo))), work.ended).run()
+    signum = runner.Runner(todo, logs, jobs, work.ended).run()
     found = work.end(with_pictures=not signum)
     if signum:
         raise Interrupted(signum)
