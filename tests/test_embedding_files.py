@@ -1,9 +1,12 @@
 """Embeddings of any origin, in .npz files."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
 from gitloss.data.embedding_files import read_npz, rows_of
+from gitloss.data.gallery import read_gallery
 
 
 def saved(folder, **arrays):
@@ -46,3 +49,17 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match='expected an .npz file'):
         read_npz(str(path))
+
+
+@pytest.mark.parametrize('name', ['names', 'embeddings', 'network'])
+def test_a_member_that_is_no_array_is_one_line(tmp_path, name):
+    """NumPy gives its bytes."""
+    path = tmp_path / 'e.npz'
+    saved(tmp_path, names=np.array(['a']), embeddings=np.ones((1, 3)), network=np.array('x'))
+    with zipfile.ZipFile(str(path)) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(str(path), 'w') as archive:
+        for each, content in members.items():
+            archive.writestr(each, b'no array' if each == name + '.npy' else content)
+    with pytest.raises(ValueError, match=rf'e\.npz: expected an .npz file .* bytes as {name}$'):
+        read_gallery(str(path), 'x')

@@ -6,7 +6,6 @@ Anybody's embeddings can be evaluated so. The file is read without pickle.
 from __future__ import annotations
 
 import os
-import zipfile
 from typing import Sequence
 
 import numpy as np
@@ -16,6 +15,27 @@ from gitloss.errors import check, one_line, reason
 _EXPECTED = 'an .npz file with the arrays names [n] and embeddings [n, dim]'
 
 
+def read_arrays(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the arrays that an .npz file has, by name.
+
+    Raises:
+      ValueError: another format, or something else than an array under one of the names.
+      OSError: the file cannot be read.
+    """
+    shown = one_line(path, 5000)
+    check(os.path.isfile(path), shown, _EXPECTED, 'no file')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in names if name in file.files}
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged archives raise errors of many types
+        check(False, shown, _EXPECTED, reason(error))
+    for name, value in found.items():  # a member without the header of an array is read as bytes
+        check(isinstance(value, np.ndarray), shown, _EXPECTED, f'bytes as {name}')
+    return found
+
+
 def read_npz(path: str) -> tuple[list[str], np.ndarray]:
     """(names, embeddings float [n, dim]).
 
@@ -23,15 +43,9 @@ def read_npz(path: str) -> tuple[list[str], np.ndarray]:
       ValueError: another format or other shapes, or an embedding that is not finite.
       OSError: the file cannot be read.
     """
-    shown = one_line(path, 5000)
-    check(os.path.isfile(path), shown, _EXPECTED, 'no file')
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names, embeddings = file['names'], file['embeddings']
-    except OSError:
-        raise
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        check(False, shown, _EXPECTED, reason(error))
+    shown, found = one_line(path, 5000), read_arrays(path, ('names', 'embeddings'))
+    check(len(found) == 2, shown, _EXPECTED, f'{one_line(str(sorted(found)), 100)} alone')
+    names, embeddings = found['names'], found['embeddings']
     is_fit = names.dtype.kind in 'SU' and embeddings.dtype.kind == 'f' and embeddings.ndim == 2
     shapes = f'{names.dtype} {list(names.shape)} and {embeddings.dtype} {list(embeddings.shape)}'
     check(is_fit and names.shape == embeddings.shape[:1] and embeddings.size, shown, _EXPECTED, shapes)

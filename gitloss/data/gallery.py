@@ -11,7 +11,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from gitloss import files
-from gitloss.data.embedding_files import read_npz
+from gitloss.data.embedding_files import read_arrays, read_npz
 from gitloss.errors import check, one_line
 
 
@@ -61,8 +61,7 @@ def read_gallery(path: str, network: str) -> GalleryFile:
       OSError: it cannot be read.
     """
     names, embeddings = read_npz(path)
-    with np.load(path, allow_pickle=False) as file:
-        found = str(file['network']) if 'network' in file.files else ''
+    found = str(read_arrays(path, ('network',)).get('network', ''))
     expected = 'embeddings of the network of --ckpt_path and of the same --align'
     check(found in ('', network), one_line(path, 5000), expected, 'those of another one')
     return GalleryFile(names, embeddings, network)
