@@ -35,6 +35,10 @@ def test_embeddings_of_any_origin(tmp_path):
         ({'names': np.array([1]), 'embeddings': np.ones((1, 3))}, 'int64'),
         ({'names': np.array(['a']), 'embeddings': np.full((1, 3), np.nan)}, "the first is 'a'"),
         ({'names': np.array([{}]), 'embeddings': np.ones((1, 3))}, 'allow_pickle'),
+        (
+            {'names': np.array([1 << 25], '<u4').view('<U1'), 'embeddings': np.ones((1, 3))},
+            'Unicode',
+        ),
         ({'names': np.array([], str), 'embeddings': np.ones((0, 3))}, '[0, 3]'),
     ],
 )

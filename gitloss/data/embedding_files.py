@@ -57,7 +57,10 @@ def read_npz(path: str) -> tuple[list[str], np.ndarray]:
     check(is_fit and names.shape == embeddings.shape[:1] and embeddings.size, shown, _EXPECTED, shapes)
     if names.dtype.kind == 'S':
         names = np.char.decode(names, 'utf-8', 'replace')
-    texts = names.tolist()
+    try:
+        texts = names.tolist()
+    except (ValueError, SystemError) as error:  # no character has such a number
+        check(False, shown, 'names in Unicode', error)
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     name = one_line(texts[wrong[0]], 200) if len(wrong) else ''
     received = f'NaN or infinity in {len(wrong)} rows, the first is {name!r}'
