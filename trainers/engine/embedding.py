@@ -12,7 +12,7 @@ from gitloss.data import Source
 from gitloss.data.integrity import in_threads
 from gitloss.errors import check
 from gitloss.metrics.verification import unit_rows
-from trainers import checkpoints
+from trainers import checkpoints, subnormals
 from trainers.devices import Device
 from trainers.engine.inference import Inference
 from trainers.options import Options
@@ -93,7 +93,8 @@ def of_session(net: Inference, session: Any, batch_size: int) -> Embedder:
     tensors = {'embeddings': net.embeddings, 'logits': net.logits}
 
     def run(names: Sequence[str], images: np.ndarray) -> list[np.ndarray]:
-        return session.run([tensors[name] for name in names], {net.images: images})
+        with subnormals.as_zero():
+            return session.run([tensors[name] for name in names], {net.images: images})
 
     return Embedder(run, tuple(net.images.shape.as_list()[1:]), batch_size)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Sequence
 
 from gitloss.backend import Tensor, tf
+from trainers import subnormals
 
 
 class OneWorker:
@@ -55,7 +56,8 @@ class OneWorker:
         Returns:
           (values, element-wise maximum of the workers' requests).
         """
-        return session.run(fetches, feeds), requests
+        with subnormals.as_zero():
+            return session.run(fetches, feeds), requests
 
     def decide(self, session: Any, decision: Callable[[], Any]) -> Any:
         """What `decision()`, JSON values, returns on the chief.
