@@ -57,7 +57,7 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path, content):
 
 
 def test_an_archive_that_leads_outside_itself_is_one_line(tmp_path, capfd):
-    """The end of an archive says where its list of members begins: far behind the end, where nothing
+    """The end of an archive says where its list of members begins: far behind the end, where nobody
     can seek. Nothing is printed when it is deleted.
     """
     path = tmp_path / 'e.npz'
