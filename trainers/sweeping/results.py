@@ -30,7 +30,7 @@ METRICS = (
     'test_eer',
     'test_auc',
 )
-_TIMES = ('images_per_sec', 'seconds')  # no two runs agree on these
+TIMES = ('images_per_sec', 'seconds')  # no two runs agree on these
 _DECLARED = by_name([*Evaluation.metrics, *CenterMeasurement.metrics, *Verification.metrics])
 
 
@@ -56,7 +56,7 @@ class CellResult(NamedTuple):
         other.
         """
         found = (self.results or {}).get('final') if self.status == FINISHED else {}
-        return {name: value for name, value in (found or {}).items() if name not in _TIMES}
+        return {name: value for name, value in (found or {}).items() if name not in TIMES}
 
 
 class Group(NamedTuple):

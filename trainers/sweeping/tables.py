@@ -11,6 +11,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from gitloss import files
 from gitloss.errors import log
 from gitloss.metrics.statistics import INSTALL, has_scipy
+from trainers.sweeping import curves
 from trainers.sweeping.comparing import Column, Table, table
 from trainers.sweeping.latex import tabular
 from trainers.sweeping.markdown import page
@@ -26,8 +27,8 @@ def write_tables(
     baseline: Mapping[str, Any] | None = None,
     metrics: Sequence[str] | None = None,
 ) -> list[str]:
-    """Writes summary.md, summary.csv, summary.tex and cells.csv, each completely or not at all. The
-    same cells in any order give the same bytes.
+    """Writes summary.md, summary.csv, summary.tex, cells.csv and curves.csv, each completely or not
+    at all. The same cells in any order give the same bytes.
 
     Args:
       folder: where to; it exists.
@@ -52,6 +53,7 @@ def write_tables(
         'summary.csv': _text(_summary_rows(shown)),
         'summary.tex': tabular(shown),
         'cells.csv': _text(_cell_rows(shown, folder)),
+        'curves.csv': _text(curves.lines(shown.flags, shown.groups)),
     }
     for name, content in contents.items():
         files.write_below(folder, name, content)
