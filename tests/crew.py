@@ -66,11 +66,10 @@ def together(size, work, timeout=60.0, device='cpu', dtype='float32'):
     the exceptions, in the order of rank.
     """
     from gitloss.backend import tf
+    from helpers import cpu_config
 
     addresses, found = launch.free_addresses(size), [None] * size
-    config = tf.ConfigProto(
-        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1
-    )
+    config = cpu_config()
     groups = [
         distribution.Collectives(addresses, rank, config, timeout, device, dtype)
         for rank in range(size)

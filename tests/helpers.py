@@ -3,6 +3,7 @@ float32 result, looking into a graph.
 """
 
 import contextlib
+import os
 
 import numpy as np
 
@@ -28,12 +29,20 @@ def pixels(source):
     return source.images(np.arange(len(source)))
 
 
+def cpu_config():
+    """Of a CPU session with as many threads as a trainer's. The first session of a process decides
+    for all later ones, whose float sums depend on it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return tf.ConfigProto(
+        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=cores
+    )
+
+
 @contextlib.contextmanager
 def graph_session(seed=0):
     """`with graph_session() as session:` a fresh, seeded graph and a CPU session on it."""
-    config = tf.ConfigProto(
-        device_count={'GPU': 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=2
-    )
+    config = cpu_config()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(seed)
         with tf.Session(graph=graph, config=config) as session:
