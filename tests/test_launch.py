@@ -34,6 +34,15 @@ def test_the_launcher_ends_with_the_status_of_the_first_that_failed(tmp_path):
     assert said in ended.stdout.decode() and (tmp_path / 'worker-1.log').read_text() == said
 
 
+def test_a_process_works_in_the_folder_of_its_starter(here):
+    """A relative path in its flags is the starter's, who need not be in the project's root."""
+    log = str(here / 'log')
+    process = launch.spawn(['-c', 'import os, trainers; print(os.getcwd())'], {}, log)
+    assert process.wait(60) == 0
+    with open(log, encoding='utf-8') as file:
+        assert os.path.samefile(file.read().strip(), str(here))
+
+
 def test_one_failure_ends_the_others(tmp_path):
     """Worker 1 fails while worker 0 would sleep for a minute; the line names worker 1 and its
     log.

@@ -110,20 +110,21 @@ def pin(process: Any, cores: Sequence[int]) -> None:
 
 
 def spawn(arguments: Sequence[str], environment: Mapping[str, str], log: str | None) -> Any:
-    """Starts Python as a subprocess.Popen that stops when this process ends, see `follow`.
+    """Starts Python as a subprocess.Popen that stops when this process ends, see `follow`. It works
+    in this process's folder, to which relative paths in flags belong, and imports this project.
 
     Args:
       arguments: of Python.
       environment: variables besides those of this process.
       log: the file that its output is written to; None: that of this process.
     """
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))
     with open(log or os.devnull, 'wb') as file:
         # A session of its own: Ctrl-C reaches it once, from here. A second signal would end it
         # without a checkpoint.
         return subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **environment, _FOLLOWS: '1'},
+            env={**os.environ, 'PYTHONPATH': path, **environment, _FOLLOWS: '1'},
             stdin=subprocess.PIPE,
             stdout=file if log else None,
             stderr=file if log else None,
