@@ -1,15 +1,12 @@
-"""The formats of pairs: pairs.txt of LFW, lists, the folders of CFP, .bin files of insightface."""
+"""The formats of pairs: pairs.txt of LFW, lists, the folders of CFP."""
 
 import os
-import pickle
-import time
 
 import numpy as np
 import pytest
 
 from gitloss.data.pair_images import open_images
 from gitloss.data.pairs import read_pairs
-from gitloss.data.pickled import read_bin
 from portraits import drawn
 from portraits import encoded as file_of
 
@@ -105,58 +102,6 @@ def test_the_protocol_of_cfp(tmp_path):
         (images(1, 'frontal', 1), images(2, 'profile', 1), False),
     ]
     assert pairs.folds.tolist() == [1] * 4 + [2] * 4 and set(pairs.people) == {'001', '002'}
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ('touch /tmp/gitloss-was-here',)
-
-
-@pytest.mark.parametrize('protocol', range(5))
-@pytest.mark.parametrize('kind', [bytes, np.array])
-def test_a_bin_of_every_protocol(tmp_path, protocol, kind):
-    """OpenCV's arrays of encoded bytes, too; the flags may be those of NumPy."""
-    contents = [encoded(n) for n in range(4)]
-    images = [np.frombuffer(c, np.uint8) if kind is np.array else kind(c) for c in contents]
-    path = written(tmp_path, pickle.dumps((images, [np.bool_(True), False]), protocol), 'a.bin')
-    assert read_bin(path)[0] == contents
-    pairs = read_pairs(path)
-    assert pairs.genuine.tolist() == [True, False] and pairs.first.tolist() == [0, 2]
-    source = open_images(pairs, path, '', (8, 8, 3))
-    assert source.images(np.arange(4)).shape == (4, 8, 8, 3)
-
-
-def test_a_bin_of_python_2(tmp_path):
-    """Its strings are bytes: (['ab', 'cd'], [True]) of protocol 2."""
-    content = b'\x80\x02]q\x01(U\x02abq\x02U\x02cdq\x03e]q\x04\x88a\x86q\x05.'
-    assert read_bin(written(tmp_path, content, 'a.bin'))[0] == [b'ab', b'cd']
-
-
-@pytest.mark.parametrize(
-    'content, word',
-    [
-        (pickle.dumps(([Evil(), b''], [True])), 'bytes and arrays only. Received: posix.system'),
-        (
-            pickle.dumps(([b'a', b'b'], [True, False])),
-            'two images for each bool. Received: 2 and 2',
-        ),
-        (pickle.dumps([b'a']), 'Received: list'),
-        (pickle.dumps(([1, 2], [True])), 'Received: image: expected bytes. Received: int'),
-        (b'', 'a pickle of'),
-        (b'\x80\x04junk', 'a pickle of'),
-        (pickle.dumps(([], [])), 'two images for each bool'),
-        (
-            b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I1000000000000\ntS"b"\ntR.',
-            '',
-        ),
-    ],
-)
-def test_a_bin_that_is_none_executes_nothing(tmp_path, content, word):
-    start = time.monotonic()
-    with pytest.raises(ValueError) as caught:
-        read_bin(written(tmp_path, content, 'a.bin'))
-    assert word in str(caught.value) and '\n' not in str(caught.value)
-    assert not os.path.exists('/tmp/gitloss-was-here') and time.monotonic() < start + 30
 
 
 @pytest.mark.parametrize(
