@@ -66,7 +66,7 @@ def test_every_cell_has_a_run_and_a_row(whole):
     assert sorted(os.listdir(folder / 'runs')) == names
     assert '4 runs of 6 steps, 4 of them to do' in said and 'finished 4, running 0' in said
     assert (folder / 'summary.md').read_text() in said
-    rows = (folder / 'cells.csv', 'curves.csv').read_text().splitlines()
+    rows = (folder / 'cells.csv').read_text().splitlines()
     assert len(rows) == 5 and all(',finished,' in row for row in rows[1:])
     for name in names:
         results = json.loads((folder / 'runs' / name / 'results.json').read_text())
