@@ -3,10 +3,10 @@
     python benchmarks/published_distances.py output/0 [--data_path=DIR]
 
 The published NPU run ends with an intra-class distance of 0.119 and this project's, five seeds,
-with 0.178 to 0.243. Can the way of measuring explain it? Each checkpoint of the run is measured on the training
-images in three ways: with exact class means; with the mean of the means of batches of 128, as in
-the published code; and with embeddings rounded to float16. Prints a line for each, and the
-distances between class means that are behind the running means of the published tables.
+with 0.178 to 0.243. Can the way of measuring explain it? Each checkpoint of the run is measured on
+the training images in three ways: with exact class means; with the mean of the means of batches of
+128, as in the published code; and with embeddings rounded to float16. Prints a line for each, and
+the distances between class means that are behind the running means of the published tables.
 """
 
 from __future__ import annotations

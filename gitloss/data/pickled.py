@@ -1,7 +1,7 @@
 """The .bin files of insightface: pairs of encoded images in a pickle, read without executing it.
 
-A pickle can call any function. Here it calls the four below, and sees nothing of NumPy: an array
-believes whatever type a pickle gives it, even that its bytes are addresses of objects.
+A pickle can call any function. Here it calls those of _CALLABLE, and sees nothing of NumPy: an
+array believes whatever type a pickle gives it, even that its bytes are addresses of objects.
 """
 
 from __future__ import annotations
