@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Iterable, Sequence
+from typing import Any, Iterable, Sequence
 
 from gitloss import files
 from gitloss.metrics.statistics import summary
 from trainers.sweeping.results import FINISHED, TIMES, CellResult, Group, is_finite
-
-Row = Dict[str, Any]  # a measurement: {step, metric: value}
 
 
 def lines(flags: Sequence[str], groups: Sequence[Group]) -> Iterable[Sequence[Any]]:
@@ -41,8 +39,8 @@ def _by_step(group: Group) -> dict[int, dict[str, list[float]]]:
     return found
 
 
-def _history(cell: CellResult) -> list[Row]:
-    """The measurements of a run; none if its history is gone or damaged."""
+def _history(cell: CellResult) -> list[dict[str, Any]]:
+    """The measurements of a run, {step, metric: value}; none if its history is gone or damaged."""
     try:
         text = files.read(os.path.join(cell.folder, 'history.jsonl')).decode()
         rows = [json.loads(line) for line in text.splitlines()]
