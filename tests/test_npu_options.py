@@ -8,11 +8,13 @@ import os
 
 import pytest
 
+import toys
 from conftest import FAKES
-from fake_npu import places
+from fake_npu import NPU_CFG, places
 from gitloss.backend import tf
+from trainers import run
 from trainers.devices import npu, npu_options
-from trainers.options import ROOT, Options
+from trainers.options import ROOT, Options, parse
 
 
 def test_the_config_proto_to_the_letter():
@@ -187,3 +189,21 @@ def test_another_card_may_have_bfloat16(monkeypatch):
         ]
         == 'mixed_hif8'
     )
+
+
+def test_a_git_loss_whose_gradient_float16_may_lose_is_warned_of(tmp_path):
+    """2 lambda_g over the terms of the mean, 128 x 128 x 2 or, pairwise, 256 x 255: 2^-14, the
+    smallest normal number, does not warn, 3.05e-05 and 3.06e-05 do. flags/npu.cfg loses nothing.
+    """
+
+    def said(**changes):
+        flags = dict({'batch_size': 128, 'adam_epsilon': 1e-4, 'lambda_g': 1.0}, **changes)
+        return run.lost_in_float16(toys.options(tmp_path, **flags))
+
+    assert said() == []
+    assert [line.split()[10] for line in said(lambda_g=0.5)] == ['3.1e-05,']
+    pairwise = {'batch_size': 256, 'git_loss_form': 'pairwise'}
+    assert len(said(**pairwise)) == 1
+    assert said(loss_scale='dynamic', **pairwise) == said(lambda_g=0.0) == []
+    assert said(adam_epsilon=1e-8)[0].startswith('warning: --adam_epsilon=1e-08 is 0')
+    assert run.lost_in_float16(parse(['--flagfile=' + NPU_CFG])) == []

@@ -26,18 +26,34 @@ def _header(
         f'{options.embedding_dim}-dimensional embeddings',
     ]
     lines += device.advice()
-    is_mixed_npu = device.name == 'npu' and device.mixed
-    if is_mixed_npu and options.optimizer == 'adam' and options.adam_epsilon < 6e-8:
-        lines.append(
-            f'warning: --adam_epsilon={options.adam_epsilon:g} is 0 in float16: '
-            'an update may divide by 0; 1e-4 is advised'
-        )
+    if device.name == 'npu' and device.mixed:
+        lines += lost_in_float16(options)
     if group.size > 1:
         lines.append(
             f'worker {group.rank} of {group.size}, {options.batch_size // group.size} images of '
             f'each batch of {options.batch_size}'
         )
     return lines
+
+
+def lost_in_float16(options: Options) -> list[str]:
+    """A warning for each number of a training that float16 may take for 0."""
+    found, batch = [], options.batch_size
+    if options.optimizer == 'adam' and options.adam_epsilon < 6e-8:
+        found.append(
+            f'warning: --adam_epsilon={options.adam_epsilon:g} is 0 in float16: '
+            'an update may divide by 0; 1e-4 is advised'
+        )
+    # The factor of the gradient in losses.git_term; 2^-14 is the smallest normal number.
+    is_pairwise = options.git_loss_form == 'pairwise'
+    terms = max(1, batch * (batch - 1)) if is_pairwise else batch * batch * options.embedding_dim
+    factor = 2 * options.lambda_g / terms
+    if 0 < factor < 2**-14 and not options.loss_scale:
+        found.append(
+            f'warning: the gradient of the git loss has the factor {factor:.1e}, which float16 '
+            'may take for 0 (below 6.1e-05); --loss_scale=dynamic is advised'
+        )
+    return found
 
 
 def train(options: Options) -> int:
